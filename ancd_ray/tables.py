@@ -1,0 +1,179 @@
+"""Every table of the pipeline: its Arrow schema, and `conform`, through which each batch passes before it is written.
+
+A stage reads tables and writes tables; two stages meet nowhere else. Plain Arrow types only, so that
+`pyarrow.dataset` alone can read what happened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+
+_ID = [
+    pa.field("image_id", pa.string(), nullable=False),
+    pa.field("product", pa.string(), nullable=False),
+]
+
+
+def _schema(name: str, fields: Sequence[pa.Field]) -> pa.Schema:
+    return pa.schema(fields, metadata={"table": name, "schema_version": str(SCHEMA_VERSION)})
+
+
+LISTING = _schema(
+    "listing",
+    [  # an image file that the layout names, before anyone has opened it
+        *_ID,
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("role", pa.string(), nullable=False),  # novel | normal | base
+        pa.field("label", pa.string()),
+        pa.field("mask_uri", pa.string()),
+        pa.field("map_uri", pa.string()),  # a precomputed anomaly map
+        pa.field("captured_at", pa.string()),
+        pa.field("problem", pa.string()),  # known from the listing alone: two files with one stem, no such file
+    ],
+)
+
+IMAGES = _schema(
+    "images",
+    [  # a usable image of the archive
+        *_ID,
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("role", pa.string(), nullable=False),
+        pa.field("label", pa.string()),
+        pa.field("mask_uri", pa.string()),
+        pa.field("map_uri", pa.string()),
+        pa.field("captured_at", pa.string()),
+        pa.field("width", pa.int32(), nullable=False),  # pixels
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("digest", pa.string(), nullable=False),  # sha256 of the file
+    ],
+)
+
+MAPS = _schema(
+    "maps",
+    [  # an anomaly map, row-major, at the detector's working resolution
+        *_ID,
+        pa.field("score", pa.float32(), nullable=False),  # max of the map, taken before rounding
+        pa.field("map", pa.binary(), nullable=False),
+        pa.field("dtype", pa.string(), nullable=False),  # float16 | uint8
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),
+    ],
+)
+
+REGIONS = _schema(
+    "regions",
+    [  # a sub-image around one anomalous region
+        pa.field("region_id", pa.string(), nullable=False),
+        *_ID,
+        pa.field("role", pa.string(), nullable=False),
+        pa.field("label", pa.string()),
+        pa.field("x0", pa.int32(), nullable=False),  # box in pixels of the original, right and bottom exclusive;
+        pa.field("y0", pa.int32(), nullable=False),  # it may reach beyond the image by a pixel (padded black)
+        pa.field("x1", pa.int32(), nullable=False),
+        pa.field("y1", pa.int32(), nullable=False),
+        pa.field("area", pa.int64(), nullable=False),  # anomalous pixels of the original in the box
+        pa.field("score", pa.float32(), nullable=False),  # max of the normalised map in the box, 0..1
+        pa.field("image", pa.binary(), nullable=False),  # PNG, square, RGB, side at most 256 px
+        pa.field("mask", pa.binary(), nullable=False),  # PNG, same side, 0 / 255
+    ],
+)
+
+REGION_PREDICTIONS = _schema(
+    "region_predictions",
+    [
+        pa.field("region_id", pa.string(), nullable=False),
+        *_ID,
+        pa.field("label", pa.string()),
+        pa.field("area", pa.int64(), nullable=False),
+        pa.field("score", pa.float32(), nullable=False),
+        pa.field("probs", pa.list_(pa.float32()), nullable=False),  # novel classes only; class 0 is "normal" if there is one
+        pa.field("embedding", pa.list_(pa.float32()), nullable=False),  # class token
+        pa.field("cls", pa.int32(), nullable=False),
+        pa.field("confidence", pa.float32(), nullable=False),
+    ],
+)
+
+IMAGE_PREDICTIONS = _schema(
+    "image_predictions",
+    [
+        *_ID,
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("label", pa.string()),
+        pa.field("probs", pa.list_(pa.float32()), nullable=False),
+        pa.field("cls", pa.int32(), nullable=False),
+        pa.field("confidence", pa.float32(), nullable=False),
+        pa.field("is_normal", pa.bool_(), nullable=False),
+        pa.field("n_regions", pa.int32(), nullable=False),
+        pa.field("score", pa.float32(), nullable=False),  # of its highest region
+    ],
+)
+
+QUARANTINE = _schema(
+    "quarantine",
+    [  # an input that could not be used
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("product", pa.string(), nullable=False),
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("role", pa.string(), nullable=False),
+        pa.field("stage", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),  # one line
+    ],
+)
+
+METRICS = _schema(
+    "metrics",
+    [
+        pa.field("product", pa.string(), nullable=False),
+        pa.field("level", pa.string(), nullable=False),  # region | image | pixel
+        pa.field("name", pa.string(), nullable=False),
+        pa.field("value", pa.float64()),  # null where it does not exist (no labels)
+    ],
+)
+
+SCHEMAS: Mapping[str, pa.Schema] = {
+    "listing": LISTING,
+    "images": IMAGES,
+    "maps": MAPS,
+    "regions": REGIONS,
+    "region_predictions": REGION_PREDICTIONS,
+    "image_predictions": IMAGE_PREDICTIONS,
+    "quarantine": QUARANTINE,
+    "metrics": METRICS,
+}
+
+
+def conform(rows: Sequence[Mapping[str, Any]] | pa.Table, schema: pa.Schema) -> pa.Table:
+    """Rows (dicts or a table) as a table of exactly this schema.
+
+    Raises:
+        ValueError: a column is missing, unknown, null where it may not be, or of another type; the message names it.
+    """
+    name = (schema.metadata or {}).get(b"table", b"?").decode()
+    if isinstance(rows, pa.Table):
+        given = set(rows.column_names)
+    else:
+        given = {key for row in rows for key in row}
+    if unknown := sorted(given - set(schema.names)):
+        raise ValueError(f"table {name}: unknown column {', '.join(unknown)}")
+    nullable = {field.name for field in schema if field.nullable}
+    empty = not isinstance(rows, pa.Table) and not rows
+    if not empty and (missing := sorted(set(schema.names) - given - nullable)):
+        raise ValueError(f"table {name}: missing column {', '.join(missing)}")
+    columns = []
+    for field in schema:
+        try:
+            if isinstance(rows, pa.Table):
+                column = rows.column(field.name).cast(field.type) if field.name in given else pa.nulls(rows.num_rows, field.type)
+            else:
+                column = pa.array([row.get(field.name) for row in rows], field.type)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+            raise ValueError(f"table {name}: column {field.name} is not {field.type}: {error}") from error
+        if column.null_count and not field.nullable:
+            raise ValueError(f"table {name}: column {field.name} has {column.null_count} empty values")
+        columns.append(column)
+    return pa.Table.from_arrays(columns, schema=schema)
