@@ -4,7 +4,8 @@ A batch of B sub-images comes as 2B rows: rows 0..B-1 are the first views, rows 
 sub-images. Every term is zero, with a gradient of zero, when no row takes part in it. In a distributed run the
 features and logits of all ranks are gathered first, so that these functions see the whole batch.
 
-Shape suffixes: B sub-images, 2B views, D feature width, H heads, C = n_base + n_novel classes; `...` leading dimensions.
+Shape suffixes: B sub-images, 2B views, D feature width, H heads, C = n_base + n_novel classes; `...` leading
+dimensions, such as heads.
 """
 
 from __future__ import annotations

@@ -13,12 +13,7 @@ from torch import Tensor
 
 
 def teacher_temperature(
-    epoch: int,
-    epochs: int,
-    start: float = 0.07,
-    end: float = 0.04,
-    warmup_share: float = 0.8,
-    steps: int = 10,
+    epoch: int, epochs: int, *, start: float = 0.07, end: float = 0.04, warmup_share: float = 0.8, steps: int = 10
 ) -> float:
     """Temperature τ_t of the teacher in an epoch (counted from 0).
 
@@ -30,8 +25,8 @@ def teacher_temperature(
     if epoch >= warmup:
         return end
     levels = min(steps, warmup)
-    level = epoch * levels // warmup
-    return start + (end - start) * level / max(levels - 1, 1)
+    share = epoch * levels // warmup / max(levels - 1, 1)
+    return (1 - share) * start + share * end
 
 
 def normal_weight(scores_N: Tensor) -> Tensor:

@@ -22,7 +22,9 @@ def test_schedules_golden(golden: dict[str, Any]) -> None:
         epochs, warmup = case["epochs"], case["warmup_epochs"]
         steps = warmup // case["repeat"]
         ours = [
-            teacher_temperature(epoch, epochs, case["start"], case["end"], warmup / epochs, steps)
+            teacher_temperature(
+                epoch, epochs, start=case["start"], end=case["end"], warmup_share=warmup / epochs, steps=steps
+            )
             for epoch in range(epochs)
         ]
         assert ours == pytest.approx(case["values"], abs=1e-7)
@@ -34,7 +36,7 @@ def test_defaults_are_the_published_schedule() -> None:
     assert values == pytest.approx([level for level in levels for _ in range(4)] + [0.04] * 10)
 
 
-@pytest.mark.parametrize("epochs", range(1, 60))
+@pytest.mark.parametrize("epochs", [1, 2, 3, 5, 7, 13, 49, 200])
 def test_schedule_of_any_length_falls_from_start_towards_end(epochs: int) -> None:
     values = [teacher_temperature(epoch, epochs) for epoch in range(epochs)]
     assert values[0] == 0.07

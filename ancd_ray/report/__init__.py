@@ -1,0 +1,40 @@
+"""The report of a run: one HTML file that a quality engineer opens, with nothing to install and nothing to fetch.
+
+The package knows no table and no pipeline: a caller fills `RunReport` with plain values and arrays.
+"""
+
+from ancd_ray.report.figures import embedding_2d
+from ancd_ray.report.model import (
+    ClassReport,
+    ClusterScores,
+    Confusion,
+    Counts,
+    GalleryItem,
+    ImageScores,
+    ProductReport,
+    QuarantineGroup,
+    RunReport,
+    StageTime,
+    TokenMap,
+    group_quarantine,
+)
+from ancd_ray.report.render import render
+from ancd_ray.report.thumbnails import thumbnail
+
+__all__ = [
+    "ClassReport",
+    "ClusterScores",
+    "Confusion",
+    "Counts",
+    "GalleryItem",
+    "ImageScores",
+    "ProductReport",
+    "QuarantineGroup",
+    "RunReport",
+    "StageTime",
+    "TokenMap",
+    "embedding_2d",
+    "group_quarantine",
+    "render",
+    "thumbnail",
+]

@@ -1,0 +1,194 @@
+"""Folders on any filesystem, and how a file appears in one: whole or not at all.
+
+A `Folder` is a URI (local path, s3://, gs://, hdfs://, ...) that travels between processes as text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+
+class StoreError(Exception):
+    """A folder or file cannot be used; the message is one line."""
+
+
+def filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
+    """The filesystem of a URI and the path in it; a bare path is local.
+
+    Raises:
+        StoreError: no such scheme, or no way to reach it.
+    """
+    if "://" not in uri:
+        return pafs.LocalFileSystem(), str(Path(uri).expanduser().absolute())
+    try:
+        return pafs.FileSystem.from_uri(uri)  # type: ignore[no-any-return]
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+        raise StoreError(f"{uri}: {str(error).splitlines()[0]}") from error
+
+
+class Folder:
+    """A folder that steps write to and read from."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri if "://" in uri else str(Path(uri).expanduser().absolute())
+
+    def __reduce__(self) -> tuple[type[Folder], tuple[str]]:
+        return Folder, (self.uri,)
+
+    def __truediv__(self, name: str) -> Folder:
+        return Folder(f"{self.uri.rstrip('/')}/{name}")
+
+    def __str__(self) -> str:
+        return self.uri
+
+    @cached_property
+    def _place(self) -> tuple[pafs.FileSystem, str]:
+        return filesystem(self.uri)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether programs that only know paths (sqlite, memory maps, locks) can work here."""
+        return isinstance(self._place[0], pafs.LocalFileSystem)
+
+    @property
+    def path(self) -> Path:
+        """The local path; an assertion for any other filesystem."""
+        assert self.is_local, self.uri
+        return Path(self._place[1])
+
+    def file(self, name: str) -> str:
+        """The path of a file inside this folder's filesystem."""
+        return f"{self._place[1].rstrip('/')}/{name}"
+
+    def exists(self, name: str) -> bool:
+        """Whether the file is there."""
+        info: pafs.FileInfo = self._place[0].get_file_info(self.file(name))
+        return bool(info.type != pafs.FileType.NotFound)
+
+    def names(self) -> list[str]:
+        """The names of what is directly in the folder, sorted; none if there is no such folder."""
+        selector = pafs.FileSelector(self._place[1], allow_not_found=True)
+        return sorted(info.base_name for info in self._place[0].get_file_info(selector))
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a file."""
+        with self._place[0].open_input_stream(self.file(name)) as stream:
+            return bytes(stream.read())
+
+    def write(self, name: str, data: bytes) -> None:
+        """Writes a file that is seen whole or not at all, whoever else writes it."""
+        with self._atomically(name) as path, self._place[0].open_output_stream(path) as stream:
+            stream.write(data)
+
+    def read_json(self, name: str) -> Any:
+        """The document of a JSON file."""
+        return json.loads(self.read(name))
+
+    def write_json(self, name: str, document: Any) -> None:
+        """Writes a JSON file, atomically."""
+        self.write(name, (json.dumps(document, indent=1, ensure_ascii=False, sort_keys=True) + "\n").encode())
+
+    def write_table(self, name: str, table: pa.Table) -> str:
+        """Writes a Parquet file (or Arrow IPC for `.arrow`, to be memory-mapped) atomically; returns its sha256."""
+        sink = pa.BufferOutputStream()
+        if name.endswith(".arrow"):
+            with pa.ipc.new_file(sink, table.schema) as writer:
+                writer.write_table(table)
+        else:
+            pq.write_table(table, sink, compression="zstd")
+        data = sink.getvalue()
+        with self._atomically(name) as path, self._place[0].open_output_stream(path) as stream:
+            stream.write(data)
+        return hashlib.sha256(data).hexdigest()
+
+    def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        """A Parquet file as a table."""
+        return pq.read_table(self.file(name), filesystem=self._place[0], columns=columns, partitioning=None)
+
+    def open_arrow(self, name: str) -> pa.Table:
+        """An Arrow IPC file as a table: memory-mapped from a local disk, read whole from anywhere else."""
+        if self.is_local:
+            return pa.ipc.open_file(pa.memory_map(self.file(name))).read_all()
+        with self._place[0].open_input_file(self.file(name)) as source:
+            return pa.ipc.open_file(source).read_all()
+
+    def copy_to(self, name: str, target: Folder, target_name: str) -> None:
+        """Copies a file to another folder, without holding it in memory."""
+        with target._atomically(target_name) as path:
+            pafs.copy_files(self.file(name), path, source_filesystem=self._place[0], destination_filesystem=target._place[0])
+
+    @contextmanager
+    def _atomically(self, name: str) -> Iterator[str]:
+        system, path = self._place[0], self.file(name)
+        if not self.is_local:  # an object store shows an object when its upload is complete
+            yield path
+            return
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        draft = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
+        try:
+            yield draft
+            os.replace(draft, path)
+        except BaseException:
+            if Path(draft).exists():
+                system.delete_file(draft)
+            raise
+
+
+class Busy(StoreError):
+    """Another job is writing to the same output."""
+
+
+@contextmanager
+def exclusive(folder: Folder) -> Iterator[None]:
+    """Holds a local output folder for one job at a time; the system lets go when the process ends, however it ends.
+
+    Raises:
+        Busy: another process holds it.
+    """
+    if not folder.is_local:  # object stores have no locks: shards are deterministic and their commits atomic
+        yield
+        return
+    import fcntl
+
+    folder.path.mkdir(parents=True, exist_ok=True)
+    with (folder.path / ".lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            lock.seek(0)
+            raise Busy(f"{folder}: another job writes here (process {lock.read().strip() or '?'}); wait for it or give another output=") from error
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+@contextmanager
+def local_copy(uri: str) -> Iterator[Path]:
+    """A file as a local path: itself, or a temporary download for programs that only know paths."""
+    system, path = filesystem(uri)
+    if isinstance(system, pafs.LocalFileSystem):
+        yield Path(path)
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        local = Path(scratch) / Path(path).name
+        pafs.copy_files(path, str(local), source_filesystem=system, destination_filesystem=pafs.LocalFileSystem())
+        yield local
+
+
+def digest(document: Any) -> str:
+    """A stable sha256 of a JSON-like document."""
+    return hashlib.sha256(json.dumps(document, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
