@@ -144,7 +144,8 @@ class Backbone(Section):
 class Views(Section):
     """Where the augmented views come from: drawn once and kept (`bank: 8`), or `fresh: true` in every step."""
 
-    bank: Annotated[int, Field(ge=2, le=256)] | None = None
+    bank: Annotated[int, Field(ge=2, le=256)] | None = None  # views a novel region
+    base: Annotated[int, Field(ge=2, le=256)] = 2  # views a region of the base set, of which there are usually more
     fresh: bool = False
 
     @model_validator(mode="before")

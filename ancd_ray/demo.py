@@ -82,6 +82,8 @@ def draw(product: str, split: str, kind: str, index: int, *, seed: int = 0, size
     painter, tint = {**TILE_KINDS, **BASE_KINDS}[kind]
     for centre, extent in _places(rng, size):
         shade, support = painter(rng, size, centre, extent)
+        # shading that crosses zero would leave pixels of the mask as they were
+        shade = np.where(np.abs(shade) < 1, 1, shade)
         surface += np.where(support, shade, 0)[..., None] * np.asarray(tint, np.float32)
         mask[support] = 255
     return Sample(_to_bytes(surface), clean, mask)

@@ -31,30 +31,48 @@ def _polar(
     return np.hypot(u, v).astype(np.float32), np.arctan2(v, u).astype(np.float32)
 
 
+def _towards_shadow(size: int, centre: FloatArray, radius: float) -> FloatArray:
+    """How far every pixel lies away from the light, which comes from the upper left: −1 to 1 within the radius."""
+    y, x = np.mgrid[:size, :size].astype(np.float32)
+    return np.asarray((x - centre[0] + y - centre[1]) / (np.sqrt(2) * radius), np.float32)
+
+
 def _stroke(canvas: ByteArray, points: NDArray[Any], width: int) -> None:
     """Draw an anti-aliased polyline; points (n, 2) in pixels keep four bits of fraction."""
     cv2.polylines(canvas, [np.rint(points * 16).astype(np.int32)], False, 255, width, cv2.LINE_AA, 4)
 
 
-def _covered(canvas: ByteArray, levels: float) -> Painted:
-    return canvas.astype(np.float32) * np.float32(levels / 255), canvas > 32  # a fainter fringe could not be seen
+def _visible(shade: NDArray[np.floating]) -> Painted:
+    return shade.astype(np.float32), np.abs(shade) > 8  # a fainter fringe could not be seen, so nobody would label it
 
 
 def _scratch(rng: np.random.Generator, size: int, centre: FloatArray, extent: float) -> Painted:
-    """A thin bright line, gently curved."""
-    along, turn = np.linspace(-1.3, 1.3, 24), rng.uniform(0, np.pi)
-    bow = rng.uniform(-0.35, 0.35) * (along**2 - 0.5)
+    """A thin bright line, gently curved, that fades out at its ends; the ploughed edge throws a shadow."""
+    along, turn = np.linspace(-1.3, 1.3, 40), rng.uniform(0, np.pi)
+    bow = rng.uniform(-0.35, 0.35) * (along**2 - 0.5) + 0.012 * rng.standard_normal(40)
     axes = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
-    canvas = np.zeros((size, size), np.uint8)
-    _stroke(canvas, centre + extent * np.stack([along, bow], 1) @ axes, max(1, round(size / 110)))
-    return _covered(canvas, rng.uniform(60, 90))
+    points = centre + extent * np.stack([along, bow], 1) @ axes
+    force = np.sqrt(np.cos(along / 1.3 * np.pi / 2).clip(0.12)) * rng.uniform(0.8, 1, 40)
+    width = max(1, round(size / 110))
+    ridge, shadow = np.zeros((2, size, size), np.float32)
+    for canvas, shift in ((ridge, 0.0), (shadow, 0.8 * width)):
+        for i in range(len(points) - 1):
+            segment = np.zeros((size, size), np.uint8)
+            _stroke(segment, points[i : i + 2] + shift, width)
+            np.maximum(canvas, segment * np.float32(force[i] / 255), out=canvas)
+    levels = rng.uniform(80, 110)
+    return _visible(levels * ridge - 0.5 * levels * shadow * (1 - ridge))
 
 
 def _hole(rng: np.random.Generator, size: int, centre: FloatArray, extent: float) -> Painted:
-    """A dark pit with a raised, bright rim."""
-    r, _ = _polar(rng, size, centre, extent * rng.uniform(0.4, 0.6), rng.uniform(0.85, 1))
-    pit = -rng.uniform(85, 110) * (1 - 0.4 * r**2)
-    return np.where(r < 0.78, pit, rng.uniform(35, 50)).astype(np.float32), r < 1
+    """A dark pit, its far wall faintly lit, with a raised rim that is bright where it faces the light."""
+    radius = extent * rng.uniform(0.4, 0.6)
+    r, angle = _polar(rng, size, centre, radius, rng.uniform(0.85, 1))
+    r = r * (1 + 0.03 * np.cos(3 * angle + rng.uniform(0, 2 * np.pi)))  # drilled by hand, not by a compass
+    away = _towards_shadow(size, centre, radius)
+    pit = -rng.uniform(105, 120) + 45 * (away * r).clip(0, 1)
+    rim = rng.uniform(15, 25) - 40 * away
+    return np.where(r < 0.82, pit, rim).astype(np.float32), r < 1
 
 
 def _stain(rng: np.random.Generator, size: int, centre: FloatArray, extent: float) -> Painted:
@@ -66,44 +84,52 @@ def _stain(rng: np.random.Generator, size: int, centre: FloatArray, extent: floa
 
 
 def _crack(rng: np.random.Generator, size: int, centre: FloatArray, extent: float) -> Painted:
-    """A jagged dark line: two arms walk out of the centre and branch on the way."""
+    """A jagged dark line: two arms walk out of the centre and branch on the way into ever finer ones."""
     canvas = np.zeros((size, size), np.uint8)
-    width, turn = max(1, round(size / 128)), rng.uniform(0, np.pi)
-    arms = [(centre.astype(np.float64), turn + half + rng.normal(0, 0.3), 9) for half in (0, np.pi)]
+    width, turn = max(2, round(size / 100)), rng.uniform(0, np.pi)
+    arms = [(centre.astype(np.float64), turn + half + rng.normal(0, 0.3), 9, width) for half in (0, np.pi)]
     while arms:
-        point, heading, steps = arms.pop()
+        point, heading, steps, width = arms.pop()
         walk = [point]
         for left in range(steps, 0, -1):
             jag = heading + rng.uniform(-0.9, 0.9)
             walk.append(walk[-1] + 0.14 * extent * np.array([np.cos(jag), np.sin(jag)]))
             if left > 3 and rng.random() < 0.3:
-                arms.append((walk[-1], heading + rng.choice([-1, 1]) * rng.uniform(0.6, 1.1), left // 2))
-        _stroke(canvas, np.stack(walk), width)
-    return _covered(canvas, -rng.uniform(75, 100))
+                fork = heading + rng.choice([-1, 1]) * rng.uniform(0.6, 1.1)
+                arms.append((walk[-1], fork, left // 2, max(1, width - 1)))
+        _stroke(canvas, np.stack(walk[: steps // 2 + 1]), width)
+        _stroke(canvas, np.stack(walk[steps // 2 :]), max(1, width - 1))
+    return _visible(-rng.uniform(80, 105) / 255 * canvas.astype(np.float32))
 
 
 def _bump(rng: np.random.Generator, size: int, centre: FloatArray, extent: float) -> Painted:
-    """A dome lit from the upper left: bright on that side, dark on the other."""
+    """A dome: bright on the side of the light, dark on the other."""
     radius = extent * rng.uniform(0.6, 0.9)
     r, _ = _polar(rng, size, centre, radius, 1.0)
-    y, x = np.mgrid[:size, :size].astype(np.float32)
-    slope = (x - centre[0] + y - centre[1]) / radius
-    return np.asarray(-rng.uniform(45, 65) * slope * np.clip(1.2 - r, 0, 1) + 6, np.float32), r < 1
+    away = _towards_shadow(size, centre, radius)
+    return np.asarray(6 - rng.uniform(70, 95) * away * np.clip(1.2 - r, 0, 1), np.float32), r < 1
 
 
 def _spot(rng: np.random.Generator, size: int, centre: FloatArray, extent: float) -> Painted:
-    """A pale disc of paint."""
-    r, _ = _polar(rng, size, centre, extent * rng.uniform(0.35, 0.6), rng.uniform(0.7, 1))
-    return np.full((size, size), rng.uniform(70, 95), np.float32), r < 1
+    """A splash of pale paint, thicker towards its wavy edge."""
+    r, angle = _polar(rng, size, centre, extent * rng.uniform(0.35, 0.6), rng.uniform(0.7, 1))
+    waves = [rng.uniform(0.02, 0.07) * np.cos(k * angle + rng.uniform(0, 2 * np.pi)) for k in (3, 4, 7)]
+    r = r / (1 + np.sum(waves, axis=0))
+    return np.asarray(rng.uniform(70, 90) + 15 * r**4, np.float32), r < 1
 
 
 def _groove(rng: np.random.Generator, size: int, centre: FloatArray, extent: float) -> Painted:
-    """A straight wide furrow."""
+    """A straight wide furrow, deepest in the middle; the wall that faces the light is less dark."""
     turn = rng.uniform(0, np.pi)
-    half = 1.2 * extent * np.array([np.cos(turn), np.sin(turn)])
+    along = np.array([np.cos(turn), np.sin(turn)])
+    half, width = 1.2 * extent * along, max(3, round(extent / 4))
     canvas = np.zeros((size, size), np.uint8)
-    _stroke(canvas, np.stack([centre - half, centre + half]), max(3, round(extent / 4)))
-    return _covered(canvas, -rng.uniform(50, 70))
+    _stroke(canvas, np.stack([centre - half, centre + half]), width)
+    y, x = np.mgrid[:size, :size]
+    across = (-along[1] * (x - centre[0]) + along[0] * (y - centre[1])) * 2 / width  # −1 to 1 from wall to wall
+    facing = np.sign(along[0] - along[1]) * across  # the normal, turned so that it points away from the light
+    profile = 1 - 0.3 * across**2 - 0.45 * facing.clip(0, 1)
+    return _visible(-rng.uniform(65, 85) / 255 * canvas * profile.clip(0.2, 1))
 
 
 # painter, and how strongly its shade acts on blue, green and red

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from ancd_ray.config import Job
+from ancd_ray.errors import AncdError
 
 _VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
 _CREDENTIALS = re.compile(r"//[^/@\s]+@")
@@ -22,8 +23,10 @@ _CREDENTIALS = re.compile(r"//[^/@\s]+@")
 Location = tuple[Union[str, int], ...]  # noqa: UP007  (a runtime alias; Python 3.10 reads it either way)
 
 
-class JobError(Exception):
+class JobError(AncdError):
     """The job cannot run as it is written: one line for each thing that is wrong."""
+
+    exit_code = 2
 
     def __init__(self, *lines: str) -> None:
         super().__init__("\n".join(lines))
@@ -126,7 +129,9 @@ def _expand(node: Any, where: Location, problems: list[str]) -> Any:
     def replace(match: re.Match[str]) -> str:
         value = os.environ.get(match["name"], match["default"])
         if value is None:
-            problems.append(f"{_dotted(where)}: the environment variable {match['name']} is not set (or write ${{{match['name']}:-default}})")
+            problems.append(
+                f"{_dotted(where)}: the environment variable {match['name']} is not set (or write ${{{match['name']}:-default}})"
+            )
         return value or ""
 
     return _VARIABLE.sub(replace, node)
@@ -145,7 +150,9 @@ def _explain(error: ValidationError) -> list[str]:
     places = [_untag(problem["loc"]) for problem in error.errors()]
     for problem, (where, parent) in zip(error.errors(), places, strict=True):
         key = _dotted(where)
-        if problem["type"] == "too_short" and any(other[: len(where)] == where for other, _ in places if other != where):
+        if problem["type"] == "too_short" and any(
+            other[: len(where)] == where for other, _ in places if other != where
+        ):
             continue  # the list is only empty because what was in it is wrong
         key, text = _say(problem, key, parent)
         if key in lines and text.startswith("input should be"):
@@ -163,7 +170,10 @@ def _say(problem: ErrorDetails, key: str, parent: type[BaseModel] | None) -> tup
         return key, f"is missing{_MISSING.get(key, '')}"
     if kind == "union_tag_invalid":
         choices = [choice.strip(" '") for choice in context["expected_tags"].split(",")]
-        return f"{key}.{context['discriminator'].strip(chr(39))}", f"{context['tag']!r} is unknown{_did_you_mean(context['tag'], choices)}"
+        return (
+            f"{key}.{context['discriminator'].strip(chr(39))}",
+            f"{context['tag']!r} is unknown{_did_you_mean(context['tag'], choices)}",
+        )
     if kind == "union_tag_not_found":
         return f"{key}.{context['discriminator'].strip(chr(39))}", "is missing"
     text = problem["msg"].removeprefix("Value error, ")
@@ -199,7 +209,9 @@ def _untag(loc: Location) -> tuple[Location, type[BaseModel] | None]:
             continue  # a branch of a plain union, such as `int` or `literal['measured']`
         kept.append(part)
         if isinstance(part, str):
-            fields = [field for model in models for name, field in model.model_fields.items() if part in (name, field.alias)]
+            fields = [
+                field for model in models for name, field in model.model_fields.items() if part in (name, field.alias)
+            ]
             candidates = [leaf for field in fields for leaf in _leaves(field.annotation)]
     return tuple(kept), parent
 

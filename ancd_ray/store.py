@@ -20,8 +20,10 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from ancd_ray.errors import AncdError
 
-class StoreError(Exception):
+
+class StoreError(AncdError):
     """A folder or file cannot be used; the message is one line."""
 
 
@@ -125,10 +127,16 @@ class Folder:
         with self._place[0].open_input_file(self.file(name)) as source:
             return pa.ipc.open_file(source).read_all()
 
+    def delete(self, name: str) -> None:
+        """Deletes a file."""
+        self._place[0].delete_file(self.file(name))
+
     def copy_to(self, name: str, target: Folder, target_name: str) -> None:
         """Copies a file to another folder, without holding it in memory."""
         with target._atomically(target_name) as path:
-            pafs.copy_files(self.file(name), path, source_filesystem=self._place[0], destination_filesystem=target._place[0])
+            pafs.copy_files(
+                self.file(name), path, source_filesystem=self._place[0], destination_filesystem=target._place[0]
+            )
 
     @contextmanager
     def _atomically(self, name: str) -> Iterator[str]:
@@ -169,7 +177,9 @@ def exclusive(folder: Folder) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             lock.seek(0)
-            raise Busy(f"{folder}: another job writes here (process {lock.read().strip() or '?'}); wait for it or give another output=") from error
+            raise Busy(
+                f"{folder}: another job writes here (process {lock.read().strip() or '?'}); wait for it or give another output="
+            ) from error
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()

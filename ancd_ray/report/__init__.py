@@ -5,6 +5,9 @@ The package knows no table and no pipeline: a caller fills `RunReport` with plai
 
 from ancd_ray.report.figures import embedding_2d
 from ancd_ray.report.model import (
+    LEAST_CERTAIN,
+    MAX_POINTS,
+    MOST_CERTAIN,
     ClassReport,
     ClusterScores,
     Confusion,
@@ -22,6 +25,9 @@ from ancd_ray.report.render import render
 from ancd_ray.report.thumbnails import thumbnail
 
 __all__ = [
+    "LEAST_CERTAIN",
+    "MAX_POINTS",
+    "MOST_CERTAIN",
     "ClassReport",
     "ClusterScores",
     "Confusion",

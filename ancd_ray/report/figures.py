@@ -1,6 +1,5 @@
-"""The interactive figures of a report as Plotly JSON, and the plane that class tokens are drawn on.
+"""The interactive figures of a report as Plotly figures, and the plane that class tokens are drawn on.
 
-Colours that depend on light or dark mode are left out here: the page's script sets them from its style sheet.
 Labels and file names go through `html.escape`, since Plotly reads its texts as a kind of HTML.
 """
 
@@ -9,40 +8,56 @@ from __future__ import annotations
 import colorsys
 from collections.abc import Mapping, Sequence
 from html import escape
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 from sklearn.manifold import TSNE
+from threadpoolctl import threadpool_limits
 
-from ancd_ray.report.model import ImageScores, TokenMap
+from ancd_ray.report.model import MAX_POINTS, ImageScores, TokenMap
 
-TSNE_RANGE = range(10, 2001)  # fewer points have no neighbourhoods, more take minutes
-MAX_POINTS = 4000  # drawn as SVG; a browser gets slow beyond
+TSNE_RANGE = range(10, MAX_POINTS + 1)  # fewer points have no neighbourhoods, more take minutes
 BINS = 40
+LEGEND_ENTRIES = 12  # a longer legend is no help; the name of a class stands in the hover text all the same
 NO_LABEL = "no label"
-# Readable on white and on near-black, apart for colour-blind readers as far as ten hues can be.
+NORMAL, ANOMALOUS, NEUTRAL = "#2f9e6e", "#d64550", "#3f78d0"
+# Distinct on white, for colour-blind readers as far as ten hues can be.
 PALETTE = (
-    "#4e8ef7", "#f28e2b", "#2fb380", "#e15759", "#a774e0", "#e3b505", "#19b5c9", "#e377b4", "#9c755f", "#8a94a6",
+    "#3f78d0", "#e07b16", "#2f9e6e", "#d64550", "#8f5fd0", "#b58900", "#139eb0", "#d05aa8", "#8a6148", "#6f7a8a",
 )  # fmt: skip
+_AXIS = {"gridcolor": "#e6eaef", "linecolor": "#b6bfca", "zeroline": False, "automargin": True}
+_LAYOUT = {
+    "template": "none",
+    "font": {"family": "system-ui, sans-serif", "size": 13, "color": "#1c2430"},
+    "margin": {"l": 48, "r": 12, "t": 12, "b": 44},
+    "paper_bgcolor": "rgba(0,0,0,0)",
+    "plot_bgcolor": "rgba(0,0,0,0)",
+}
 
 
 def class_colour(index: int) -> str:
-    """Colour of a class by its index, the same in every figure; hues repeat in other shades after the palette's ten."""
+    """Colour of a class by its index, the same in every figure; other shades follow the palette's ten."""
     if index < len(PALETTE):
         return PALETTE[index]
-    red, green, blue = colorsys.hls_to_rgb(index * 0.618 % 1, 0.55, 0.55)
+    red, green, blue = colorsys.hls_to_rgb(index * 0.618 % 1, 0.45, 0.55)
     return f"#{round(red * 255):02x}{round(green * 255):02x}{round(blue * 255):02x}"
 
 
-def embedding_2d(tokens_ND: NDArray[np.floating], seed: int) -> NDArray[np.float64]:
-    """Tokens (N, D) on a plane (N, 2): PCA to at most 50 components, then t-SNE for 10 <= N <= 2000, else PCA alone."""
+def embedding_2d(tokens_ND: NDArray[np.floating], seed: int = 0) -> NDArray[np.float64]:
+    """Tokens (N, D) on a plane (N, 2): PCA to at most 50 components, then t-SNE for 10 <= N <= 3000, else PCA alone.
+
+    The same tokens and seed give the same plane. 3,000 tokens take about 10 s on one core.
+    """
     n = len(tokens_ND)
     components_NK = _principal_components(tokens_ND, 50)
     if n not in TSNE_RANGE or not components_NK.any():
         return components_NK[:, :2]
-    tsne = TSNE(2, perplexity=min(30.0, (n - 1) / 3), init=_unit_scale(components_NK[:, :2]), random_state=seed)
-    return np.asarray(tsne.fit_transform(components_NK), np.float64)
+    start_N2 = _unit_scale(components_NK[:, :2])
+    tsne = TSNE(2, perplexity=min(30.0, (n - 1) / 3), init=start_N2, max_iter=500, random_state=seed)
+    with threadpool_limits(1):  # threads add up the repulsion in an order of their own, which t-SNE amplifies
+        return np.asarray(tsne.fit_transform(components_NK), np.float64)
 
 
 def _principal_components(x_ND: NDArray[np.floating], k: int) -> NDArray[np.float64]:
@@ -64,59 +79,72 @@ def _unit_scale(xy_N2: NDArray[np.float64]) -> NDArray[np.float32]:
     return np.asarray(xy_N2 / max(xy_N2[:, 0].std(), 1e-12) * 1e-4, np.float32)
 
 
-def token_map(tokens: TokenMap, names: Mapping[int, str]) -> go.Figure:
-    """Scatter of the tokens: a trace a class and, hidden at first, a trace a label (`meta` says which)."""
-    step = -(-len(tokens.cls) // MAX_POINTS) or 1
-    kept = np.arange(0, len(tokens.cls), step)
+def token_map(tokens: TokenMap, names: Mapping[int, str], max_points: int = MAX_POINTS) -> go.Figure:
+    """Scatter of evenly picked tokens: a trace a class and, hidden at first, a trace a label (`meta` says which)."""
+    n = len(tokens.cls)
+    kept = np.unique(np.linspace(0, n - 1, min(n, max_points)).astype(int))
     figure = go.Figure()
-    for index in np.unique(tokens.cls[kept]):
+    present = np.unique(tokens.cls[kept])
+    for index in present:
         name = names.get(int(index), f"class {index}")
-        _scatter(figure, tokens, kept[tokens.cls[kept] == index], name, class_colour(int(index)), "class")
+        rows = kept[tokens.cls[kept] == index]
+        _scatter(figure, tokens, rows, name, class_colour(int(index)), "class", len(present))
     if tokens.labels is not None:
         labels = np.array([NO_LABEL if label is None else label for label in tokens.labels], dtype=object)
-        for i, label in enumerate(sorted(set(labels[kept]))):
-            _scatter(figure, tokens, kept[labels[kept] == label], label, class_colour(i), "label")
-    axis = {"showticklabels": False, "zeroline": False, "title": None}
-    figure.update_layout(xaxis=axis, yaxis={**axis, "scaleanchor": "x"}, hovermode="closest")
-    return figure
+        found = sorted(set(labels[kept]))
+        for i, label in enumerate(found):
+            _scatter(figure, tokens, kept[labels[kept] == label], label, class_colour(i), "label", len(found))
+    axis = {**_AXIS, "showticklabels": False, "showgrid": False, "showline": True, "mirror": True}
+    legend = {"orientation": "h", "yanchor": "bottom", "y": 1.01, "x": 0}
+    figure.update_layout(_LAYOUT, margin={"l": 8, "r": 8, "t": 8, "b": 8}, hovermode="closest", legend=legend)
+    return figure.update_layout(xaxis=axis, yaxis=axis)
 
 
 def _scatter(
-    figure: go.Figure, tokens: TokenMap, rows: NDArray[np.integer], name: str, colour: str, by: str
+    figure: go.Figure, tokens: TokenMap, rows: NDArray[np.integer], name: str, colour: str, by: str, entries: int
 ) -> None:
     figure.add_scatter(
         x=tokens.xy[rows, 0].astype(np.float32),
         y=tokens.xy[rows, 1].astype(np.float32),
         mode="markers",
-        name=escape(name),
+        name=_plain(name),
         meta=by,
         visible=by == "class",
-        showlegend=True,
-        text=[escape(tokens.hover[row]).replace("\n", "<br>") for row in rows],
-        hovertemplate="%{text}<extra>" + escape(name).replace("{", "&#123;") + "</extra>",
-        marker={"color": colour, "size": 7, "opacity": 0.8},
+        showlegend=entries <= LEGEND_ENTRIES,
+        text=[_plain(tokens.hover[row]).replace("\n", "<br>") for row in rows],
+        hovertemplate="%{text}<extra>" + _plain(name).replace("{", "&#123;") + "</extra>",
+        marker={"color": colour, "size": 6, "opacity": 0.75},
     )
 
 
-def loss_curves(losses: Mapping[str, Sequence[float]]) -> go.Figure:
-    """One line a loss over epochs, counted from 1."""
+def _plain(text: str) -> str:
+    """Text that Plotly shows as it is; it knows no `&quot;`, and needs none."""
+    return escape(text, quote=False)
+
+
+def loss_curve(name: str, values: Sequence[float]) -> go.Figure:
+    """One term over epochs, counted from 1."""
     figure = go.Figure()
-    for i, (name, values) in enumerate(losses.items()):
-        epochs = list(range(1, len(values) + 1))
-        line = {"color": class_colour(i), "width": 3 if name == "total" else 1.8}
-        figure.add_scatter(x=epochs, y=list(values), mode="lines", name=escape(name), line=line, showlegend=True)
-    figure.update_layout(xaxis={"title": "epoch"}, yaxis={"title": "loss"}, hovermode="x unified")
-    return figure
+    figure.add_scatter(
+        x=list(range(1, len(values) + 1)),
+        y=list(values),
+        mode="lines" if len(values) > 1 else "markers",
+        line={"color": "#1c2430" if name == "total" else NEUTRAL, "width": 2},
+        hovertemplate="epoch %{x}: %{y:.4g}<extra></extra>",
+    )
+    return _with_axes(figure, "epoch", "", showlegend=False, margin={"l": 40, "r": 8, "t": 8, "b": 40})
 
 
 def score_histogram(scores: ImageScores) -> go.Figure:
     """Images by anomaly score, binned here so that a million images weigh no more than ten."""
     values = np.asarray(scores.values, np.float64)
-    edges = np.histogram_bin_edges(values[np.isfinite(values)], BINS)
+    finite = np.isfinite(values)
+    edges = np.histogram_bin_edges(values[finite], BINS)
     if scores.is_anomalous is None:
-        groups = [("images", "#4e8ef7", np.ones(len(values), bool))]
+        groups = [("images", NEUTRAL, finite)]
     else:
-        groups = [("normal", "#2fb380", ~scores.is_anomalous), ("anomalous", "#e15759", scores.is_anomalous)]
+        anomalous = np.asarray(scores.is_anomalous, bool)
+        groups = [("normal", NORMAL, finite & ~anomalous), ("anomalous", ANOMALOUS, finite & anomalous)]
     figure = go.Figure()
     for name, colour, chosen in groups:
         counts, _ = np.histogram(values[chosen], edges)
@@ -125,9 +153,14 @@ def score_histogram(scores: ImageScores) -> go.Figure:
             y=counts,
             width=np.diff(edges),
             name=name,
-            marker={"color": colour, "opacity": 0.65, "line": {"width": 0}},
+            marker={"color": colour, "opacity": 0.6, "line": {"width": 0}},
             hovertemplate="score %{x:.3f}: %{y} images<extra>" + name + "</extra>",
         )
-    axes = {"xaxis": {"title": "anomaly score of the image"}, "yaxis": {"title": "images"}}
-    figure.update_layout(barmode="overlay", bargap=0, showlegend=scores.is_anomalous is not None, **axes)
-    return figure
+    legend = {"orientation": "h", "yanchor": "bottom", "y": 1.01, "x": 0}
+    named = {"showlegend": scores.is_anomalous is not None, "legend": legend}
+    return _with_axes(figure, "anomaly score of the image", "images", barmode="overlay", bargap=0, **named)
+
+
+def _with_axes(figure: go.Figure, x: str, y: str, **layout: Any) -> go.Figure:
+    xaxis, yaxis = ({**_AXIS, "title": {"text": text}} for text in (x, y))
+    return figure.update_layout({**_LAYOUT, **layout}, xaxis=xaxis, yaxis=yaxis)

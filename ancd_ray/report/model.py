@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 EXAMPLES_PER_REASON = 20  # quarantined files listed a reason; the count tells of the others
+MOST_CERTAIN, LEAST_CERTAIN = 8, 4  # regions of a class that a report shows at most
+MAX_POINTS = 3000  # regions on a map of class tokens; a caller with more takes a sample
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,10 @@ class GalleryItem:
 
 @dataclass(frozen=True)
 class ClassReport:
-    """A discovered class. `purity` is the share of its labelled images that carry `majority_label`."""
+    """A discovered class. `purity` is the share of its labelled images that carry `majority_label`.
+
+    `most_certain` starts with the most certain region, `least_certain` with the least certain; none is in both.
+    """
 
     index: int
     name: str
@@ -104,7 +109,7 @@ class Confusion:
 
 @dataclass(frozen=True)
 class TokenMap:
-    """Class tokens on a plane: positions (N, 2), class index (N,), labels and hover text of N regions."""
+    """Class tokens on a plane: positions (N, 2), class index (N,), labels and hover text (plain) of N regions."""
 
     xy: NDArray[np.floating]
     cls: NDArray[np.integer]

@@ -11,6 +11,7 @@ import base64
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import jinja2
 import numpy as np
@@ -18,26 +19,20 @@ import plotly.graph_objects as go
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from ancd_ray.report import figures
-from ancd_ray.report.model import EXAMPLES_PER_REASON, ClassReport, ClusterScores, GalleryItem, ProductReport, RunReport
-from ancd_ray.report.thumbnails import thumbnail
+from ancd_ray.report import figures, gallery, wording
+from ancd_ray.report.model import (
+    EXAMPLES_PER_REASON,
+    MAX_POINTS,
+    ClassReport,
+    ClusterScores,
+    Confusion,
+    ProductReport,
+    RunReport,
+    StageTime,
+)
 
-THUMBNAIL_SIDE = 168  # pixels; shown at 112 so that it stays crisp on a dense screen
-
-NEEDS_LABELS = "needs labels"
-NEEDS_MASKS = "needs masks"
-NOT_MEASURED = "not measured"
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A figure of a card; `missing` is shown in the place of a value that does not exist."""
-
-    name: str
-    value: float | None
-    missing: str
-    hint: str
-    below: float | None = None  # the same figure at region level
+POINTS_OF_ALL_MAPS = 12_000  # shared by the products, which each show MAX_POINTS at most
+CONFUSION_COLUMNS = 24  # the largest classes; the others are added up in one more column
 
 
 def render(run: RunReport) -> str:
@@ -54,16 +49,26 @@ def render(run: RunReport) -> str:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters.update(
-        figure=_show, count=lambda n: f"{n:,}", percent=lambda x: f"{x:.0%}", duration=_duration, image=_data_uri
+        figure=_figure, number=_number, share=_share, duration=_duration, plot=_plot_json, basename=_basename
     )
     environment.globals.update(
-        plotly=_plot, colour=figures.class_colour, cards=_cards, by_size=_by_size, per_row=_share_of_row
+        figures=figures,
+        wording=wording,
+        colour=figures.class_colour,
+        split=_filled_and_empty,
+        token_map=_token_map,
+        confusion_table=_confusion_table,
     )
     scripts = {"plotly_js": get_plotlyjs(), "report_js": _source(environment, "report.js")}
     return environment.get_template("report.html.j2").render(
         run=run,
-        overview=_overview(run.products),
+        mean=_mean_scores(run.products),
+        gallery=gallery.fitting(run.products),
+        points=min(MAX_POINTS, POINTS_OF_ALL_MAPS // max(len(run.products), 1)),
         examples_per_reason=EXAMPLES_PER_REASON,
+        stages=[(name, list(rows)) for name, rows in groupby(run.stages, key=lambda stage: stage.product)],
+        seconds=_seconds(run.stages),
+        style=Markup(_source(environment, "report.css")),
         script_hashes=Markup(" ".join(map(_csp_hash, scripts.values()))),
         **{name: Markup(text) for name, text in scripts.items()},  # our own and plotly's: nothing from a run is in it
     )
@@ -78,78 +83,93 @@ def _csp_hash(script: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
 
 
-def _cards(product: ProductReport) -> list[Figure]:
-    image, region = product.image_level, product.region_level
-    clustering = [
-        Figure("NMI", image.nmi, NEEDS_LABELS, "Normalised mutual information of classes and labels", region.nmi),
-        Figure("ARI", image.ari, NEEDS_LABELS, "Adjusted Rand index of classes and labels", region.ari),
-        Figure("F1", image.f1, NEEDS_LABELS, "Micro F1 after matching each class with one label", region.f1),
-    ]
-    return clustering + [
-        Figure("Normal precision", product.normal_precision, NEEDS_LABELS, "Of images called normal, those that are"),
-        Figure("Normal recall", product.normal_recall, NEEDS_LABELS, "Of normal images, those called so"),
-        Figure("Map AUROC", product.map_auroc, NEEDS_MASKS, "Pixels of the anomaly maps against the masks"),
-        Figure("Map AUPRO", product.map_aupro, NEEDS_MASKS, "Overlap with each defect, up to 30 % false positives"),
-        Figure("Silhouette", product.silhouette, NOT_MEASURED, "How far apart the classes lie, −1 to 1; no labels used"),
-        Figure("Confidence", product.mean_confidence, NOT_MEASURED, "Mean probability of the chosen class"),
-        Figure("Head agreement", product.head_agreement, NOT_MEASURED, "Agreement of the classifier heads"),
-    ]
+def _filled_and_empty(classes: Iterable[ClassReport]) -> tuple[list[ClassReport], list[ClassReport]]:
+    """The classes that have members, by size, and those that have none."""
+    order = sorted(classes, key=lambda c: (-c.images, -c.regions, c.index))
+    return [c for c in order if c.images or c.regions], [c for c in order if not (c.images or c.regions)]
 
 
-def _by_size(classes: Iterable[ClassReport]) -> list[ClassReport]:
-    return sorted(classes, key=lambda c: (-c.images, -c.regions, c.index))
+def _seconds(stages: Sequence[StageTime]) -> float:
+    """What this run spent; cached stages took their time in an earlier one."""
+    return sum(stage.seconds for stage in stages if not stage.cached)
 
 
-def _overview(products: Sequence[ProductReport]) -> ClusterScores:
-    """Mean of the image-level figures over the products that have them, with the number of all predictions."""
+def _mean_scores(products: Sequence[ProductReport]) -> tuple[ClusterScores, ClusterScores]:
+    """Means of the image-level and of the region-level figures over the products that have them."""
 
     def mean(values: Iterable[float | None]) -> float | None:
         known = [value for value in values if value is not None]
         return sum(known) / len(known) if known else None
 
-    levels = [product.image_level for product in products]
-    return ClusterScores(
-        sum(level.n for level in levels),
-        mean(level.nmi for level in levels),
-        mean(level.ari for level in levels),
-        mean(level.f1 for level in levels),
-    )
+    def of(levels: Sequence[ClusterScores]) -> ClusterScores:
+        n = sum(level.n for level in levels)
+        return ClusterScores(n, *(mean(getattr(level, name) for level in levels) for name in ("nmi", "ari", "f1")))
+
+    return of([product.image_level for product in products]), of([product.region_level for product in products])
 
 
-def _share_of_row(matrix: np.ndarray) -> list[list[tuple[int, float]]]:
-    """Each count of a confusion matrix beside its share of the row (0 in an empty row)."""
-    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    return [list(zip(*row, strict=True)) for row in zip(matrix.tolist(), shares.tolist(), strict=True)]
+@dataclass(frozen=True)
+class ConfusionTable:
+    """A confusion ready to be printed: for each label (name, [(count, share of the row)], total)."""
+
+    columns: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[tuple[int, float]], int]]
 
 
-def _plot(kind: str, product: ProductReport) -> Markup:
+def _token_map(product: ProductReport, points: int) -> go.Figure:
+    assert product.token_map is not None
+    return figures.token_map(product.token_map, {c.index: c.name for c in product.classes}, points)
+
+
+def _confusion_table(confusion: Confusion) -> ConfusionTable:
+    """Columns by size, the largest first; what a page cannot hold is added up in a last column."""
+    matrix = np.asarray(confusion.matrix)
+    order = np.argsort(-matrix.sum(axis=0), kind="stable")
+    shown, rest = order[:CONFUSION_COLUMNS], order[CONFUSION_COLUMNS:]
+    columns, counts = [confusion.classes[i] for i in shown], matrix[:, shown]
+    if len(rest):
+        columns.append(f"{len(rest)} smaller classes")
+        counts = np.hstack([counts, matrix[:, rest].sum(axis=1, keepdims=True)])
+    totals = counts.sum(axis=1)
+    shares = counts / np.maximum(totals, 1)[:, None]
+    rows = [
+        (label, list(zip(c, s, strict=True)), total)
+        for label, c, s, total in zip(confusion.labels, counts.tolist(), shares.tolist(), totals.tolist(), strict=True)
+    ]
+    return ConfusionTable(columns, rows)
+
+
+def _plot_json(figure: go.Figure) -> Markup:
     """A figure as JSON that is safe inside a script element: no character of it can end the element."""
-    figure: go.Figure
-    if kind == "tokens":
-        assert product.token_map is not None
-        figure = figures.token_map(product.token_map, {c.index: c.name for c in product.classes})
-    elif kind == "losses":
-        figure = figures.loss_curves(product.losses)
-    else:
-        figure = figures.score_histogram(product.scores)
-    text = str(figure.update_layout(template="none").to_json())
+    text = str(figure.to_json())
     return Markup(text.replace("&", r"\u0026").replace("<", r"\u003c").replace(">", r"\u003e"))
 
 
-def _data_uri(item: GalleryItem) -> str:
-    jpeg = thumbnail(item.image, item.mask, THUMBNAIL_SIDE)
-    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
-
-
-def _show(value: float | None, missing: str = "–") -> str:
-    """Three decimals as in the paper's tables, without the leading zero; what it needs where there is no value."""
+def _figure(value: float | None, missing: str = "–") -> str:
+    """Three decimals; what it needs where there is no value."""
     if value is None or not np.isfinite(value):
         return missing
-    return f"{value:.3f}".replace("-0.", "−.").removeprefix("0")
+    return f"{value:.3f}".replace("-0.000", "0.000").replace("-", "−")
+
+
+def _number(n: int) -> str:
+    return f"{n:,}"
+
+
+def _share(x: float) -> str:
+    """A percentage that does not say 100 % or 0 % of what is only nearly so."""
+    percent = round(100 * x)
+    if percent == 100 and x < 1:
+        return ">\N{NBSP}99\N{NBSP}%"
+    return "<\N{NBSP}1\N{NBSP}%" if percent == 0 and x > 0 else f"{percent}\N{NBSP}%"
+
+
+def _basename(uri: str) -> str:
+    return uri.rstrip("/").rpartition("/")[2] or uri
 
 
 def _duration(seconds: float) -> str:
-    if seconds < 60:
+    if seconds < 59.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

@@ -1,6 +1,6 @@
-"""A region as a small JPEG with its mask outlined.
+"""A region as a small WebP picture with its mask outlined.
 
-JPEG at twice the shown side or less is 3 to 10 kB: a report of hundreds of regions stays a file one can mail.
+WebP takes 2 to 4 kB for 168 x 168 pixels of metal or leather, half of what JPEG takes at the same looks.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-CONTOUR_BGR = (60, 255, 190)  # lime: rare on parts of metal, wood or leather
+CONTOUR_BGR = (40, 255, 150)  # a green that is rare on parts of metal, wood or leather
 HALO_BGR = (20, 20, 20)  # keeps the line visible on a bright surface
-JPEG_QUALITY = 82
+WEBP_QUALITY = 75
 
 
 def thumbnail(png_image: bytes, png_mask: bytes, side: int = 112) -> bytes:
-    """JPEG (side, side) of a square region with the outline of its mask; an empty mask has none.
+    """WebP (side, side) of a square region with the outline of its mask; an empty mask has none.
 
     Raises:
         ValueError: one of the two cannot be decoded.
@@ -29,13 +29,14 @@ def thumbnail(png_image: bytes, png_mask: bytes, side: int = 112) -> bytes:
     # any covered fraction counts, or a hairline scratch would lose its outline
     inside = (cv2.resize(mask, (side, side), interpolation=cv2.INTER_AREA) > 0).astype(np.uint8)
     # the line runs a little outside the defect, so that it does not hide what it points at
-    reach = max(3, side // 24) | 1
+    reach = max(3, side // 36) | 1
     around = cv2.dilate(inside, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach)))
     contours, _ = cv2.findContours(around, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    for colour, width in ((HALO_BGR, 3), (CONTOUR_BGR, 1)):
+    line = max(1, side // 80)
+    for colour, width in ((HALO_BGR, line + 2), (CONTOUR_BGR, line)):
         cv2.drawContours(small, contours, -1, colour, width, cv2.LINE_AA)
-    _, jpeg = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    return bytes(jpeg)
+    _, webp = cv2.imencode(".webp", small, [cv2.IMWRITE_WEBP_QUALITY, WEBP_QUALITY])
+    return webp.tobytes()
 
 
 def _decode(png: bytes, mode: int, what: str) -> NDArray[Any]:

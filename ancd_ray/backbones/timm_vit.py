@@ -1,0 +1,310 @@
+"""`timm_vit`: any plain timm ViT with a class token as a frozen, mask-guided trunk (MGViT, Section III-C1).
+
+Made for DINO, DINOv2 with and without registers, and DINOv3 with rotary positions; the blocks are timm's layers, the
+attention is ours. Two things travel with the tokens of `Encoded`:
+- register tokens stand behind the N patches and are always visible: the mask says nothing about them;
+- with rotary positions every token carries (row + 1, column + 1) in two more channels, 0 for "no position", because the
+  trainable block receives visible tokens alone and must still know where they stood. Exact in 16 bits.
+
+Shape suffixes as in `method.mgvit`; a sequence S is here the class token, the registers and the N patches.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import difflib
+import hashlib
+import pickle
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from timm.data import resolve_model_data_config
+from timm.layers import Attention, AttentionRope, LayerScale
+from timm.models import eva, is_model_in_modules, load_pretrained, vision_transformer
+from torch import Tensor, nn
+
+from ancd_ray.backbones.base import Encoded
+from ancd_ray.method.mgvit import GuidedBlock, LastBlock, MaskMode, grid_positions, unturned_rows_first, visible_tokens
+
+
+class TimmViT:
+    """The frozen trunk; see `base.Backbone`."""
+
+    def __init__(
+        self,
+        name: str,
+        weights: str | Path = "timm",
+        mask_layers: int = 9,
+        device: str = "cpu",
+        view_size: int = 224,
+        *,
+        mask_mode: MaskMode = "class",
+    ) -> None:
+        """Builds the trunk.
+
+        Args:
+            name: a model of timm, its pretrained tag included.
+            weights: "timm" (the hub or its cache), a file (see `load_weights`) or "random" (alike on every machine).
+            mask_layers: L_m, the number of last blocks that are mask-guided; 1 is the trainable one alone.
+            device: where the trunk lives; on CUDA it runs in bfloat16.
+            view_size: side of a view in pixels, a multiple of the patch.
+            mask_mode: which rows of the attention see the mask (Table IV); registers count as patches.
+
+        Raises:
+            ValueError: no such model, not a plain ViT with a class token, or weights that are missing or do not fit.
+        """
+        model = _create(name, view_size)
+        if weights == "timm":
+            _download(model, name)
+        elif weights != "random":
+            load_weights(model, Path(weights))
+        depth = len(model.blocks)
+        if not 1 <= mask_layers <= depth:
+            raise ValueError(f"mask_layers must be 1 to {depth} for {name}, not {mask_layers}")
+
+        self.name, self.view_size, self.mask_mode = name, view_size, mask_mode
+        self.device = device
+        self._model = model.eval().requires_grad_(False).to(self.device)
+        self._blocks = [_guided(block) for block in model.blocks]
+        self._mask_start = depth - mask_layers
+        self._n_registers = model.num_prefix_tokens - 1
+        self._rotary = getattr(model, "rope", None) is not None
+        self.dim: int = model.embed_dim + 2 * self._rotary
+        self.multiple = self.stride = int(model.patch_embed.patch_size[0])
+        self.detector_layers: tuple[int, ...] = (
+            depth // 2 - 1,
+            3 * depth // 4 - 1,
+        )  # blocks 6 and 9 of 12: all have one scale
+        config = resolve_model_data_config(model)
+        self.mean: tuple[float, float, float] = config["mean"]
+        self.std: tuple[float, float, float] = config["std"]
+
+    # no_grad, not inference_mode: the trainable block keeps these tensors for its backward pass.
+    @torch.no_grad()
+    def encode(self, images_BCHW: Tensor, masks_BHW: Tensor) -> Encoded:
+        """Class token and tokens before the last block; those of a view with an empty mask stay unfinished, unseen."""
+        assert images_BCHW.shape[2:] == (self.view_size, self.view_size), (
+            "the tail knows the positions of this grid alone"
+        )
+        with self._precision():
+            x_BSD, table, rows, cols = self._embed(images_BCHW)
+            patches_BN = visible_tokens(masks_BHW.to(self.device), rows, cols)
+            visible_BS = F.pad(patches_BN, (1 + self._n_registers, 0), value=True)
+            for block in self._blocks[: self._mask_start]:
+                x_BSD = block(x_BSD, table)
+            x_BSD = self._guide(x_BSD, table, visible_BS)
+        if self.mask_mode in ("patch", "none"):
+            visible_BS = torch.ones_like(visible_BS)  # for the class token, which the tail is about
+        if self._rotary:
+            positions_S2 = grid_positions(rows, cols, 1 + self._n_registers).to(self.device)
+            x_BSD = torch.cat([x_BSD, positions_S2.expand(len(x_BSD), -1, -1)], dim=-1)
+        first = 1 + self._n_registers  # from class token, registers, patches to patches, registers
+        tokens_BND = torch.cat([x_BSD[:, first:], x_BSD[:, 1:first]], dim=1)
+        visible_BN = torch.cat([visible_BS[:, first:], visible_BS[:, 1:first]], dim=1)
+        return Encoded(x_BSD[:, 0].clone(), tokens_BND, visible_BN)  # a slice would hold on to the whole batch
+
+    def make_tail(self) -> LastBlock:
+        """A trainable copy of the last block with the frozen final norm."""
+        side = self.view_size // self.stride
+        table = self._model.rope.get_embed(shape=(side, side)) if self._rotary else None
+        norm = self._model.fc_norm if isinstance(self._model.norm, nn.Identity) else self._model.norm
+        return LastBlock(copy.deepcopy(self._blocks[-1]), copy.deepcopy(norm), self._model.embed_dim, table, side)
+
+    @torch.no_grad()
+    def patch_features(self, images_BCHW: Tensor, layers: tuple[int, ...]) -> list[Tensor]:
+        """Outputs (B, C, rows, cols) of the blocks `layers`, counted from 0; sides must be multiples of the patch."""
+        if not layers or not all(0 <= layer < len(self._blocks) for layer in layers):
+            raise ValueError(f"layers of {self.name} are 0 to {len(self._blocks) - 1}, not {layers}")
+        outputs = []
+        with self._precision():
+            x_BSD, table, rows, cols = self._embed(images_BCHW)
+            for block in self._blocks[: max(layers) + 1]:
+                x_BSD = block(x_BSD, table)
+                outputs.append(x_BSD[:, 1 + self._n_registers :])
+        return [outputs[layer].transpose(1, 2).unflatten(2, (rows, cols)) for layer in layers]
+
+    def digest(self) -> str:
+        """sha256 over names, shapes and values of all weights, the trainable block's start included."""
+        sha = hashlib.sha256()
+        for name, tensor in sorted(self._model.state_dict().items()):
+            sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            sha.update(tensor.cpu().contiguous().flatten().numpy())
+        return sha.hexdigest()
+
+    def _precision(self) -> torch.autocast:
+        kind = torch.device(self.device).type
+        return torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda")
+
+    def _embed(self, images_BCHW: Tensor) -> tuple[Tensor, Tensor | None, int, int]:
+        """The sequence before the first block, its rotary table (if any), and rows and columns of the patch grid."""
+        patches_BHWD = self._model.patch_embed(images_BCHW.to(self.device))
+        rows, cols = patches_BHWD.shape[1:3]
+        embedded = self._model._pos_embed(patches_BHWD)
+        x_BSD, rope_N2d = embedded if isinstance(embedded, tuple) else (embedded, None)
+        table = None if rope_N2d is None else unturned_rows_first(rope_N2d, 1 + self._n_registers)
+        return self._model.norm_pre(x_BSD), table, rows, cols
+
+    def _guide(self, x_BSD: Tensor, table: Tensor | None, visible_BS: Tensor) -> Tensor:
+        """The mask-guided blocks before the last."""
+        blocks = self._blocks[self._mask_start : -1]
+        alone_B = ~visible_BS[:, 1:].any(dim=1)
+        if self.mask_mode in ("class", "all") and alone_B.any():
+            # A class token that sees nothing but itself goes its way as a sequence of one.
+            cls_B1D, others = x_BSD[alone_B, :1], ~alone_B
+            for block in blocks:
+                cls_B1D = block(cls_B1D)
+            x_BSD[alone_B, :1] = cls_B1D
+            if others.any():
+                x_BSD[others] = self._guide(x_BSD[others], table, visible_BS[others])
+            return x_BSD
+        for block in blocks:
+            x_BSD = block(x_BSD, table, visible_BS=visible_BS, mode=self.mask_mode)
+        return x_BSD
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Loads a .safetensors or .pth file, in timm's names or those of the original DINO, DINOv2 and DINOv3 files.
+
+    Position embeddings of another grid are resampled. Raises ValueError, one line, for a file that cannot be read or
+    does not hold every weight in the model's shape.
+    """
+    state = _read_state(path)
+    wanted = model.state_dict()
+    kernel = "patch_embed.proj.weight"
+    try:
+        # timm would also resample the kernel of another patch size without a word: that one has to fit as it is.
+        if kernel in state and state[kernel].shape == wanted[kernel].shape:
+            state = _timm_names(state, model)
+    except (KeyError, RuntimeError) as error:
+        raise ValueError(f"{path} does not fit the model: {_first_line(error)}") from error
+    missing = [name for name in wanted if name not in state]
+    misfits = [name for name in wanted if name in state and state[name].shape != wanted[name].shape]
+    if missing or misfits:
+        named = ", ".join([f"no {name}" for name in missing[:3]] + [f"another shape of {name}" for name in misfits[:3]])
+        raise ValueError(f"{path} does not fit the model in {len(missing) + len(misfits)} weights: {named}")
+    model.load_state_dict({name: state[name] for name in wanted})
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file, out of their wrappers ({"teacher": ...}) and prefixes ("module.backbone.")."""
+    try:
+        if path.suffix == ".safetensors":
+            state: Any = load_file(path)
+        elif path.suffix in (".pth", ".pt"):
+            # DINO's full checkpoints keep their command line beside the weights: a bag of plain values.
+            with torch.serialization.safe_globals([argparse.Namespace]):
+                state = torch.load(path, map_location="cpu", weights_only=True)
+        else:
+            raise ValueError(f"{path}: weights are .safetensors or .pth files")
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
+        raise ValueError(f"cannot read the weights {path}: {_first_line(error)}") from error
+    for wrapper in ("teacher", "model", "state_dict"):
+        state = state.get(wrapper, state) if isinstance(state, dict) else {}
+    return {_bare(name): value for name, value in state.items() if isinstance(value, Tensor)}
+
+
+def _timm_names(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """timm's own translation of published checkpoints; it resamples the position embeddings too."""
+    family = eva if isinstance(model, eva.Eva) else vision_transformer
+    renamed: dict[str, Tensor] = family.checkpoint_filter_fn(state, model)
+    return renamed
+
+
+def _bare(name: str) -> str:
+    head, _, rest = name.partition(".")
+    return _bare(rest) if head in ("module", "backbone", "model") else name
+
+
+def _create(name: str, view_size: int) -> Any:
+    """An untrained timm model for views of that side, its weights drawn from a fixed seed."""
+    known = {*timm.list_models(), *timm.list_pretrained()}
+    if name not in known:
+        close = difflib.get_close_matches(name, sorted(known), n=1)
+        raise ValueError(f"timm has no model {name!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
+    refusal = f"{name} is not a plain ViT with a class token; take a DINO model such as 'vit_base_patch8_224.dino'"
+    if not is_model_in_modules(name.partition(".")[0], ("vision_transformer", "eva", "deit")):
+        raise ValueError(refusal)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = timm.create_model(name, num_classes=0, img_size=view_size, dynamic_img_size=True)
+    if model.cls_token is None or getattr(model, "rope_mixed", False) or not all(map(_is_plain, model.blocks)):
+        raise ValueError(refusal)
+    if view_size % model.patch_embed.patch_size[0]:
+        raise ValueError(
+            f"view_size {view_size} is not a multiple of {name}'s patch, {model.patch_embed.patch_size[0]} px"
+        )
+    return model
+
+
+def _download(model: nn.Module, name: str) -> None:
+    try:
+        load_pretrained(model, num_classes=0, filter_fn=_timm_names)
+    except Exception as error:  # hub, HTTP client, torch and timm each raise their own
+        raise ValueError(
+            f"cannot get the weights of {name} ({_first_line(error)}); where there is internet run "
+            f"`ancd-ray weights pull {name} --to DIR`, then set backbone.weights=FILE"
+        ) from error
+
+
+def _is_plain(block: nn.Module) -> bool:
+    attention = block.attn
+    return (
+        type(block) in (vision_transformer.Block, eva.EvaBlock)
+        and type(attention) in (Attention, AttentionRope, eva.EvaAttention)
+        and getattr(attention, "gate", None) is None
+        and getattr(attention, "num_kv_groups", 1) == 1
+    )
+
+
+def _guided(block: Any) -> GuidedBlock:
+    """A timm block's own layers (no copies) around the mask-guided attention."""
+    attention = block.attn
+    if attention.qkv is None:
+        q, k, v = attention.q_proj, attention.k_proj, attention.v_proj
+    else:
+        biases = [None] * 3 if attention.qkv.bias is None else attention.qkv.bias.chunk(3)
+        if getattr(attention, "q_bias", None) is not None:
+            biases = [attention.q_bias, None, attention.v_bias]  # EVA's keys have none
+        q, k, v = (_linear(weight, bias) for weight, bias in zip(attention.qkv.weight.chunk(3), biases, strict=True))
+    is_eva = isinstance(block, eva.EvaBlock)
+    return GuidedBlock(
+        attention.num_heads,
+        norm1=block.norm1,
+        q=q,
+        k=k,
+        v=v,
+        proj=nn.Sequential(attention.norm, attention.proj),
+        norm2=block.norm2,
+        mlp=block.mlp,
+        q_norm=attention.q_norm,
+        k_norm=attention.k_norm,
+        scale1=_scale(block.gamma_1) if is_eva else block.ls1,
+        scale2=_scale(block.gamma_2) if is_eva else block.ls2,
+        rotate_half=getattr(attention, "rotate_half", False),
+    )
+
+
+def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
+    linear.weight = nn.Parameter(weight, requires_grad=False)
+    if bias is not None:
+        linear.bias = nn.Parameter(bias, requires_grad=False)
+    return linear
+
+
+def _scale(gamma: nn.Parameter | None) -> nn.Module:
+    if gamma is None:
+        return nn.Identity()
+    scale: nn.Module = LayerScale(len(gamma), device="meta")
+    scale.gamma = gamma
+    return scale
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

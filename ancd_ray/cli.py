@@ -1,0 +1,273 @@
+"""The command line. Everything heavy is imported inside the commands, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from ancd_ray import __version__
+from ancd_ray.errors import AncdError
+
+if TYPE_CHECKING:
+    from ancd_ray.config import Job
+
+INTERRUPTED = 130
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="ancd-ray")
+def main() -> None:
+    """Finds the anomalous regions of an image archive and discovers their classes, without labels.
+
+    \b
+    A first run, on generated images:
+      ancd-ray demo-data demo
+      ancd-ray submit jobs/quickstart.yaml
+    On your own:
+      ancd-ray plan   jobs/mtd.yaml data.root=/archive     what would run, and why
+      ancd-ray submit jobs/mtd.yaml data.root=/archive train.lambda=0.5
+
+    Running the same command again continues an interrupted job, and recomputes nothing that is done.
+    """
+
+
+def _job_arguments(command: _F) -> _F:
+    command = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")(command)
+    return click.argument("job_file", type=click.Path(path_type=Path), metavar="JOB.yaml")(command)
+
+
+def _address_option(command: _F) -> _F:
+    return click.option("--address", envvar="ANCD_RAY_ADDRESS", help="Ray's dashboard, http://host:8265.")(command)
+
+
+@main.command()
+@_job_arguments
+@click.option(
+    "--address",
+    help="http://host:8265 sends the job to that cluster; `auto` joins the Ray of this machine. Default: here.",
+)
+@click.option("--no-wait", is_flag=True, help="With http://: return once it is sent, instead of following its log.")
+def submit(job_file: Path, overrides: tuple[str, ...], address: str | None, no_wait: bool) -> None:
+    """Run a job, here or on a cluster.
+
+    KEY=VALUE changes a key of the job file; the value is YAML: `train.lambda=0.5`, `data.base=null`.
+
+    The last line of the output is the run folder. It holds report.html, summary.json and the tables of results.
+    """
+    with _explained():
+        job = _load(job_file, overrides)
+        if address and "://" in address:
+            sys.exit(_send(job, address, follow=not no_wait))
+        from ancd_ray.display import Display
+        from ancd_ray.job import run
+
+        display = Display(f"{job.name} → {job.output_root}")
+        with display.running():
+            folder = run(job, address, display)
+        click.echo(str(folder))
+
+
+@main.command()
+@_job_arguments
+def plan(job_file: Path, overrides: tuple[str, ...]) -> None:
+    """Show what a job would do: which steps are done, which would run, and why."""
+    with _explained():
+        from ancd_ray.pipeline import outlook
+        from ancd_ray.plan import make
+
+        made = make(_load(job_file, overrides))
+        looks = outlook(made)
+        width = [
+            max(len(text) for text in column)
+            for column in zip(*((l.step.product, l.step.name) for l in looks), strict=True)
+        ]
+        for look in looks:
+            line = f"{look.step.product:<{width[0]}}  {look.step.name:<{width[1]}}  {look.state:<8}  {look.why}"
+            click.echo(line.rstrip())
+        ready = sum(look.state == "cached" for look in looks)
+        click.echo(f"{ready} of {len(looks)} steps are done; results go to {made.run_folder}")
+
+
+@main.command()
+@click.argument("run_folder", type=str, metavar="RUN")
+def report(run_folder: str) -> None:
+    """Draw the report of a finished run again, and print its figures."""
+    with _explained():
+        from ancd_ray.job import rerender
+        from ancd_ray.store import Folder
+
+        folder = Folder(run_folder)
+        for product in rerender(folder).products:
+            for level, scores in (("image", product.image_level), ("region", product.region_level)):
+                figures = [
+                    f"{name} {_figure(value)}"
+                    for name, value in (("NMI", scores.nmi), ("ARI", scores.ari), ("F1", scores.f1))
+                ]
+                click.echo(f"{product.name:<20} {level:<7} {'  '.join(figures)}  n={scores.n}")
+        click.echo(f"{folder}/report.html")
+
+
+@main.command("demo-data")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option(
+    "--images", default=120, show_default=True, help="Test images, spread over four kinds of defect and `good`."
+)
+@click.option("--normals", default=60, show_default=True, help="Normal training images.")
+@click.option("--base", default=60, show_default=True, help="Images of the labelled base set.")
+@click.option("--size", default=256, show_default=True, help="Side of an image, pixels.")
+@click.option("--seed", default=0, show_default=True)
+def demo_data(folder: Path, images: int, normals: int, base: int, size: int, seed: int) -> None:
+    """Generate a plausible product to try things on: textured metal, four kinds of defect with masks, a base set."""
+    with _explained():
+        from ancd_ray.demo import generate
+
+        try:
+            made = generate(folder, images=images, normals=normals, base=base, seed=seed, size=size)
+        except ValueError as error:
+            raise click.UsageError(str(error)) from error
+        classes = ", ".join(f"{name} {count}" for name, count in made.test.items())
+        click.echo(f"{folder}/tile: {made.normals} normal; test: {classes}")
+        click.echo(f"{folder}/base: {', '.join(f'{name} {count}' for name, count in made.base.items())}")
+
+
+@main.group()
+def weights() -> None:
+    """Weights of the backbones, which jobs name by `backbone.weights`."""
+
+
+@weights.command("list")
+def weights_list() -> None:
+    """Show backbones that jobs commonly use, and where their weights come from."""
+    with _explained():
+        from ancd_ray.weights import KNOWN
+
+        for name, note in KNOWN.items():
+            click.echo(f"{name:<44} {note}")
+
+
+@weights.command("pull")
+@click.argument("name")
+@click.option(
+    "--to", "target", type=click.Path(path_type=Path), required=True, help="Folder for the .safetensors file."
+)
+def weights_pull(name: str, target: Path) -> None:
+    """Fetch the weights of a timm model into a file, for machines without a network.
+
+    Use it with backbone.name=NAME backbone.weights=FILE; the sha256 that is printed can go into the job file too.
+    """
+    with _explained():
+        from ancd_ray.weights import pull
+
+        path, digest = pull(name, target)
+        click.echo(f"sha256 {digest}")
+        click.echo(str(path))
+
+
+@main.command()
+@click.argument("submission_id")
+@_address_option
+def status(submission_id: str, address: str | None) -> None:
+    """Tell how a submitted job is doing."""
+    with _explained():
+        from ancd_ray import submit as remote
+
+        click.echo(_line(remote.status(_needed(address), submission_id)))
+
+
+@main.command()
+@click.argument("submission_id")
+@click.option("--follow", "-f", is_flag=True, help="Go on until the job ends, and end with its exit code.")
+@_address_option
+def logs(submission_id: str, follow: bool, address: str | None) -> None:
+    """Print the log of a submitted job."""
+    with _explained():
+        from ancd_ray import submit as remote
+
+        if follow:
+            sys.exit(remote.follow(_needed(address), submission_id, _write))
+        _write(remote.logs(_needed(address), submission_id))
+
+
+@main.command()
+@click.argument("submission_id")
+@_address_option
+def stop(submission_id: str, address: str | None) -> None:
+    """Stop a submitted job; submitting it again continues it."""
+    with _explained():
+        from ancd_ray import submit as remote
+
+        remote.stop(_needed(address), submission_id)
+        click.echo(f"{submission_id} is being stopped")
+
+
+@main.command("list")
+@_address_option
+def list_jobs(address: str | None) -> None:
+    """List the jobs of a cluster, the newest first."""
+    with _explained():
+        from ancd_ray import submit as remote
+
+        for job in remote.list_jobs(_needed(address)):
+            click.echo(_line(job))
+
+
+def _load(job_file: Path, overrides: tuple[str, ...]) -> Job:
+    from ancd_ray.jobfile import load
+
+    return load(job_file, overrides)
+
+
+def _send(job: Job, address: str, follow: bool) -> int:
+    from ancd_ray import submit as remote
+    from ancd_ray.jobfile import resolved
+
+    submission_id = remote.send(address, resolved(job), job.submit.image)
+    click.echo(f"{submission_id} was sent to {address}", err=True)
+    if not follow:
+        click.echo(submission_id)
+        return 0
+    return remote.follow(address, submission_id, _write)
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def _line(job: Any) -> str:
+    seconds = "" if job.seconds is None else f"{job.seconds:.0f} s"
+    return f"{job.id}  {job.status:<10} {seconds:>8}  {job.message or ''}".rstrip()
+
+
+def _needed(address: str | None) -> str:
+    if not address:
+        raise click.UsageError("give --address http://host:8265, or set ANCD_RAY_ADDRESS")
+    return address
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Turns what users can put right into one line each and an exit code; anything else keeps its traceback."""
+    signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))  # kubectl's way of Ctrl-C
+    try:
+        yield
+    except AncdError as error:
+        for line in str(error).splitlines():
+            click.echo(f"error: {line}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        click.echo("stopped; the same command continues where it was", err=True)
+        sys.stderr.flush()
+        os._exit(INTERRUPTED)  # Ray's threads would make an orderly exit wait for work nobody wants any more

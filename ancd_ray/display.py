@@ -1,0 +1,155 @@
+"""What people see while a job runs: a live table of steps on a terminal, plain lines anywhere else. All on stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+
+_LINE_EVERY_S = 10.0  # plain lines: how often a long step is heard of
+
+
+@dataclass
+class StepProgress:
+    """How far a step is; fulfils `runtime.Progress`."""
+
+    name: str
+    product: str
+    units: int = 0
+    handled: int = 0
+    said: str = ""
+    state: str = "runs"  # runs | done | cached | failed
+    started: float = field(default_factory=time.monotonic)
+    ended: float | None = None
+    resumed: int = 0
+    quiet: bool = True
+    _last_line: float = field(default_factory=time.monotonic)
+
+    def total(self, n: int) -> None:
+        """The step will handle n units."""
+        self.units = n
+
+    def advance(self, n: int) -> None:
+        """n units are done."""
+        if not self.handled and n and self.seconds < 0.5:
+            self.resumed = n  # committed by an earlier run: no part of this one's rate
+        self.handled += n
+        if not self.quiet and time.monotonic() - self._last_line > _LINE_EVERY_S:
+            self._last_line = time.monotonic()
+            _say(f"{self.label}  {self.handled}/{self.units}  {self.rate}  {self.said}".rstrip())
+
+    def note(self, text: str) -> None:
+        """A word on what goes on."""
+        self.said = text
+
+    def cached(self) -> None:
+        """The result was there."""
+        self.state = "cached"
+
+    @property
+    def label(self) -> str:
+        """Product and step."""
+        return f"{self.product} · {self.name}"
+
+    @property
+    def seconds(self) -> float:
+        """Wall clock so far, or in all."""
+        return (self.ended or time.monotonic()) - self.started
+
+    @property
+    def rate(self) -> str:
+        """Units a second in this run."""
+        fresh = self.handled - self.resumed
+        return f"{fresh / self.seconds:.1f}/s" if fresh > 0 and self.seconds > 1 else ""
+
+
+class Display:
+    """The steps of a job as they go."""
+
+    def __init__(self, title: str, console: Console | None = None) -> None:
+        self._console = console or Console(stderr=True)
+        self._title = title
+        self._steps: list[StepProgress] = []
+        self._live = self._console.is_terminal
+
+    @contextmanager
+    def running(self) -> Iterator[Display]:
+        """Shows the table while the body runs; it stays on the screen afterwards."""
+        if not self._live:
+            yield self
+            return
+        with Live(get_renderable=self._table, console=self._console, refresh_per_second=4, transient=False):
+            yield self
+
+    @contextmanager
+    def step(self, name: str, product: str) -> Iterator[StepProgress]:
+        """A step while it runs."""
+        progress = StepProgress(name, product, quiet=self._live)
+        self._steps.append(progress)
+        try:
+            yield progress
+        except BaseException:
+            progress.state = "failed"
+            raise
+        finally:
+            progress.ended = time.monotonic()
+            if progress.state == "runs":
+                progress.state = "done"
+            if not self._live:
+                _say(f"{progress.label}  {_state(progress)}  {progress.said}".rstrip())
+
+    def warn(self, text: str) -> None:
+        """A line that stays."""
+        if self._live:
+            self._console.print(f"[yellow]{escape(text)}[/yellow]")
+        else:
+            _say(text)
+
+    def _table(self) -> Table:
+        table = Table(title=escape(self._title), title_justify="left", box=None, pad_edge=False)
+        for column, justify in (
+            ("product", "left"),
+            ("step", "left"),
+            ("", "left"),
+            ("done", "right"),
+            ("rate", "right"),
+            ("time", "right"),
+        ):
+            table.add_column(column, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+        table.add_column("note", overflow="fold", style="dim")
+        for step in self._steps:
+            colour = {"runs": "cyan", "done": "green", "cached": "dim", "failed": "red"}[step.state]
+            done = f"{step.handled:,}/{step.units:,}" if step.units else ""
+            cells = (
+                step.product,
+                step.name,
+                f"[{colour}]{step.state}[/{colour}]",
+                done,
+                step.rate,
+                _clock(step.seconds),
+            )
+            table.add_row(*(cell if cell.startswith("[") else escape(cell) for cell in cells), escape(step.said))
+        return table
+
+
+def _state(step: StepProgress) -> str:
+    if step.state == "cached":
+        return "cached"
+    count = f" {step.handled:,}" if step.handled else ""
+    return f"{step.state}{count} in {_clock(step.seconds)} {step.rate}".rstrip()
+
+
+def _clock(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 60 else f"{int(seconds // 60)}:{int(seconds % 60):02d} min"
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()

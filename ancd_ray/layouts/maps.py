@@ -1,0 +1,45 @@
+"""Pairs precomputed anomaly maps with images: the same path below their folders, whatever the suffix."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import PurePosixPath
+
+from ancd_ray.config import Product
+from ancd_ray.layouts.tree import LayoutError, Listed, Tree, stem, twins
+
+SUFFIXES = frozenset({".npy", ".png", ".tif", ".tiff"})
+
+
+def pair_maps(product: Product, root: str, listed: Sequence[Listed]) -> tuple[list[Listed], dict[str, str]]:
+    """The listing with the stamps of its maps, and the map of every image path that has just one.
+
+    Raises:
+        LayoutError: the folder is missing, or not one of its maps belongs to an image.
+    """
+    if product.maps is None:
+        raise LayoutError(
+            f"product {product.name}: detector.name precomputed needs `maps`, the folder of its anomaly maps"
+        )
+    tree = Tree(root, product.maps)
+    found = [name for name in sorted(tree.files) if PurePosixPath(name).suffix.lower() in SUFFIXES]
+    ambiguous = {stem(name) for name in twins(found)}
+    by_stem = {stem(name): name for name in found}
+    below = "" if product.layout == "manifest" or product.path in ("", ".") else f"{product.path.strip('/')}/"
+    pictures = twins(image.path for image in listed)
+    paired: list[Listed] = []
+    maps: dict[str, str] = {}
+    for image in listed:
+        name = stem(image.path.removeprefix(below))
+        if name in ambiguous or (name in by_stem and image.path in pictures):
+            paired.append(replace(image, problem=image.problem or "its anomaly map cannot be told apart from another"))
+            continue
+        if name in by_stem:
+            maps[image.path] = tree.uri_of(by_stem[name])
+        paired.append(replace(image, stamp=f"{image.stamp} {tree.stamp(by_stem.get(name))}".strip()))
+    if not maps:
+        raise LayoutError(
+            f"product {product.name}: no map in {tree.uri} belongs to an image; the map of a/b.png is a/b.npy, .png or .tiff"
+        )
+    return paired, maps

@@ -1,0 +1,50 @@
+"""Magnetic Tile Defects as published: `MT_<Class>/Imgs/*.jpg`, a `.png` mask beside each; `MT_Free` has no defect."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+
+from ancd_ray.config import MtdProduct
+from ancd_ray.layouts.tree import TWINS, LayoutError, Listed, Tree, stem, twins
+
+FREE = "MT_Free"
+
+
+def images(product: MtdProduct, tree: Tree) -> Iterator[Listed]:
+    """The JPEGs; the label is the class of the folder in lower case, `good` for the free ones."""
+    pictures = [path for path in tree.images() if _class(path) and path.lower().endswith((".jpg", ".jpeg"))]
+    masks = {stem(path): path for path in tree.images() if path.lower().endswith(".png")}
+    ambiguous = twins(pictures)
+    train = _train_normals(product, tree, pictures)
+    for path in pictures:
+        name = _class(path)
+        mask = masks.get(stem(path)) if name != "free" else None
+        yield Listed(
+            tree.path_of(path),
+            tree.uri_of(path),
+            "normal" if name == "free" and PurePosixPath(path).name in train else "novel",
+            "good" if name == "free" else name,
+            mask_uri=tree.uri_of(mask) if mask else None,
+            stamp=tree.stamp(path, mask),
+            problem=TWINS if path in ambiguous else None,
+        )
+
+
+def _class(path: str) -> str:
+    parts = PurePosixPath(path).parts
+    is_tile = len(parts) == 3 and parts[0].startswith("MT_") and parts[1] == "Imgs"
+    return parts[0].removeprefix("MT_").lower() if is_tile else ""
+
+
+def _train_normals(product: MtdProduct, tree: Tree, pictures: list[str]) -> set[str]:
+    """Names of the normal training files; a name that is nowhere among the free images is a mistake in the list."""
+    if product.normals is None:
+        return set()
+    listed = {PurePosixPath(line.strip()).name for line in tree.read_text(product.normals).splitlines() if line.strip()}
+    free = {PurePosixPath(path).name for path in pictures if path.startswith(FREE)}
+    if strangers := sorted(listed - free):
+        raise LayoutError(
+            f"product {product.name}: {product.normals} names {strangers[0]!r}, which is not in {FREE}/Imgs"
+        )
+    return listed

@@ -1,0 +1,121 @@
+"""What layouts share: the files of a product's folder, read once, and the record they make of an image."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+import pyarrow.fs as pafs
+
+from ancd_ray.images import is_image
+from ancd_ray.store import filesystem
+
+
+class LayoutError(Exception):
+    """A product's folder does not hold what its layout promises; one line."""
+
+
+@dataclass(frozen=True)
+class Listed:
+    """An image that a layout names. `path` is relative to the archive's root and stands for it in its id."""
+
+    path: str
+    uri: str
+    role: str  # novel | normal
+    label: str | None = None
+    mask_uri: str | None = None
+    captured_at: str | None = None
+    stamp: str = ""  # sizes and times of its files: a changed file is another image
+    problem: str | None = None
+
+
+class Tree:
+    """All files below `root/path` on any filesystem, with sizes and times, by their path relative to it."""
+
+    def __init__(self, root: str, path: str) -> None:
+        self.root = root.rstrip("/") or "/"
+        self.uri = self.root if path in ("", ".") else f"{self.root}/{path.strip('/')}"
+        self._system, self._base = filesystem(self.uri)
+        self.prefix = "" if path in ("", ".") else f"{path.strip('/')}/"
+
+    @cached_property
+    def files(self) -> dict[str, pafs.FileInfo]:
+        """Relative path → file.
+
+        Raises:
+            LayoutError: there is no such folder.
+        """
+        try:
+            found = self._system.get_file_info(pafs.FileSelector(self._base, recursive=True))
+        except FileNotFoundError:
+            raise LayoutError(f"{self.uri}: no such folder") from None
+        except (OSError, NotADirectoryError) as error:
+            raise LayoutError(f"{self.uri}: {str(error).splitlines()[0]}") from error
+        base = self._base.rstrip("/") + "/"
+        return {info.path.removeprefix(base): info for info in found if info.type == pafs.FileType.File}
+
+    def look_at(self, relatives: Sequence[str]) -> None:
+        """Takes these files for all there are, where a list names them and the folder may hold millions of others."""
+        paths = [f"{self._base.rstrip('/')}/{relative}" for relative in relatives]
+        infos = self._system.get_file_info(paths)
+        self.files = {
+            name: info for name, info in zip(relatives, infos, strict=True) if info.type == pafs.FileType.File
+        }
+
+    def stamp(self, *relatives: str | None) -> str:
+        """Size and time of files, as far as they are there."""
+        infos = [self.files.get(relative) for relative in relatives if relative]
+        return " ".join(f"{info.size}@{info.mtime_ns}" for info in infos if info)
+
+    def uri_of(self, relative: str) -> str:
+        """The URI of a file below this folder."""
+        return f"{self.uri.rstrip('/')}/{relative}"
+
+    def path_of(self, relative: str) -> str:
+        """Its path relative to the archive's root."""
+        return f"{self.prefix}{relative}"
+
+    def images(self, below: str = "") -> list[str]:
+        """Relative paths of the image files below a folder, sorted."""
+        start = f"{below.rstrip('/')}/" if below else ""
+        return sorted(name for name in self.files if name.startswith(start) and is_image(name))
+
+    def read_text(self, relative: str) -> str:
+        """The text of a file.
+
+        Raises:
+            LayoutError: no such file, or not text in UTF-8.
+        """
+        try:
+            with self._system.open_input_stream(f"{self._base.rstrip('/')}/{relative}") as stream:
+                return bytes(stream.read()).decode("utf-8")
+        except FileNotFoundError:
+            raise LayoutError(f"{self.uri_of(relative)}: no such file") from None
+        except UnicodeDecodeError:
+            raise LayoutError(f"{self.uri_of(relative)}: is not a text file in UTF-8") from None
+
+    def holds(self, relative: str) -> bool:
+        """Whether a local file, its links followed, still lies in the archive (always so on other filesystems)."""
+        if not isinstance(self._system, pafs.LocalFileSystem):
+            return True
+        _, root = filesystem(self.root)
+        return Path(self._base, relative).resolve().is_relative_to(Path(root).resolve())
+
+
+def stem(path: str) -> str:
+    """The path without the suffix of its file."""
+    return str(PurePosixPath(path).with_suffix(""))
+
+
+def twins(paths: Iterable[str]) -> set[str]:
+    """The paths that share folder and stem with another: what is paired by name cannot be told apart for them."""
+    by_stem: dict[str, list[str]] = defaultdict(list)
+    for path in paths:
+        by_stem[stem(path)].append(path)
+    return {path for same in by_stem.values() if len(same) > 1 for path in same}
+
+
+TWINS = "another image has the same name up to the suffix: its mask or map cannot be told apart"

@@ -1,0 +1,197 @@
+"""From a mask to sub-images (Section III-B): squares around the main elements, and what is cut out of them.
+
+Boxes are (left, top, right, bottom) in pixels of the original, right and bottom exclusive.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+Mask = NDArray[np.uint8]
+Floats = NDArray[np.floating[Any]]
+_RESIZE_UP_TO = 16_000_000  # pixels of a map, or of an image under a box; beyond, a score is read off the map itself
+
+
+class Box(NamedTuple):
+    """A square in whole pixels; near a border it may reach beyond the image (padded black)."""
+
+    x0: int
+    y0: int
+    x1: int
+    y1: int
+
+
+@dataclass(frozen=True)
+class CropParams:
+    """How squares are laid around main elements; the defaults are those of the released program."""
+
+    padding: float = 0.1  # the square is that much larger than the element's longest side
+    min_crop: float = 0.1  # smallest half side, as a share of the image's long side
+    merge_gap: float = 0.01  # squares nearer than this share of the long side become one
+    keep: Literal["est+1", "est", "all"] = "est+1"  # the largest ones, by the estimated number of regions
+
+
+def mask_to_image_size(mask: Mask, height: int, width: int) -> Mask:
+    """The mask at image size, 0 / 255, as the released program has it after writing and reading it.
+
+    Its writer stretches the values to the full range, which turns an all-white mask into a black one: then nothing in
+    the image stands out, and the whole of it is one region.
+    """
+    if mask.size == 0 or mask.min() == mask.max():
+        return np.zeros((height, width), np.uint8)
+    if mask.shape != (height, width):
+        mask = np.asarray(cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST))
+    return np.where(mask > 127, 255, 0).astype(np.uint8)
+
+
+def region_boxes(mask: Mask, n_estimated: int, params: CropParams = CropParams()) -> list[Box]:
+    """Squares around the elements of a mask (H, W) at image size, the largest first; without any, the whole image.
+
+    `n_estimated` is the number of regions that binarization found: the largest `n_estimated` + 1 squares are kept.
+    """
+    height, width = mask.shape
+    contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    if not contours:
+        return [Box(0, 0, width, height)]
+    rects = sorted((cv2.boundingRect(contour) for contour in contours), key=lambda r: (r[2] * r[3], *r))
+    squares = np.array([_around(rect, height, width, params) for rect in rects], float)
+    merged = _merge_near(squares, params.merge_gap * max(height, width))
+    merged = merged[np.argsort(merged[:, 0] - merged[:, 2], kind="stable")]
+    n_kept = {"est+1": n_estimated + 1, "est": max(n_estimated, 1), "all": len(merged)}[params.keep]
+    return [Box(*(round(edge) for edge in square)) for square in merged[:n_kept].tolist()]
+
+
+def mask_boxes(mask: Mask, params: CropParams = CropParams()) -> list[Box]:
+    """Squares around all elements of a ground-truth mask; an empty mask gives the whole image.
+
+    Nothing is estimated, hence nothing is dropped; elements that are near each other are still one region.
+    """
+    return region_boxes(mask, 0, replace(params, keep="all"))
+
+
+def crop(array: NDArray[Any], box: Box) -> NDArray[Any]:
+    """The pixels of a box of an array (H, W) or (H, W, 3); black where it reaches beyond."""
+    height, width = array.shape[:2]
+    left, top, right, bottom = _within(box, height, width)
+    inside = array[top:bottom, left:right]
+    if inside.shape[:2] == (box.y1 - box.y0, box.x1 - box.x0):
+        return inside
+    # Zeros cost no memory before they are written: a square over a 12,000 x 9 strip does not come to 12,000² pixels.
+    result = np.zeros((box.y1 - box.y0, box.x1 - box.x0, *array.shape[2:]), array.dtype)
+    result[top - box.y0 : bottom - box.y0, left - box.x0 : right - box.x0] = inside
+    return result
+
+
+def raw_region_score(  # noqa: PLR0917
+    values: NDArray[Any], box: Box, height: int, width: int, lo: float, hi: float
+) -> float:
+    """Largest value under a box of the normalised map max((A − lo) / (hi − lo), 0) at image size, by bicubic resizing.
+
+    The kernel is Pillow's, as in the released program (OpenCV's is a sharper one); it may overshoot. Only what lies
+    under the box is computed; where that is too large, the map's own pixels are taken. 0 without a range.
+    """
+    if hi <= lo:
+        return 0.0
+    rows, columns = values.shape
+    inside = _within(box, height, width)
+    x0, x1 = (x * columns / width for x in (inside.x0, inside.x1))
+    y0, y1 = (y * rows / height for y in (inside.y0, inside.y1))
+    n_pixels = (inside.x1 - inside.x0) * (inside.y1 - inside.y0)
+    if (rows, columns) == (height, width) or max(values.size, n_pixels) > _RESIZE_UP_TO:
+        under = values[int(y0) : math.ceil(y1), int(x0) : math.ceil(x1)]
+        return max((float(under.max()) - lo) / (hi - lo), 0.0)
+    normalised = Image.fromarray(np.maximum((values.astype(np.float32) - lo) / (hi - lo), 0, dtype=np.float32))
+    size = (inside.x1 - inside.x0, inside.y1 - inside.y0)
+    return float(np.asarray(normalised.resize(size, Image.Resampling.BICUBIC, box=(x0, y0, x1, y1))).max())
+
+
+def region_score(  # noqa: PLR0917
+    values: NDArray[Any], box: Box, height: int, width: int, lo: float, hi: float
+) -> float:
+    """The anomaly score s of a region, clipped to [0, 1]; see `raw_region_score`."""
+    return min(max(raw_region_score(values, box, height, width, lo, hi), 0.0), 1.0)  # the resize may undershoot too
+
+
+def limit_side(image: NDArray[np.uint8], mask: Mask, side: int) -> tuple[NDArray[np.uint8], Mask]:
+    """Both, shrunk until the long side is at most `side` pixels; smaller ones stay as they are.
+
+    Every pixel of the small mask that a defect touches is set: a hairline scratch must not vanish.
+    """
+    return _shrunk(image, mask, side / max(mask.shape))
+
+
+def square(array: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """An array (H, W) or (H, W, 3) in the middle of a black square."""
+    height, width = array.shape[:2]
+    side = max(height, width)
+    if height == width:
+        return array
+    result = np.zeros((side, side, *array.shape[2:]), np.uint8)
+    top, left = (side - height) // 2, (side - width) // 2
+    result[top : top + height, left : left + width] = array
+    return result
+
+
+def _around(rect: Sequence[int], height: int, width: int, params: CropParams) -> Box:
+    """The square around a bounding rectangle (x, y, w, h), shifted into the image as far as it fits."""
+    x, y, w, h = rect
+    longest = max(height, width)
+    radius = int(max(max(w, h) * (1 + params.padding) / 2, params.min_crop * longest))
+    radius = max(min(radius, longest // 2), (max(w, h) + 1) // 2)  # whole pixels must not cut into the element
+    centre_x, centre_y = x + w // 2, y + h // 2
+    left = max(min(centre_x - radius, width - 2 * radius), 0)
+    top = max(min(centre_y - radius, height - 2 * radius), 0)
+    return Box(left, top, left + 2 * radius, top + 2 * radius)
+
+
+def _merge_near(squares_K4: Floats, gap: float) -> Floats:
+    """Joins every square with all that are nearer to it than `gap`; a group that is part of another one is dropped.
+
+    The rule is not transitive: of five in a row, the middle three each make a group with their two neighbours.
+    """
+    start, stop = squares_K4[:, :2], squares_K4[:, 2:]
+    near_KK = np.eye(len(squares_K4), dtype=bool)
+    merged = np.tile([np.inf, np.inf, -np.inf, -np.inf], (len(squares_K4), 1))
+    for i, (left, top, right, bottom) in enumerate(squares_K4):  # i joins all its groups at once: K steps of O(K)
+        near_KK[i] |= np.maximum(start - [right, bottom], [left, top] - stop).max(axis=1) < gap
+        low = np.minimum(merged[near_KK[i], :2], [left, top])
+        high = np.maximum(merged[near_KK[i], 2:], [right, bottom])
+        centre, half = (low + high) / 2, (high - low).max(axis=1, keepdims=True) / 2  # square again at each step
+        merged[near_KK[i]] = np.hstack([centre - half, centre + half])
+    return merged[_maximal(near_KK)]
+
+
+def _maximal(near_KK: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which groups (the rows) are not part of another one; of equal groups the first. K² bits, so many specks fit."""
+    size_K, bits = near_KK.sum(axis=1), np.packbits(near_KK, axis=1)
+    maximal = np.ones(len(near_KK), bool)
+    for i, near_K in enumerate(near_KK):
+        others = np.flatnonzero(near_K)  # only a member's group can hold all of i's
+        holds = (bits[others] & bits[i] == bits[i]).all(axis=1)
+        maximal[i] = not (holds & ((size_K[others] > size_K[i]) | (others < i))).any()
+    return maximal
+
+
+def _within(box: Box, height: int, width: int) -> Box:
+    """The part of a box that lies in the image."""
+    return Box(max(box.x0, 0), max(box.y0, 0), min(box.x1, width), min(box.y1, height))
+
+
+def _shrunk(image: NDArray[np.uint8], mask: Mask, scale: float) -> tuple[NDArray[np.uint8], Mask]:
+    """Both at `scale` of their size, as they are where that is at least 1."""
+    if scale >= 1:
+        return image, mask
+    height, width = (max(1, round(length * scale)) for length in mask.shape)
+    small = np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+    # The largest value of each block: areas would round thin defects of a large image down to nothing.
+    tops, lefts = (np.arange(n) * full // n for n, full in zip((height, width), mask.shape, strict=True))
+    touched = np.maximum.reduceat(np.maximum.reduceat(mask, tops, axis=0), lefts, axis=1)
+    return small, np.where(touched, 255, 0).astype(np.uint8)

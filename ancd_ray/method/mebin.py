@@ -1,0 +1,160 @@
+"""Main element binarization, MEBin (Section III-B): the mask of an anomaly map at a threshold where it is stable.
+
+A map is cut at T levels from high to low and its regions are counted at each. Where the count stays the same over a
+run of levels, the regions are main elements rather than noise; the lowest level of that run gives the mask.
+
+Erosion by a flat kernel commutes with thresholding, so the grey map is eroded once instead of a mask at every level.
+Cost: one erosion and at most T component labellings within the bounding box of what exceeds the lowest level.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, Literal, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+CountRule = Literal["longest_run", "paper"]
+_CV2_DTYPES = (np.uint8, np.uint16, np.int16, np.float32, np.float64)  # what cv2.erode takes
+
+
+@dataclass(frozen=True)
+class MebinParams:
+    """Constants of the binarization.
+
+    `count_rule`: the number of main elements is the count that owns the longest stable run, or, as the text of the
+    paper has it, the most frequent count. `erode`: the final mask is eroded like those that are counted, or left whole.
+    """
+
+    levels: int = 64  # T
+    min_run: int = 4  # τ: a shorter run of equal counts is not stable
+    erosion_px: int = 6  # side of the square kernel, in pixels of the map
+    count_rule: CountRule = "longest_run"
+    erode: Literal["mask", "counts_only"] = "mask"
+
+
+@dataclass(frozen=True)
+class Binarized:
+    """The mask of a map, and how it was found."""
+
+    mask: NDArray[np.uint8]  # (h, w), 0 or 255
+    threshold: float | None  # the mask is where the (eroded) map exceeds it; None: no stable run, and an empty mask
+    n_regions: int  # regions at that threshold, 0 without one
+    counts: NDArray[np.int64]  # regions at each of the T levels, from high to low
+
+
+def binarize(map_HW: NDArray[Any], lo: float, hi: float, params: MebinParams = MebinParams()) -> Binarized:
+    """The mask of one map of a set.
+
+    Args:
+        map_HW: an anomaly map, of integers or floats.
+        lo: s_min, the smallest maximum over the maps of the set.
+        hi: s_max, the largest one. Where it equals `lo`, no map stands out, and no region is found.
+        params: see `MebinParams`.
+
+    Raises:
+        ValueError: the map is empty, not two-dimensional or not finite, or `hi` is below `lo`.
+    """
+    values = _checked(map_HW)
+    if not lo <= hi:
+        raise ValueError(f"the range of scores [{lo}, {hi}] is empty")
+    if lo == hi:
+        return _nothing(values, np.zeros(params.levels, np.int64))
+    levels = thresholds(lo, hi, params.levels, np.issubdtype(map_HW.dtype, np.integer))
+    counts = region_counts(values, levels, params.erosion_px)
+    level = stable_level(counts, params.min_run, params.count_rule)
+    if level is None:
+        return _nothing(values, counts)
+    threshold = levels[level].item()
+    kept = _eroded(values, params.erosion_px) if params.erode == "mask" else values
+    return Binarized(_above(kept, threshold) * np.uint8(255), float(threshold), int(counts[level]), counts)
+
+
+def thresholds(lo: float, hi: float, levels: int = 64, is_integer: bool = False) -> NDArray[Any]:
+    """`levels` thresholds over [lo, hi] from high to low; truncated to whole numbers for a map of integers.
+
+    They lie at 255, …, 3 of 255 parts of the range: 255, 251, …, 3 for the usual 64 levels.
+    """
+    spread = np.linspace(255, 3, levels) * (hi - lo) / 255 + lo
+    return spread.astype(np.int64) if is_integer else spread
+
+
+def region_counts(map_HW: NDArray[Any], thresholds: NDArray[Any], erosion_px: int) -> NDArray[np.int64]:
+    """Number of 8-connected regions of the eroded map above each threshold; pixels outside the map never erode."""
+    eroded = _eroded(_checked(map_HW), erosion_px)
+    levels = thresholds.tolist()
+    x, y, width, height = cv2.boundingRect(_above(eroded, min(levels)))
+    eroded = eroded[y : y + height, x : x + width]  # no region reaches beyond what exceeds the lowest level
+    top = eroded.max() if eroded.size else -np.inf
+    return np.array([_count(_above(eroded, level)) if level < top else 0 for level in levels], np.int64)
+
+
+def stable_level(counts: NDArray[np.int64], min_run: int, count_rule: CountRule) -> int | None:
+    """Index of the level that gives the mask: the lowest of the longest stable run, so that anomalies come whole.
+
+    `counts` are those of `region_counts`, from the highest level to the lowest; a run is stable if one non-zero count
+    stays for at least `min_run` levels. Of counts with equally long runs the one met at a higher level wins, of
+    equally long runs of that count the lowest. The rule `paper` looks at the runs of the most frequent count alone.
+
+    Returns:
+        The index, or None where no run is stable.
+    """
+    runs = [run for run in _runs(counts) if run.regions]
+    if count_rule == "paper" and runs:
+        levels_of = np.bincount(counts)
+        frequent = max(runs, key=lambda run: levels_of[run.regions]).regions
+        runs = [run for run in runs if run.regions == frequent]
+    longest = max(runs, key=lambda run: run.length, default=None)
+    if longest is None or longest.length < min_run:
+        return None
+    return max(run.last for run in runs if (run.regions, run.length) == (longest.regions, longest.length))
+
+
+class _Run(NamedTuple):
+    """Levels in a row with equal counts; `last` is the index of the lowest."""
+
+    regions: int
+    length: int
+    last: int
+
+
+def _runs(counts: NDArray[np.int64]) -> list[_Run]:
+    runs, n_levels = [], 0
+    for regions, group in groupby(counts.tolist()):
+        length = len(list(group))
+        n_levels += length
+        runs.append(_Run(regions, length, n_levels - 1))
+    return runs
+
+
+def _nothing(values: NDArray[Any], counts: NDArray[np.int64]) -> Binarized:
+    return Binarized(np.zeros(values.shape, np.uint8), None, 0, counts)
+
+
+def _checked(map_HW: NDArray[Any]) -> NDArray[Any]:
+    """The map in a type that cv2 works on, without loss."""
+    if map_HW.ndim != 2 or not map_HW.size:
+        raise ValueError(f"an anomaly map has two dimensions and at least a pixel, not shape {map_HW.shape}")
+    if not np.isfinite(map_HW).all():
+        raise ValueError("the anomaly map has values that are not finite")
+    if map_HW.dtype in _CV2_DTYPES:
+        return map_HW
+    return map_HW.astype(np.float32 if map_HW.dtype == np.float16 else np.float64)
+
+
+def _eroded(values: NDArray[Any], erosion_px: int) -> NDArray[Any]:
+    eroded: NDArray[Any] = cv2.erode(values, np.ones((erosion_px, erosion_px), np.uint8))
+    return eroded
+
+
+def _above(values: NDArray[Any], threshold: float) -> NDArray[np.uint8]:
+    """1 where a value exceeds the threshold, a plain number: it keeps the comparison in the type of the map."""
+    return (values > threshold).view(np.uint8)
+
+
+def _count(mask: NDArray[np.uint8]) -> int:
+    n_labels: int = cv2.connectedComponents(mask, connectivity=8)[0]
+    return n_labels - 1  # the background is one of them

@@ -1,0 +1,86 @@
+"""Region merging (Section III-D): from the probabilities of regions to those of images.
+
+Shape suffixes: K regions of an image, N regions in all, C classes.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating[Any]]
+Rule = Literal["paper", "average", "score", "area"]  # Table VII; "area" weights by the area itself
+
+
+def novel_probs(logits_NC: Floats, n_base: int, temperature: float = 0.1) -> NDArray[np.float32]:
+    """Probabilities (..., C − n_base) of the novel classes: softmax of the cosine logits without the known ones."""
+    scaled = logits_NC[..., n_base:].astype(np.float64) / temperature
+    powers = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=-1, keepdims=True), np.float32)
+
+
+def merge_weights(
+    areas_K: NDArray[Any], tau_alpha: float, rule: Rule = "paper", scores_K: Floats | None = None
+) -> NDArray[np.float64]:
+    """Weights α (K,) of the regions of one image, of sum 1; see `merge_images`. Eq. 10: α_k = softmax_k(√a_k / τ_α)."""
+    return _weights(np.zeros(len(areas_K), np.int64), areas_K, tau_alpha, rule, scores_K)
+
+
+def merge_regions(probs_KC: Floats, weights_K: Floats) -> NDArray[np.float32]:
+    """p = Σ_k α_k p_k of one image, (C,)."""
+    return np.asarray(np.asarray(weights_K, np.float64) @ probs_KC, np.float32)
+
+
+def merge_images(  # noqa: PLR0917
+    image_N: NDArray[np.integer[Any]],
+    probs_NC: Floats,
+    areas_N: NDArray[Any],
+    tau_alpha: float,
+    rule: Rule = "paper",
+    scores_N: Floats | None = None,
+) -> NDArray[np.float32]:
+    """p = Σ_k α_k p_k of every image, (images, C).
+
+    Args:
+        image_N: index of each region's image, in any order; every image below the largest index has a region.
+        probs_NC: probabilities of the regions.
+        areas_N: anomalous pixels a of the regions, at original resolution.
+        tau_alpha: τ_α of eq. 10, in pixels of length.
+        rule: `paper` eq. 10, `average` equal weights, `score` and `area` proportional to the score or the area (equal
+            where all of an image's are 0).
+        scores_N: anomaly scores ≥ 0 of the regions, for the rule `score`.
+
+    Raises:
+        ValueError: an image has no region, or the scores are missing.
+    """
+    weights_N = _weights(image_N, areas_N, tau_alpha, rule, scores_N)
+    order = np.argsort(image_N, kind="stable")
+    starts = np.flatnonzero(np.diff(image_N[order], prepend=-1))
+    weighted_NC = weights_N[order, None] * probs_NC[order]
+    return np.asarray(np.add.reduceat(weighted_NC, starts, axis=0), np.float32)
+
+
+def _weights(
+    image_N: NDArray[np.integer[Any]], areas_N: NDArray[Any], tau_alpha: float, rule: Rule, scores_N: Floats | None
+) -> NDArray[np.float64]:
+    """Weights of the regions, of sum 1 within each image."""
+    counts = np.bincount(image_N)
+    if not counts.all():
+        raise ValueError(f"image {int(counts.argmin())} of {len(counts)} has no region to merge")
+    if rule == "paper":
+        logits_N = np.sqrt(areas_N) / tau_alpha
+        highest = np.full(len(counts), -np.inf)
+        np.maximum.at(highest, image_N, logits_N)  # keeps the powers from overflowing
+        shares_N = np.exp(logits_N - highest[image_N])
+    elif rule == "average":
+        shares_N = np.ones(len(image_N))
+    elif rule == "area":
+        shares_N = np.asarray(areas_N, np.float64)
+    elif scores_N is None:
+        raise ValueError("merging by score needs the scores of the regions")
+    else:
+        shares_N = np.asarray(scores_N, np.float64)
+    sums = np.bincount(image_N, shares_N)[image_N]
+    return np.asarray(np.divide(shares_N, sums, out=1 / counts[image_N], where=sums > 0), np.float64)

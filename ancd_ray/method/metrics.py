@@ -1,0 +1,156 @@
+"""The figures (Sections IV-A, IV-B): agreement of clusters with labels, detection of normal images, quality of maps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from scipy.integrate import trapezoid
+from scipy.optimize import linear_sum_assignment
+from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score, roc_auc_score, silhouette_score
+
+Floats = NDArray[np.floating[Any]]
+BINS = 1024  # of the histograms behind the figures of maps
+
+
+@dataclass(frozen=True)
+class ClusterScores:
+    """NMI (arithmetic mean), ARI, and micro F1 after Hungarian matching (= clustering accuracy) over n samples."""
+
+    nmi: float
+    ari: float
+    f1: float
+    n: int
+
+
+def cluster_scores(labels: NDArray[Any], clusters: NDArray[Any]) -> ClusterScores:
+    """Agreement of clusters (N,) with labels (N,).
+
+    Raises:
+        ValueError: there is no sample.
+    """
+    if not len(labels):
+        raise ValueError("no sample to compare clusters with labels on")
+    counts = confusion(labels, clusters)[2]
+    hits = int(counts[linear_sum_assignment(counts, maximize=True)].sum())
+    nmi = float(normalized_mutual_info_score(labels, clusters, average_method="arithmetic"))
+    return ClusterScores(nmi, float(adjusted_rand_score(labels, clusters)), hits / len(labels), len(labels))
+
+
+def confusion(labels: NDArray[Any], clusters: NDArray[Any]) -> tuple[list[Any], list[Any], NDArray[np.int64]]:
+    """(labels, clusters, counts): counts (labels, clusters) of what occurs, both sorted."""
+    rows, row = np.unique(labels, return_inverse=True)
+    columns, column = np.unique(clusters, return_inverse=True)
+    counts = np.zeros((len(rows), len(columns)), np.int64)
+    np.add.at(counts, (row, column), 1)
+    return rows.tolist(), columns.tolist(), counts
+
+
+def hungarian_match(labels: NDArray[Any], clusters: NDArray[Any]) -> dict[Any, Any]:
+    """Cluster → label, one to one, so that most samples agree; clusters beyond the number of labels have none."""
+    rows, columns, counts = confusion(labels, clusters)
+    chosen_rows, chosen_columns = linear_sum_assignment(counts, maximize=True)
+    return {columns[column]: rows[row] for row, column in zip(chosen_rows, chosen_columns, strict=True)}
+
+
+def normal_scores(is_normal: NDArray[np.bool_], said_normal: NDArray[np.bool_]) -> tuple[float, float]:
+    """Precision and recall of "normal" (Table VIII); a precision of nothing said is 0."""
+    hits = int((is_normal & said_normal).sum())
+    return hits / max(int(said_normal.sum()), 1), hits / max(int(is_normal.sum()), 1)
+
+
+def auroc(is_anomalous: NDArray[np.bool_], scores: Floats) -> float | None:
+    """Area under the ROC curve of anomaly scores (N,); None unless both kinds are there."""
+    if is_anomalous.all() or not is_anomalous.any():
+        return None
+    return float(roc_auc_score(is_anomalous, scores))
+
+
+def silhouette(tokens_ND: Floats, clusters: NDArray[Any], seed: int, max_n: int = 2000) -> float | None:
+    """Mean silhouette of (at most `max_n`) tokens by cosine distance; None where it is not defined."""
+    if len(tokens_ND) > max_n:
+        chosen = np.random.default_rng(seed).choice(len(tokens_ND), max_n, replace=False)
+        tokens_ND, clusters = tokens_ND[chosen], clusters[chosen]
+    if not 2 <= len(np.unique(clusters)) < len(clusters):
+        return None
+    return float(silhouette_score(tokens_ND, clusters, metric="cosine"))
+
+
+@dataclass(eq=False)
+class MapCurve:
+    """ROC and PRO of anomaly maps, gathered image by image in histograms over [lo, hi], so that shards add up.
+
+    A threshold is the lower edge of a bin; both figures are exact up to the width of a bin. PRO, per-region overlap,
+    is the mean over all components of masks of the share of a component above the threshold: every component adds a
+    histogram of sum 1.
+    """
+
+    lo: float
+    hi: float
+    normal: NDArray[np.float64] = field(default_factory=lambda: np.zeros(BINS))  # pixels outside of defects
+    anomalous: NDArray[np.float64] = field(default_factory=lambda: np.zeros(BINS))  # pixels of defects
+    overlap: NDArray[np.float64] = field(default_factory=lambda: np.zeros(BINS))  # shares of components, summed
+    components: int = 0
+
+    def add(self, values: NDArray[Any], mask: NDArray[np.uint8]) -> None:
+        """Takes a map (h, w) with its mask of the same shape, 0 where normal; values outside [lo, hi] go to its ends.
+
+        Raises:
+            ValueError: the shapes differ, or a value is not finite.
+        """
+        if values.shape != mask.shape:
+            raise ValueError(f"the map has shape {values.shape}, its mask {mask.shape}")
+        if not np.isfinite(values).all():
+            raise ValueError("the anomaly map has values that are not finite")
+        bins = np.clip((values - self.lo) / (self.hi - self.lo) * BINS, 0, BINS - 1).astype(np.int64)
+        count, labels = cv2.connectedComponents((mask > 0).astype(np.uint8), connectivity=8)
+        inside = labels > 0
+        self.normal += np.bincount(bins[~inside], minlength=BINS)
+        self.anomalous += np.bincount(bins[inside], minlength=BINS)
+        sizes = np.bincount(labels[inside], minlength=count)
+        self.overlap += np.bincount(bins[inside], 1 / sizes[labels[inside]], minlength=BINS)
+        self.components += count - 1
+
+    def merge(self, other: MapCurve) -> None:
+        """Takes all that another one over the same range has gathered."""
+        assert (self.lo, self.hi) == (other.lo, other.hi), "histograms over one range add up"
+        self.normal += other.normal
+        self.anomalous += other.anomalous
+        self.overlap += other.overlap
+        self.components += other.components
+
+    def pixel_auroc(self) -> float | None:
+        """Area under the ROC curve over all pixels; None without either kind."""
+        if not self.normal.sum() or not self.anomalous.sum():
+            return None
+        return float(trapezoid(_above(self.anomalous), _above(self.normal)))
+
+    def aupro(self, max_fpr: float = 0.3) -> float | None:
+        """Area under the curve of per-region overlap up to a false positive rate, over that rate; None as above."""
+        if not self.normal.sum() or not self.components:
+            return None
+        fpr, pro = _above(self.normal), _above(self.overlap)
+        inside = fpr < max_fpr
+        fpr_cut = np.append(fpr[inside], max_fpr)
+        pro_cut = np.append(pro[inside], np.interp(max_fpr, fpr, pro))
+        return float(trapezoid(pro_cut, fpr_cut) / max_fpr)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        arrays = {name: getattr(self, name).tolist() for name in ("normal", "anomalous", "overlap")}
+        return {"lo": self.lo, "hi": self.hi, "components": self.components, **arrays}
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> MapCurve:
+        """From JSON."""
+        arrays = {name: np.array(document[name]) for name in ("normal", "anomalous", "overlap")}
+        return cls(document["lo"], document["hi"], components=document["components"], **arrays)
+
+
+def _above(histogram: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Share of a histogram in the highest k bins, k = 0 … all."""
+    return np.append(0.0, np.cumsum(histogram[::-1])) / float(histogram.sum())

@@ -1,0 +1,171 @@
+"""Mask-guided attention (Section III-C1, eq. 2-3): the class token looks only at the patches of the anomaly.
+
+Only the class row of the attention is masked, so most of the work needs no mask: patch rows go through fused attention,
+the class row is one query of its own. After the last block nothing but the class token is read; there one query, the
+keys and values of the visible tokens and an MLP on one row give the same result and the same gradients.
+
+Shape suffixes: B views, H height, W width, N patch tokens, S sequence (class token first, then the others), h heads,
+d head width, D token width. A rotary table holds sine and cosine side by side, (..., S, 2d).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+MaskMode = Literal["class", "patch", "all", "none"]
+"""Which rows of the attention see the mask (Table IV); "class" is the paper's choice."""
+
+
+def visible_tokens(masks_BHW: Tensor, rows: int, cols: int) -> Tensor:
+    """Patches (B, rows · cols), row by row, at least half of whose area the masks (values in 0..1) cover.
+
+    Eq. 3 asks for more than half; exactly half counts here as well.
+    """
+    share_BHW = F.adaptive_avg_pool2d(masks_BHW[:, None].float(), (rows, cols))
+    return share_BHW.flatten(1) >= 0.5
+
+
+def guided_attention(q_BhSd: Tensor, k_BhSd: Tensor, v_BhSd: Tensor, visible_BS: Tensor, mode: MaskMode) -> Tensor:
+    """Attention (B, h, S, d) of all rows; the rows that `mode` names see visible tokens alone (eq. 2).
+
+    Row 0 is the class token and must be visible in `visible_BS`: it then sees at least itself.
+    """
+    if mode == "none":
+        return F.scaled_dot_product_attention(q_BhSd, k_BhSd, v_BhSd)
+    mask_B11S = visible_BS[:, None, None, :]
+    class_mask = mask_B11S if mode in ("class", "all") else None
+    patch_mask = mask_B11S if mode in ("patch", "all") else None
+    # Two calls: without a mask the many patch rows keep the fused kernel.
+    class_row = F.scaled_dot_product_attention(q_BhSd[:, :, :1], k_BhSd, v_BhSd, attn_mask=class_mask)
+    patch_rows = F.scaled_dot_product_attention(q_BhSd[:, :, 1:], k_BhSd, v_BhSd, attn_mask=patch_mask)
+    return torch.cat([class_row, patch_rows], dim=2)
+
+
+def rotate(x_BhSd: Tensor, table: Tensor, half: bool) -> Tensor:
+    """Rotary position embedding: every pair of channels turned by the angle of its token.
+
+    Pairs are (i, i + d/2) when `half`, else neighbours (2i, 2i + 1). A token without a position has sine 0, cosine 1.
+    """
+    sin, cos = table.chunk(2, dim=-1)
+    if half:
+        first, second = x_BhSd.chunk(2, dim=-1)
+        turned = torch.cat([-second, first], dim=-1)
+    else:
+        turned = torch.stack([-x_BhSd[..., 1::2], x_BhSd[..., ::2]], dim=-1).flatten(-2)
+    return (x_BhSd * cos + turned * sin).to(x_BhSd.dtype)
+
+
+def unturned_rows_first(table_N2d: Tensor, n: int) -> Tensor:
+    """A rotary table with `n` rows before the first that turn nothing: sine 0, cosine 1."""
+    sin, cos = torch.zeros_like(table_N2d[:1]).expand(n, -1).chunk(2, dim=-1)
+    return torch.cat([torch.cat([sin, cos + 1], dim=-1), table_N2d])
+
+
+def grid_positions(rows: int, cols: int, n: int) -> Tensor:
+    """(row + 1, column + 1) of the patches, row by row, after `n` tokens without a position, (0, 0): (n + N, 2)."""
+    positions_N2 = torch.cartesian_prod(torch.arange(1.0, rows + 1), torch.arange(1.0, cols + 1))
+    return F.pad(positions_N2, (0, 0, n, 0))
+
+
+class GuidedBlock(nn.Module):
+    """A pre-norm transformer block with mask-guided attention, made of the layers of an ordinary one.
+
+    x ← x + scale1(proj(attention(norm1(x)))), x ← x + scale2(mlp(norm2(x))). Queries, keys and values have a projection
+    each, so that the class row can leave out the queries of all other tokens.
+    """
+
+    def __init__(
+        self,
+        heads: int,
+        *,
+        norm1: nn.Module,
+        q: nn.Module,
+        k: nn.Module,
+        v: nn.Module,
+        proj: nn.Module,
+        norm2: nn.Module,
+        mlp: nn.Module,
+        q_norm: nn.Module | None = None,
+        k_norm: nn.Module | None = None,
+        scale1: nn.Module | None = None,
+        scale2: nn.Module | None = None,
+        rotate_half: bool = False,
+    ) -> None:
+        """Takes over the layers: `q`, `k`, `v` map D to h·d, `proj` maps h·d to D, the norms of q and k act on d."""
+        super().__init__()
+        self.heads, self.rotate_half = heads, rotate_half
+        self.norm1, self.norm2, self.mlp = norm1, norm2, mlp
+        self.q, self.k, self.v, self.proj = q, k, v, proj
+        self.q_norm, self.k_norm = q_norm or nn.Identity(), k_norm or nn.Identity()
+        self.scale1, self.scale2 = scale1 or nn.Identity(), scale2 or nn.Identity()
+
+    def forward(
+        self, x_BSD: Tensor, table: Tensor | None = None, *, visible_BS: Tensor | None = None, mode: MaskMode = "class"
+    ) -> Tensor:
+        """All tokens (B, S, D) after the block; without `visible_BS` it is an ordinary one. `table` rotates."""
+        normed_BSD = self.norm1(x_BSD)
+        q, k, v = self._queries(normed_BSD, table), self._keys(normed_BSD, table), self._split(self.v(normed_BSD))
+        if visible_BS is None:
+            return self._finish(x_BSD, F.scaled_dot_product_attention(q, k, v))
+        return self._finish(x_BSD, guided_attention(q, k, v, visible_BS, mode))
+
+    def class_row(self, x_BSD: Tensor, table: Tensor | None = None, *, visible_BS: Tensor) -> Tensor:
+        """The class token (B, D) after the block, from its own and the visible tokens; the others may be padding."""
+        normed_BSD = self.norm1(x_BSD)
+        q = self._queries(normed_BSD[:, :1], None if table is None else table[..., :1, :])
+        k, v = self._keys(normed_BSD, table), self._split(self.v(normed_BSD))
+        row = F.scaled_dot_product_attention(q, k, v, attn_mask=visible_BS[:, None, None, :])
+        return self._finish(x_BSD[:, :1], row)[:, 0]
+
+    def _queries(self, x_BSD: Tensor, table: Tensor | None) -> Tensor:
+        q_BhSd: Tensor = self.q_norm(self._split(self.q(x_BSD)))
+        return q_BhSd if table is None else rotate(q_BhSd, table, self.rotate_half)
+
+    def _keys(self, x_BSD: Tensor, table: Tensor | None) -> Tensor:
+        k_BhSd: Tensor = self.k_norm(self._split(self.k(x_BSD)))
+        return k_BhSd if table is None else rotate(k_BhSd, table, self.rotate_half)
+
+    def _split(self, x_BSD: Tensor) -> Tensor:
+        return x_BSD.reshape(*x_BSD.shape[:2], self.heads, -1).transpose(1, 2)
+
+    def _finish(self, x_BSD: Tensor, attended_BhSd: Tensor) -> Tensor:
+        x_BSD = x_BSD + self.scale1(self.proj(attended_BhSd.transpose(1, 2).flatten(2)))
+        x_BSD = x_BSD + self.scale2(self.mlp(self.norm2(x_BSD)))
+        return x_BSD
+
+
+class LastBlock(nn.Module):
+    """The trainable end: the last block for the class token alone, then the frozen final norm.
+
+    With a rotary table the class token and the tokens come with their `grid_positions` in two more channels.
+    """
+
+    table_P2d: Tensor | None
+
+    def __init__(self, block: GuidedBlock, norm: nn.Module, dim: int, table_N2d: Tensor | None = None, cols: int = 0):
+        """Takes over `block` and `norm`; `dim` is D, the table is that of a patch grid of `cols` columns."""
+        super().__init__()
+        self.dim, self.cols = dim, cols
+        self.block = block.requires_grad_(True)
+        self.norm = norm.requires_grad_(False)
+        table_P2d = None if table_N2d is None else unturned_rows_first(table_N2d, 1)
+        self.register_buffer("table_P2d", table_P2d, persistent=False)
+
+    def forward(self, cls_BD: Tensor, tokens_BLD: Tensor, key_mask_BL: Tensor) -> Tensor:
+        """Class tokens (B, dim); what comes in may have 16 bits, tokens with key mask False may be anything finite."""
+        x_BSD = torch.cat([cls_BD[:, None], tokens_BLD], dim=1).float()
+        table_B1S2d = None
+        if self.table_P2d is not None:
+            row_BS, col_BS = x_BSD[..., self.dim :].long().unbind(dim=-1)
+            index_BS = ((row_BS - 1) * self.cols + col_BS).clamp(0, len(self.table_P2d) - 1)
+            table_B1S2d = self.table_P2d[index_BS][:, None]
+        visible_BS = F.pad(key_mask_BL, (1, 0), value=True)
+        cls_BD = self.norm(self.block.class_row(x_BSD[..., : self.dim], table_B1S2d, visible_BS=visible_BS))
+        return cls_BD
+
+    def calibrate(self, cls_ND: Tensor) -> None:
+        """Nothing: a pretrained block fits its tokens as it is."""

@@ -1,0 +1,130 @@
+"""Augmented views of a sub-image and its mask (Section IV-A2: BYOL's crops and colours, RandAugment's rotations).
+
+A view goes through, in this order: resize to 8/7 of its size (256 for 224), random crop, flips, quarter turn, colour
+jitter, sharpness, Gaussian blur, posterize. The mask follows the geometry, pixel by pixel, and nothing else.
+
+The paper names the operations and the released program their ranges. Where both are silent this follows torchvision:
+each flip with probability 0.5, everything else always, factors uniform, the three colour operations in random order,
+the blur's sigma uniform in 0.1..2 (BYOL's range).
+
+Everything stays uint8 in OpenCV and look-up tables: a view of 224 px takes about 2.5 ms of one core.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Image = NDArray[np.uint8]
+"""RGB pixels (H, W, 3), or a mask (H, W) of 0 and 255."""
+
+
+def random_view(image: Image, mask: Image, rng: np.random.Generator, size: int = 224) -> tuple[Image, Image]:
+    """One augmented view of a square sub-image: image (size, size, 3) and mask (size, size).
+
+    Args:
+        image: square RGB image of any side.
+        mask: its mask, 0 or 255, of the same side.
+        rng: the only source of chance; the same state gives the same view.
+        size: side of the view in pixels.
+    """
+    image, mask = _random_geometry(*_resize(image, mask, size), rng, size)
+    for operation in rng.permutation(3):
+        if operation == 0:
+            image = adjust_brightness(image, rng.uniform(0.6, 1.4))
+        elif operation == 1:
+            image = adjust_contrast(image, rng.uniform(0.6, 1.4))
+        else:
+            image = adjust_saturation(image, rng.uniform(0.6, 1.8))
+    image = adjust_sharpness(image, rng.uniform(0.2, 2.0))
+    kernel = 2 * int(rng.integers(4, 17)) + 1  # odd, 9..33
+    image = cast(Image, cv2.GaussianBlur(image, (kernel, kernel), rng.uniform(0.1, 2.0)))
+    return posterize(image, int(rng.integers(5, 9))), mask
+
+
+def clean_view(image: Image, mask: Image, size: int = 224) -> tuple[Image, Image]:
+    """The view that inference sees: the centre crop of the resized sub-image."""
+    image, mask = _resize(image, mask, size)
+    start = (len(image) - size) // 2
+    window = slice(start, start + size)
+    return np.ascontiguousarray(image[window, window]), np.ascontiguousarray(mask[window, window])
+
+
+def normalise(images_BHWC: Image, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """RGB bytes (B, H, W, 3) as float32 (B, 3, H, W), (x / 255 − mean) / std, channels last in memory."""
+    images_BCHW = torch.from_numpy(images_BHWC).permute(0, 3, 1, 2).float()
+    mean_C11, std_C11 = (torch.tensor(values, dtype=torch.float32)[:, None, None] for values in (mean, std))
+    return images_BCHW.sub_(255 * mean_C11).div_(255 * std_C11)
+
+
+def adjust_brightness(image: Image, factor: float) -> Image:
+    """factor · image: 0 is black, 1 the image."""
+    return _blend_with_level(image, 0.0, factor)
+
+
+def adjust_contrast(image: Image, factor: float) -> Image:
+    """Blend with the mean of the luma: 0 is plain grey, 1 the image, 2 twice the contrast."""
+    red, green, blue, _ = cv2.mean(image)
+    return _blend_with_level(image, 0.299 * red + 0.587 * green + 0.114 * blue, factor)
+
+
+def adjust_saturation(image: Image, factor: float) -> Image:
+    """Blend with the image's luma: 0 is grey, 1 the image."""
+    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    return cast(Image, cv2.addWeighted(image, factor, grey, 1 - factor, 0))
+
+
+def adjust_sharpness(image: Image, factor: float) -> Image:
+    """Blend with a 3×3 smoothing (centre weight 5/13, others 1/13): 0 is smooth, 1 the image, 2 sharp.
+
+    As in PIL and torchvision the outermost pixels stay as they are.
+    """
+    kernel = np.ones((3, 3), np.float32)
+    kernel[1, 1] = 5
+    smooth = cv2.filter2D(image, -1, kernel / 13)
+    inner = slice(1, -1)
+    sharpened: Image = image.copy()
+    sharpened[inner, inner] = cv2.addWeighted(image, factor, smooth, 1 - factor, 0)[inner, inner]
+    return sharpened
+
+
+def posterize(image: Image, bits: int) -> Image:
+    """Keeps the upper `bits` of the eight bits of every value."""
+    return cast(Image, image & np.uint8(256 - (1 << (8 - bits))))
+
+
+def _blend_with_level(image: Image, level: float, factor: float) -> Image:
+    """factor · image + (1 − factor) · level through a table of the 256 values, cheaper than arithmetic per pixel."""
+    values = factor * np.arange(256) + (1 - factor) * level
+    return cast(Image, cv2.LUT(image, np.rint(values).clip(0, 255).astype(np.uint8)))
+
+
+def _resize(image: Image, mask: Image, size: int) -> tuple[Image, Image]:
+    """Image and mask at 8/7 of the view's side, in which views are cropped; the mask stays 0 or 255."""
+    side = round(size * 8 / 7)
+    if len(image) == side:
+        return image, mask
+    interpolation = cv2.INTER_AREA if len(image) > side else cv2.INTER_LINEAR
+    resized = cv2.resize(image, (side, side), interpolation=interpolation)
+    # The exact variant samples at the pixel centres, where the image's interpolation has them too.
+    return cast(Image, resized), cast(Image, cv2.resize(mask, (side, side), interpolation=cv2.INTER_NEAREST_EXACT))
+
+
+def _random_geometry(image: Image, mask: Image, rng: np.random.Generator, size: int) -> tuple[Image, Image]:
+    """The same random crop, flips and quarter turn of both; every dihedral placement is as likely as the next."""
+    top, left = rng.integers(0, len(image) - size + 1, 2)
+    flip_rows, flip_cols = rng.random(2) < 0.5
+    turns = int(rng.integers(4))
+
+    def place(plane: Image) -> Image:
+        plane = plane[top : top + size, left : left + size]
+        plane = plane[:: -1 if flip_rows else 1, :: -1 if flip_cols else 1]
+        return np.ascontiguousarray(np.rot90(plane, turns))
+
+    return place(image), place(mask)

@@ -1,0 +1,304 @@
+"""From a job to its steps: what there is to do, and under which fingerprint its result is kept.
+
+A fingerprint is the digest of a step's name, its version, its slice of the job, and the fingerprints of its inputs. The
+same fingerprint is the same result; whatever else changes in the job does not touch it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+from ancd_ray.config import GroundTruth, Job, PatchCore, Precomputed, Product
+from ancd_ray.jobfile import JobError
+from ancd_ray.layouts import LayoutError, Listed, list_product
+from ancd_ray.layouts.maps import pair_maps
+from ancd_ray.outputs import Result
+from ancd_ray.stages import (
+    catalog,
+    classify,
+    detect,
+    evaluate,
+    fit_detector,
+    merge,
+    regions,
+    score_maps,
+    views,
+)
+from ancd_ray.stages import train as training
+from ancd_ray.stages.context import Context
+from ancd_ray.store import Folder, digest
+from ancd_ray.tables import GOOD
+from ancd_ray.training.loop import Classes
+
+# Raised by whoever changes what a step computes: its results so far, and all that follow from them, are then stale.
+VERSIONS = {
+    "catalog": 1,
+    "fit_detector": 1,
+    "detect": 1,
+    "score_maps": 1,
+    "regions": 1,
+    "views": 1,
+    "train": 1,
+    "classify": 1,
+    "merge": 1,
+    "evaluate": 1,
+}
+
+
+@dataclass(frozen=True)
+class Step:
+    """A piece of work with one result; `inputs` are the steps that it reads, under the names it knows them by."""
+
+    name: str
+    product: str
+    config: Mapping[str, Any]
+    inputs: Mapping[str, Step]
+    run: Callable[[Context], Result] = field(compare=False)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Digest of all that the result depends on."""
+        inputs = {name: step.fingerprint for name, step in self.inputs.items()}
+        return digest([self.name, self.product, VERSIONS[self.name], self.config, inputs])[:16]
+
+    def folder(self, root: Folder) -> Folder:
+        """Where its result is kept."""
+        return root / "steps" / self.name / f"{self.product}-{self.fingerprint}"
+
+
+@dataclass(frozen=True)
+class ProductPlan:
+    """The steps of a product, by name and in order, and the classes that are looked for."""
+
+    name: str
+    steps: Mapping[str, Step]
+    classes: Classes | None = None  # None for the base set
+
+
+@dataclass(frozen=True)
+class JobPlan:
+    """All that a job comes to."""
+
+    job: Job
+    root: Folder
+    base: ProductPlan | None
+    products: tuple[ProductPlan, ...]
+
+    @property
+    def steps(self) -> list[Step]:
+        """Every step in an order in which it can run."""
+        plans = [*([self.base] if self.base else []), *self.products]
+        return [step for plan in plans for step in plan.steps.values()]
+
+    @property
+    def run_folder(self) -> Folder:
+        """Where the run's record and report go: the same job over the same archive gives the same folder."""
+        ends = [plan.steps["evaluate"].fingerprint for plan in self.products]
+        return self.root / "runs" / f"{self.job.name}-{digest(ends)[:12]}"
+
+
+def make(job: Job) -> JobPlan:
+    """Lists the archive and lays out the steps; nothing is opened or computed yet.
+
+    Raises:
+        JobError: something is wrong that would waste the work; all that can be found, one line each.
+    """
+    problems: list[str] = []
+    job = _rooted(job)
+    base_listing: list[Listed] = []
+    base: ProductPlan | None = None
+    if job.data.base:
+        base_listing = _list(job.data.base, job.data.root, problems)
+        base_listing = [image for image in base_listing if image.role == "novel" and image.label != GOOD]
+        problems += _base_problems(job.data.base, base_listing)
+        base = _base_steps(job, job.data.base, base_listing) if base_listing else None
+    known = tuple(sorted({image.label for image in base_listing if image.label}))
+    products = []
+    for product in job.data.products:
+        listing = _list(product, job.data.root, problems)
+        if not listing:
+            continue
+        maps: dict[str, str] = {}
+        try:
+            if isinstance(job.detector, Precomputed):
+                listing, maps = pair_maps(product, job.data.root, listing)
+            classes = _classes(job, product, listing, known)
+        except (LayoutError, ValueError) as error:
+            problems.append(str(error))
+            continue
+        problems += _detector_problems(job, product, listing)
+        products.append(_steps(job, product, listing, maps, classes, base))
+    problems += _training_problems(job)
+    if problems:
+        raise JobError(*problems)
+    return JobPlan(job, Folder(job.output_root), base, tuple(products))
+
+
+def _rooted(job: Job) -> Job:
+    """The job with an absolute root: workers of Ray run in folders of their own."""
+    root = Folder(job.data.root).uri
+    return job.model_copy(update={"data": job.data.model_copy(update={"root": root})})
+
+
+# --- what cannot work is said before any work
+
+
+def _list(product: Product, root: str, problems: list[str]) -> list[Listed]:
+    try:
+        return list_product(product, root)
+    except LayoutError as error:
+        problems.append(str(error))
+        return []
+
+
+def _base_problems(base: Product, listing: Sequence[Listed]) -> list[str]:
+    if not listing:
+        return [f"data.base: product {base.name} has no labelled defect image"]
+    if any(image.label is None for image in listing):
+        return [f"data.base: product {base.name} has images without a label; a base set is labelled"]
+    if not any(image.mask_uri for image in listing):
+        return [f"data.base: product {base.name} has no masks; a base set shows where its defects are"]
+    return []
+
+
+def _detector_problems(job: Job, product: Product, listing: Sequence[Listed]) -> list[str]:
+    if not any(image.role == "novel" for image in listing):
+        return [f"product {product.name}: all of its images are normal ones; there is nothing to sort"]
+    if isinstance(job.detector, PatchCore) and not any(image.role == "normal" for image in listing):
+        return [
+            f"product {product.name}: has no normal images, which PatchCore learns from; "
+            "give it some (train/good, `normals:`), or another detector.name"
+        ]
+    if isinstance(job.detector, GroundTruth) and not any(image.mask_uri for image in listing):
+        return [f"product {product.name}: has no masks, which detector.name ground_truth takes for anomaly maps"]
+    return []
+
+
+def _training_problems(job: Job) -> list[str]:
+    each = job.train.batch_size / job.train.workers
+    if each != int(each) or (job.data.base and each % 2) or each < 2:
+        return [
+            f"train.batch_size={job.train.batch_size} cannot be shared by train.workers={job.train.workers}: every "
+            "worker needs as many novel as base regions; take a multiple of twice the workers"
+        ]
+    return []
+
+
+def _classes(job: Job, product: Product, listing: Sequence[Listed], known: tuple[str, ...]) -> Classes:
+    """How many classes to look for, and whether the first of them means "normal".
+
+    Raises:
+        ValueError: the number is to come from labels that are not there.
+    """
+    labels = {image.label for image in listing if image.role == "novel" and image.label}
+    has_normal = GOOD in labels if labels else GOOD not in product.exclude
+    if product.novel is not None:
+        return Classes(known, product.novel, has_normal)
+    if job.classes.novel != "from_labels":
+        return Classes(known, job.classes.novel, has_normal)
+    if not labels:
+        raise ValueError(
+            f"product {product.name}: classes.novel=from_labels, but nothing is labelled; "
+            "set classes.novel to the number of classes to look for, the normal one included"
+        )
+    return Classes(known, len(labels), has_normal)
+
+
+# --- the steps
+
+
+def _base_steps(job: Job, base: Product, listing: Sequence[Listed]) -> ProductPlan:
+    """The base set goes the way of a product whose detector is the truth, up to its views."""
+    name = base.name
+    steps = {"catalog": _catalog(job, base, listing, is_base=True, maps={})}
+    detector = GroundTruth(name="ground_truth")
+    steps["detect"] = _detect(job, name, detector, steps)
+    steps["regions"] = _regions(job, name, detector, steps)
+    if job.train.views.bank:
+        steps["views"] = _views(job, name, job.train.views.base, steps)
+    return ProductPlan(name, steps)
+
+
+def _steps(
+    job: Job,
+    product: Product,
+    listing: Sequence[Listed],
+    maps: Mapping[str, str],
+    classes: Classes,
+    base: ProductPlan | None,
+) -> ProductPlan:
+    name = product.name
+    steps = {"catalog": _catalog(job, product, listing, is_base=False, maps=maps)}
+    if isinstance(job.detector, PatchCore):
+        run = partial(fit_detector.run, detector=job.detector, trunk=job.backbone)
+        slice_ = {"detector": job.detector.model_dump(), "backbone": _backbone(job)}
+        steps["fit_detector"] = Step("fit_detector", name, slice_, {"catalog": steps["catalog"]}, run)
+    steps["detect"] = _detect(job, name, job.detector, steps)
+    if not isinstance(job.detector, GroundTruth):
+        inputs = {key: steps[key] for key in ("catalog", "detect")}
+        steps["score_maps"] = Step("score_maps", name, {}, inputs, score_maps.run)
+    steps["regions"] = _regions(job, name, job.detector, steps)
+    if job.train.views.bank:
+        steps["views"] = _views(job, name, job.train.views.bank, steps)
+    steps["train"] = _train(job, name, steps, classes, base)
+    inputs = {"regions": steps["regions"], "train": steps["train"]}
+    run = partial(classify.run, trunk=job.backbone)
+    steps["classify"] = Step("classify", name, {"backbone": _backbone(job)}, inputs, run)
+    inputs = {key: steps[key] for key in ("catalog", "classify", "train")}
+    run = partial(merge.run, tau_alpha=job.merge.tau_alpha)
+    steps["merge"] = Step("merge", name, job.merge.model_dump(), inputs, run)
+    inputs = {key: steps[key] for key in ("detect", "train", "classify", "merge", "score_maps") if key in steps}
+    steps["evaluate"] = Step("evaluate", name, {}, inputs, evaluate.run)
+    return ProductPlan(name, steps, classes)
+
+
+def _catalog(job: Job, product: Product, listing: Sequence[Listed], is_base: bool, maps: Mapping[str, str]) -> Step:
+    rows = catalog.listing_rows(product.name, listing, is_base, maps)
+    stamps = sorted([image.path, image.stamp] for image in listing)
+    slice_ = {"root": job.data.root, "listing": digest([rows, stamps])}
+    return Step("catalog", product.name, slice_, {}, partial(catalog.run, rows=rows))
+
+
+def _detect(job: Job, name: str, detector: Any, steps: Mapping[str, Step]) -> Step:
+    slice_ = {"detector": detector.model_dump()}
+    if isinstance(detector, PatchCore):
+        slice_["backbone"] = _backbone(job)
+    inputs = {key: steps[key] for key in ("catalog", "fit_detector") if key in steps}
+    return Step("detect", name, slice_, inputs, partial(detect.run, detector=detector, trunk=job.backbone))
+
+
+def _regions(job: Job, name: str, detector: Any, steps: Mapping[str, Step]) -> Step:
+    from_masks = isinstance(detector, GroundTruth)
+    slice_ = {"mebin": job.mebin.model_dump(), "from_masks": from_masks}
+    inputs = {key: steps[key] for key in ("catalog", "detect")}
+    return Step("regions", name, slice_, inputs, partial(regions.run, config=job.mebin, from_masks=from_masks))
+
+
+def _views(job: Job, name: str, n_views: int, steps: Mapping[str, Step]) -> Step:
+    slice_ = {"backbone": _backbone(job), "views": n_views}
+    run = partial(views.run, trunk=job.backbone, n_views=n_views)
+    return Step("views", name, slice_, {"regions": steps["regions"]}, run)
+
+
+def _train(job: Job, name: str, steps: Mapping[str, Step], classes: Classes, base: ProductPlan | None) -> Step:
+    source = "views" if job.train.views.bank else "regions"
+    inputs = {"novel": steps[source]}
+    if base:
+        inputs["base"] = base.steps[source]
+    # who trains, and how often it is saved, does not change what is learned
+    config = job.train.model_dump(exclude={"workers", "checkpoint_every"})
+    slice_ = {"train": config, "backbone": _backbone(job), "classes": [classes.n_novel, classes.has_normal]}
+    run = partial(training.run, config=job.train, trunk=job.backbone, classes=classes)
+    return Step("train", name, slice_, inputs, run)
+
+
+def _backbone(job: Job) -> dict[str, Any]:
+    """The backbone's slice; a weights file stands with its digest, so that another file of that name is noticed."""
+    weights = Path(job.backbone.weights).expanduser()
+    content = hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else None
+    return {**job.backbone.model_dump(), "content": content}

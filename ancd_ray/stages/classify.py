@@ -1,0 +1,85 @@
+"""Classify: the trained model over every region; probabilities and class tokens are stored, so that merging is cheap."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from safetensors.torch import load
+
+from ancd_ray.backbones.base import Backbone
+from ancd_ray.config import Backbone as BackboneConfig
+from ancd_ray.images import decode_mask, decode_rgb
+from ancd_ray.method.merging import novel_probs
+from ancd_ray.method.views import clean_view, normalise
+from ancd_ray.outputs import Output, Result, Shard, Work, aligned
+from ancd_ray.runtime import Load
+from ancd_ray.stages.context import Context
+from ancd_ray.stages.models import backbone
+from ancd_ray.training.learner import Learner
+from ancd_ray.training.sources import Views
+
+_BATCH = 32
+
+
+def run(context: Context, trunk: BackboneConfig) -> Result:
+    """The table `region_predictions`."""
+    worker = Classify(trunk, context.inputs["train"])
+    return Result.of_shards(context.map(worker, aligned({"regions": context.inputs["regions"]})))
+
+
+@dataclass(frozen=True)
+class Classify:
+    """A trained model over a shard of regions."""
+
+    trunk: BackboneConfig
+    model: Output
+    load: ClassVar[Load] = "model"
+
+    def __call__(self, shard: Shard) -> Work:
+        """The rows of `region_predictions`."""
+        trunk = backbone(self.trunk)
+        learner = load_learner(self.model, trunk)
+        regions = shard.rows_of("regions")
+        rows: list[dict[str, Any]] = []
+        for start in range(0, len(regions), _BATCH):
+            rows += self._classify(regions[start : start + _BATCH], trunk, learner)
+        return Work({"region_predictions": rows})
+
+    @torch.inference_mode()
+    def _classify(
+        self, regions: Sequence[Mapping[str, Any]], trunk: Backbone, learner: Learner
+    ) -> Iterator[dict[str, Any]]:
+        values = self.model.values
+        pairs = [clean_view(decode_rgb(r["image"]), decode_mask(r["mask"]), trunk.view_size) for r in regions]
+        images = normalise(np.stack([image for image, _ in pairs]), trunk.mean, trunk.std)
+        masks = torch.from_numpy(np.stack([mask for _, mask in pairs])).float() / 255
+        token_BD = learner.tail(*Views(*trunk.encode(images, masks)))
+        logits_HBC = learner.heads(token_BD).float().cpu().numpy()
+        probs_HBK = novel_probs(logits_HBC, len(values["base_classes"]))
+        probs_BK = probs_HBK[values["best_head"]]
+        tokens_BD = token_BD.float().cpu().numpy()
+        for i, region in enumerate(regions):
+            yield {
+                **{key: region[key] for key in ("region_id", "image_id", "product", "label", "area", "score")},
+                "probs": probs_BK[i].tolist(),
+                "embedding": tokens_BD[i].tolist(),
+                "head_cls": probs_HBK[:, i].argmax(axis=-1).tolist(),
+                "cls": int(probs_BK[i].argmax()),
+                "confidence": float(probs_BK[i].max()),
+            }
+
+
+def load_learner(model: Output, trunk: Backbone) -> Learner:
+    """The trained tail and heads on the trunk's device; the projector has done its duty and stays random."""
+    values = model.values
+    state = load(model.folder.read("model.safetensors"))
+    n_heads, n_classes, _ = state["heads.weight_HCD"].shape
+    learner = Learner(trunk, n_classes, n_heads, seed=0)
+    missing, unexpected = learner.load_state_dict(state, strict=False)
+    assert not unexpected and all(name.startswith("projector.") for name in missing), (missing, unexpected)
+    assert n_classes == len(values["base_classes"]) + values["n_novel"], "a model and its manifest belong together"
+    return learner.eval().to(trunk.device)

@@ -1,0 +1,93 @@
+"""Fits PatchCore: patch features of normal images, and of them a coreset as the memory bank."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+import torch
+from safetensors.torch import save
+
+from ancd_ray.config import Backbone, PatchCore
+from ancd_ray.detectors.patchcore import Patches, coreset
+from ancd_ray.images import BadImage
+from ancd_ray.outputs import Result, Shard, Work, aligned
+from ancd_ray.runtime import Load
+from ancd_ray.stages.context import Context, StageError, quarantined
+from ancd_ray.stages.models import backbone, device
+
+STATE = "memory_bank.safetensors"
+
+
+def run(context: Context, detector: PatchCore, trunk: Backbone) -> Result:
+    """The memory bank of a product as `memory_bank.safetensors`.
+
+    Raises:
+        StageError: the product has no usable normal image.
+    """
+    catalog = context.inputs["catalog"]
+    roles = catalog.table("images", ["role"]).column("role").to_pylist()
+    normals = roles.count("normal")
+    if not normals:
+        raise StageError(
+            f"product {context.product} has no usable normal image, which PatchCore learns from; "
+            "give it some (train/good, `normals:`) or choose another detector.name"
+        )
+    per_image = max(1, -(-detector.candidates // normals))
+    worker = NormalPatches(detector, trunk, per_image)
+    done = context.map(worker, aligned({"images": catalog}))
+    context.progress.note("coreset")
+    result = Result.of_shards(done)
+    candidates = torch.cat(list(_features(context, result)))
+    memory = candidates[coreset(candidates, detector.coreset)].half()
+    data = save({"memory": memory.contiguous()})
+    context.folder.write(STATE, data)
+    values = {"normals": normals, "candidates": len(candidates), "memory": len(memory), "dim": memory.shape[1]}
+    return Result(result.tables, values, {STATE: hashlib.sha256(data).hexdigest()})
+
+
+def _features(context: Context, result: Result) -> Iterator[torch.Tensor]:
+    for part in result.tables["patches"]:
+        table = context.folder.read_table(part.file)
+        for row in table.to_batches(max_chunksize=256):
+            for features, dim in zip(row.column("features"), row.column("dim"), strict=True):
+                values = np.frombuffer(features.as_buffer(), np.float16).reshape(-1, dim.as_py())
+                yield torch.from_numpy(values.astype(np.float32))
+
+
+@dataclass(frozen=True)
+class NormalPatches:
+    """Some patches of every normal image, drawn by its id."""
+
+    detector: PatchCore
+    trunk: Backbone
+    per_image: int
+    load: ClassVar[Load] = "model"
+
+    def __call__(self, shard: Shard) -> Work:
+        """The rows of `patches`."""
+        images = [row for row in shard.rows_of("images") if row["role"] == "normal"]
+        patches = Patches(backbone(self.trunk), self.detector, device())
+        rows: list[dict[str, Any]] = []
+        bad = []
+        for image, features in patches.of_images(images):
+            if isinstance(features, BadImage):
+                bad.append(quarantined(image, "fit_detector", str(features)))
+                continue
+            flat = features.reshape(-1, features.shape[-1]).cpu()
+            rng = np.random.default_rng(int(image["image_id"][:12], 16))
+            chosen = np.sort(rng.permutation(len(flat))[: self.per_image])
+            values = flat[torch.from_numpy(chosen)].half().numpy()
+            rows.append(
+                {
+                    "image_id": image["image_id"],
+                    "product": image["product"],
+                    "dim": values.shape[1],
+                    "features": pa.py_buffer(values.tobytes()).to_pybytes(),
+                }
+            )
+        return Work({"patches": rows, "quarantine": bad})

@@ -1,0 +1,27 @@
+"""Backbones in worker processes: which device they have, and one loaded trunk a process."""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+
+import cv2
+import torch
+
+from ancd_ray.backbones import load
+from ancd_ray.backbones.base import Backbone
+from ancd_ray.config import Backbone as BackboneConfig
+
+
+def device() -> str:
+    """The GPU that this process was given, or the CPU."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@lru_cache(maxsize=1)
+def backbone(config: BackboneConfig) -> Backbone:
+    """The trunk of the job; loaded once a process."""
+    if threads := os.environ.get("OMP_NUM_THREADS"):  # Ray gives a worker as many as its CPUs
+        torch.set_num_threads(int(threads))
+        cv2.setNumThreads(int(threads))
+    return load(config.name, config.weights, config.sha256, config.mask_layers, device())

@@ -1,0 +1,75 @@
+"""Fills the view bank: augmented views of every region, once through the frozen trunk (Section III-C1).
+
+Only the tokens that the mask lets the class token see are kept. Training then touches no image any more, and all
+trainings on the same regions, a sweep's trials for one, share the bank.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from ancd_ray.backbones.base import Backbone
+from ancd_ray.config import Backbone as BackboneConfig
+from ancd_ray.images import decode_mask, decode_rgb
+from ancd_ray.method.views import normalise, random_view
+from ancd_ray.outputs import Result, Shard, Work, aligned
+from ancd_ray.runtime import Load
+from ancd_ray.stages.context import Context
+from ancd_ray.stages.models import backbone
+
+_BATCH = 32  # views at once through the trunk
+
+
+def run(context: Context, trunk: BackboneConfig, n_views: int) -> Result:
+    """The table `views`, as Arrow files that map into memory."""
+    worker = EncodeViews(trunk, n_views)
+    return Result.of_shards(context.map(worker, aligned({"regions": context.inputs["regions"]})))
+
+
+@dataclass(frozen=True)
+class EncodeViews:
+    """`n_views` views of every region of a shard, drawn by the region's id."""
+
+    trunk: BackboneConfig
+    n_views: int
+    load: ClassVar[Load] = "model"
+
+    def __call__(self, shard: Shard) -> Work:
+        """The rows of `views`."""
+        model = backbone(self.trunk)
+        drawn = self._draw(shard.rows_of("regions"), model.view_size)
+        rows: list[dict[str, Any]] = []
+        while batch := [view for _, view in zip(range(_BATCH), drawn, strict=False)]:
+            rows += _encode(model, batch)
+        return Work({"views": rows})
+
+    def _draw(
+        self, regions: Sequence[Mapping[str, Any]], size: int
+    ) -> Iterator[tuple[Mapping[str, Any], int, Any, Any]]:
+        for region in regions:
+            image, mask = decode_rgb(region["image"]), decode_mask(region["mask"])
+            for view in range(self.n_views):
+                rng = np.random.default_rng([zlib.crc32(region["region_id"].encode()), view])
+                yield (region, view, *random_view(image, mask, rng, size))
+
+
+def _encode(model: Backbone, batch: Sequence[tuple[Mapping[str, Any], int, Any, Any]]) -> Iterator[dict[str, Any]]:
+    images = normalise(np.stack([image for _, _, image, _ in batch]), model.mean, model.std)
+    masks = torch.from_numpy(np.stack([mask for *_, mask in batch])).float() / 255
+    encoded = model.encode(images, masks)
+    cls = encoded.cls_BD.half().cpu().numpy()
+    tokens = encoded.tokens_BND.half().cpu().numpy()
+    visible = encoded.visible_BN.cpu().numpy()
+    for i, (region, view, _, _) in enumerate(batch):
+        yield {
+            **{key: region[key] for key in ("region_id", "product", "role", "label", "score")},
+            "view": view,
+            "cls": cls[i].tobytes(),
+            "tokens": tokens[i][visible[i]].tobytes(),
+        }

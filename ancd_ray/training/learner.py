@@ -1,0 +1,70 @@
+"""What learns: the tail of the backbone, the projector and the heads; and one step of it, on one rank or many.
+
+Shape suffixes: B regions of the batch, 2B views, D token width, P projection width, H heads, C classes.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ancd_ray.backbones.base import Backbone, Tail
+from ancd_ray.method.heads import ClusterHeads, Projector
+from ancd_ray.method.losses import LossWeights, total_loss
+from ancd_ray.training.sources import Views
+
+
+class Learner(nn.Module):
+    """Tail, projector and heads as one module, so that DDP sees every trained parameter."""
+
+    def __init__(self, backbone: Backbone, n_classes: int, n_heads: int, seed: int) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.tail = backbone.make_tail()
+            dim = cast(Tail, self.tail).dim
+            self.projector = Projector(dim)
+            self.heads = ClusterHeads(dim, n_classes, n_heads)
+
+    def forward(self, views: Views) -> tuple[Tensor, Tensor]:
+        """Projections (2B, P) and cosine logits (H, 2B, C)."""
+        token_2BD = self.tail(*views)
+        return self.projector(token_2BD), self.heads(token_2BD)
+
+
+class BatchLabels(NamedTuple):
+    """Of a whole batch, on every rank: base classes (−1: none), and how strongly each region counts as normal."""
+
+    labels_B: Tensor
+    normal_weight_B: Tensor
+
+
+def loss_of(
+    learner: nn.Module, views: Views, batch: BatchLabels, *, n_base: int, teacher_temp: float, weights: LossWeights
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The objective over the views of all ranks, of which this one holds its share; see `losses.total_loss`.
+
+    Every rank computes the loss of the whole batch, with a gradient through its own rows alone. DDP averages the
+    gradients of N ranks, so the loss to differentiate is N times the objective: the sum is the gradient that one rank
+    with the whole batch would have had.
+    """
+    z_2BP, logits_H2BC = learner(views)
+    ranks = dist.get_world_size() if isinstance(learner, DistributedDataParallel) else 1
+    if ranks > 1:
+        z_2BP = gather_views(z_2BP)
+        logits_H2BC = gather_views(logits_H2BC.transpose(0, 1).contiguous()).transpose(0, 1)
+    total, terms = total_loss(z_2BP, logits_H2BC, *batch, n_base=n_base, teacher_temp=teacher_temp, weights=weights)
+    return total * ranks, terms
+
+
+def gather_views(mine: Tensor) -> Tensor:
+    """Rows (2b, …) of every rank as (2B, …): all first views, then all second ones, in the order of the ranks."""
+    parts = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, mine.detach().contiguous())
+    parts[dist.get_rank()] = mine  # the only rows with a gradient
+    halves = torch.stack([part.unflatten(0, (2, -1)) for part in parts], dim=1)  # (2, ranks, b, …)
+    return halves.flatten(0, 2)

@@ -1,0 +1,252 @@
+"""The training loop (Section III-C): draws batches, steps, keeps checkpoints, picks the head.
+
+Every random choice is drawn from (seed, epoch, step), never from a running generator: a run that is continued from a
+checkpoint, or on another number of ranks, takes the same choices.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from safetensors.torch import load, save
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ancd_ray.backbones.base import Backbone
+from ancd_ray.config import Train
+from ancd_ray.method.losses import LossWeights
+from ancd_ray.method.pseudo_labels import normal_weight, teacher_temperature
+from ancd_ray.store import Folder
+from ancd_ray.training.learner import BatchLabels, Learner, loss_of
+from ancd_ray.training.sources import Ints, Views, ViewSource
+
+MOMENTUM, WEIGHT_DECAY = 0.9, 5e-5
+KEPT_CHECKPOINTS = 2  # the newest may be one that a kill has made unreadable on a careless filesystem
+
+
+@dataclass(frozen=True)
+class Classes:
+    """What is to be learned, apart from how: the classes, and whether the first novel one means "normal"."""
+
+    base_classes: tuple[str, ...]
+    n_novel: int
+    has_normal: bool
+
+    @property
+    def n_base(self) -> int:
+        """Number of known classes; they come first."""
+        return len(self.base_classes)
+
+
+@dataclass
+class History:
+    """One value an epoch of every term, and the clustering loss of each head in the last epoch."""
+
+    terms: dict[str, list[float]] = field(default_factory=dict)
+    head_losses: list[float] = field(default_factory=list)
+
+    def add(self, terms: Mapping[str, Tensor]) -> None:
+        """Takes the means of an epoch."""
+        for name, value in terms.items():
+            if name == "clustering_H":
+                self.head_losses = value.tolist()
+            else:
+                self.terms.setdefault(name, []).append(float(value))
+
+    @property
+    def epochs(self) -> int:
+        """Epochs so far."""
+        return len(self.terms.get("total", []))
+
+    @property
+    def best_head(self) -> int:
+        """The head with the smallest clustering loss: it serves inference."""
+        return int(np.argmin(self.head_losses))
+
+
+@dataclass(frozen=True)
+class Rank:
+    """This process among those that train together."""
+
+    index: int = 0
+    size: int = 1
+    device: str = "cpu"
+
+    def share(self, n: int) -> slice:
+        """Its rows of a batch of n."""
+        each = n // self.size
+        return slice(self.index * each, (self.index + 1) * each)
+
+
+class Sampler:
+    """Regions of a batch: novel and base in turn, each drawn with replacement, so that every rank holds both."""
+
+    def __init__(self, labels: Sequence[str | None], batch_size: int) -> None:
+        self._novel = np.flatnonzero([label is None for label in labels])
+        self._base = np.flatnonzero([label is not None for label in labels])
+        self._batch_size = batch_size
+
+    @property
+    def steps(self) -> int:
+        """Steps of an epoch, in which every novel region is seen once in expectation."""
+        novel = self._batch_size // 2 if len(self._base) else self._batch_size
+        return math.ceil(len(self._novel) / novel)
+
+    def draw(self, rng: np.random.Generator) -> Ints:
+        """Indices (B,) of the regions."""
+        if not len(self._base):
+            return rng.choice(self._novel, self._batch_size)
+        half = self._batch_size // 2
+        return np.stack([rng.choice(self._novel, half), rng.choice(self._base, half)], axis=1).ravel()
+
+
+def train(
+    source: ViewSource,
+    backbone: Backbone,
+    classes: Classes,
+    config: Train,
+    checkpoints: Folder,
+    rank: Rank = Rank(),  # noqa: B008  (frozen)
+    on_epoch: Callable[[History], None] = lambda _: None,
+) -> tuple[Learner, History]:
+    """Trains to the last epoch, from the newest checkpoint if there is one; `on_epoch` is called on rank 0.
+
+    Raises:
+        FloatingPointError: the loss is no number any more.
+    """
+    learner = Learner(backbone, classes.n_base + classes.n_novel, config.heads, config.seed)
+    learner.tail.calibrate(source.sample_cls())  # type: ignore[operator]
+    learner.to(rank.device)
+    optimizer = _optimizer(learner, config.lr)
+    history = _restore(checkpoints, learner, optimizer)
+    module: nn.Module = DistributedDataParallel(learner) if rank.size > 1 else learner
+    sampler = Sampler(source.labels, config.batch_size)
+    batches = _Batches(source, classes, config, rank)
+    for epoch in range(history.epochs, config.epochs):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(epoch, config.epochs, config.lr)
+        history.add(_epoch(epoch, module, optimizer, sampler, batches, classes, config))
+        if rank.index == 0:
+            if (epoch + 1) % config.checkpoint_every == 0 and epoch + 1 < config.epochs:
+                _keep(checkpoints, learner, optimizer, history)
+            on_epoch(history)
+    return learner, history
+
+
+def learning_rate(epoch: int, epochs: int, lr: float) -> float:
+    """Cosine from `lr` to a thousandth of it, in steps of an epoch."""
+    return lr * (1e-3 + (1 - 1e-3) * 0.5 * (1 + math.cos(math.pi * epoch / epochs)))
+
+
+def loss_weights(config: Train, classes: Classes) -> LossWeights:
+    """The constants of the objective; without a base set no supervised term exists, so nothing is taken for it."""
+    paper = {"tau_rep_unsup": 0.07, "tau_rep_sup": 1.0} if config.temperatures == "paper" else {}
+    return LossWeights(lam=config.lambda_ if classes.n_base else 0.0, mu=config.mu, **paper)
+
+
+def _epoch(
+    epoch: int,
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    sampler: Sampler,
+    batches: _Batches,
+    classes: Classes,
+    config: Train,
+) -> dict[str, Tensor]:
+    """All steps of an epoch; the means of the terms."""
+    teacher_temp = teacher_temperature(epoch, config.epochs)
+    weights = loss_weights(config, classes)
+    sums: dict[str, Tensor] = {}
+    for step in range(sampler.steps):
+        rng = np.random.default_rng([config.seed, epoch, step])
+        views, labels = batches.load(sampler.draw(rng), rng)
+        loss, terms = loss_of(module, views, labels, n_base=classes.n_base, teacher_temp=teacher_temp, weights=weights)
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"the loss is {float(loss)} in epoch {epoch + 1}, step {step + 1}; lower train.lr")
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        for name, value in terms.items():
+            sums[name] = sums[name] + value if name in sums else value
+    return {name: value / sampler.steps for name, value in sums.items()}
+
+
+class _Batches:
+    """Turns the regions of a batch into this rank's views, and the labels of the whole batch."""
+
+    def __init__(self, source: ViewSource, classes: Classes, config: Train, rank: Rank) -> None:
+        self._source, self._rank = source, rank
+        index = {name: i for i, name in enumerate(classes.base_classes)}
+        self._labels_N = torch.tensor([-1 if label is None else index[label] for label in source.labels])
+        weight = normal_weight(torch.from_numpy(source.scores_N))
+        self._weight_N = weight if classes.has_normal and config.correction else torch.zeros_like(weight)
+
+    def load(self, regions_B: Ints, rng: np.random.Generator) -> tuple[Views, BatchLabels]:
+        draws_2B = self._source.draw(regions_B, rng)
+        mine = self._rank.share(len(regions_B))
+        device = self._rank.device
+        views = Views(*(part.to(device) for part in self._source.load(regions_B[mine], draws_2B[:, mine])))
+        chosen = torch.from_numpy(regions_B)
+        return views, BatchLabels(self._labels_N[chosen].to(device), self._weight_N[chosen].to(device))
+
+
+def _optimizer(learner: Learner, lr: float) -> torch.optim.SGD:
+    """SGD; no weight decay on biases, norms and gains."""
+    trained = [parameter for parameter in learner.parameters() if parameter.requires_grad]
+    return torch.optim.SGD(
+        [
+            {"params": [p for p in trained if p.ndim > 1], "weight_decay": WEIGHT_DECAY},
+            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+        ],
+        lr=lr,
+        momentum=MOMENTUM,
+        fused=True,
+    )
+
+
+# --- checkpoints: the learner, its momenta and the history, in one safetensors file
+
+
+def _keep(folder: Folder, learner: Learner, optimizer: torch.optim.Optimizer, history: History) -> None:
+    tensors = {f"learner.{name}": value.contiguous() for name, value in learner.state_dict().items()}
+    for name, parameter in learner.named_parameters():
+        if "momentum_buffer" in optimizer.state[parameter]:
+            tensors[f"momentum.{name}"] = optimizer.state[parameter]["momentum_buffer"].contiguous()
+    notes = {"terms": json.dumps(history.terms), "head_losses": json.dumps(history.head_losses)}
+    folder.write(f"epoch-{history.epochs:05d}.safetensors", save(tensors, notes))
+    for name in _found(folder)[:-KEPT_CHECKPOINTS]:
+        folder.delete(name)
+
+
+def _restore(folder: Folder, learner: Learner, optimizer: torch.optim.Optimizer) -> History:
+    """The state of the newest readable checkpoint, or a fresh one."""
+    for name in reversed(_found(folder)):
+        data = folder.read(name)
+        try:
+            tensors, notes = load(data), _notes(data)
+        except Exception:  # noqa: BLE001, S112  (safetensors has no public error of its own; an older one will do)
+            continue
+        learner.load_state_dict(
+            {key.removeprefix("learner."): tensors[key] for key in tensors if key.startswith("learner.")}
+        )
+        for key, parameter in learner.named_parameters():
+            if (momentum := tensors.get(f"momentum.{key}")) is not None:
+                optimizer.state[parameter]["momentum_buffer"] = momentum.to(parameter.device)
+        return History(json.loads(notes["terms"]), json.loads(notes["head_losses"]))
+    return History()
+
+
+def _notes(data: bytes) -> dict[str, str]:
+    """The metadata of a safetensors file: a length of 8 bytes, then a JSON header."""
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    notes: dict[str, str] = header["__metadata__"]
+    return notes
+
+
+def _found(folder: Folder) -> list[str]:
+    return [name for name in folder.names() if name.startswith("epoch-") and name.endswith(".safetensors")]

@@ -1,0 +1,170 @@
+"""Where the views of a batch come from: a bank that was filled once, or drawn and encoded afresh in every step.
+
+Shape suffixes: N regions, B regions of a batch, L visible tokens (padded to the longest), D token width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ancd_ray.backbones.base import Backbone, Encoded
+from ancd_ray.images import decode_mask, decode_rgb
+from ancd_ray.method.views import normalise, random_view
+
+Ints = NDArray[np.int64]
+
+
+class Views(NamedTuple):
+    """2B views behind the trunk, rows 0..B-1 the first, rows B..2B-1 the second ones of the same regions."""
+
+    cls_2BD: Tensor
+    tokens_2BLD: Tensor
+    mask_2BL: Tensor
+
+
+class ViewSource(Protocol):
+    """Regions 0..N-1 with what training knows of each, and pairs of views of them."""
+
+    labels: list[str | None]  # known classes of the base set; None for what is to be discovered
+    scores_N: NDArray[np.float32]  # anomaly score, 0..1
+
+    def draw(self, regions_B: Ints, rng: np.random.Generator) -> Ints:
+        """What makes the two views of each region, (2, B): the same on every rank for the same generator."""
+
+    def load(self, regions_B: Ints, draws_2B: Ints) -> Views:
+        """The views of (a rank's share of) a batch."""
+
+    def sample_cls(self) -> Tensor:
+        """Class tokens (·, D) of the novel regions, for what the tail calibrates."""
+
+
+@dataclass(frozen=True)
+class _Buffers:
+    """The `cls` and `tokens` of one table chunk, as float16 views into mapped memory."""
+
+    cls: NDArray[np.float16]
+    tokens: NDArray[np.float16]
+    starts: Ints
+
+
+class ViewBank:
+    """Views as the bank step stored them; the files are mapped, so a rank holds only what it touches."""
+
+    def __init__(self, tables: Sequence[pa.Table]) -> None:
+        """`tables`: views of the novel and of the base regions, at least two of each region."""
+        views = pa.concat_tables(tables).select(["region_id", "role", "label", "score", "cls", "tokens"])
+        region_of_view = np.asarray(views.column("region_id").dictionary_encode().combine_chunks().indices)
+        order = np.argsort(region_of_view, kind="stable")
+        firsts = np.searchsorted(region_of_view[order], np.arange(region_of_view.max() + 1))
+        self._views = np.split(order, firsts[1:])
+        heads = np.array([members[0] for members in self._views])
+        roles = views.column("role").take(heads).to_pylist()
+        labels = views.column("label").take(heads).to_pylist()
+        self.labels = [label if role == "base" else None for role, label in zip(roles, labels, strict=True)]
+        self.scores_N = views.column("score").take(heads).to_numpy().astype(np.float32)
+        self._cls_bytes = views.column("cls")
+        self._chunks, self._chunk_of, self._row_of = _chunks(views)
+        self.dim = self._chunks[0].cls.shape[1]
+
+    def draw(self, regions_B: Ints, rng: np.random.Generator) -> Ints:
+        """Two different views of each region."""
+        pairs = [rng.permutation(len(self._views[region]))[:2] for region in regions_B]
+        return np.stack(pairs, axis=1)
+
+    def load(self, regions_B: Ints, draws_2B: Ints) -> Views:
+        """Padded float32 tokens of the chosen views."""
+        views = [
+            int(self._views[region][draw]) for row in draws_2B for region, draw in zip(regions_B, row, strict=True)
+        ]
+        found = [self._view(view) for view in views]
+        longest = max(1, *(len(tokens) for _, tokens in found))
+        tokens_2BLD = np.zeros((len(found), longest, self.dim), np.float32)
+        mask_2BL = np.zeros((len(found), longest), bool)
+        for i, (_, tokens) in enumerate(found):
+            tokens_2BLD[i, : len(tokens)] = tokens
+            mask_2BL[i, : len(tokens)] = True
+        cls_2BD = np.stack([cls for cls, _ in found]).astype(np.float32)
+        return Views(torch.from_numpy(cls_2BD), torch.from_numpy(tokens_2BLD), torch.from_numpy(mask_2BL))
+
+    def sample_cls(self) -> Tensor:
+        """The class tokens of all views of the novel regions."""
+        novel = [view for views, label in zip(self._views, self.labels, strict=True) if label is None for view in views]
+        return torch.from_numpy(np.stack([self._view(int(view))[0] for view in novel]).astype(np.float32))
+
+    def _view(self, view: int) -> tuple[NDArray[np.float16], NDArray[np.float16]]:
+        chunk, row = self._chunks[self._chunk_of[view]], self._row_of[view]
+        start, stop = chunk.starts[row] // self.dim, chunk.starts[row + 1] // self.dim
+        return chunk.cls[row], chunk.tokens[start:stop]
+
+
+def _chunks(views: pa.Table) -> tuple[list[_Buffers], Ints, Ints]:
+    """Typed windows into the chunks of the table, and for each row its chunk and the place in it."""
+    batches = [batch for batch in views.to_batches() if batch.num_rows]
+    dim = len(batches[0].column("cls")[0].as_buffer()) // 2
+    chunks = []
+    for batch in batches:
+        cls, _ = _float16(batch.column("cls"))
+        tokens, starts = _float16(batch.column("tokens"))
+        chunks.append(_Buffers(cls.reshape(-1, dim), tokens.reshape(-1, dim), starts))
+    chunk_of = np.repeat(np.arange(len(batches)), [batch.num_rows for batch in batches])
+    row_of = np.concatenate([np.arange(batch.num_rows) for batch in batches])
+    return chunks, chunk_of, row_of
+
+
+def _float16(column: pa.Array) -> tuple[NDArray[np.float16], Ints]:
+    """The values of a large_binary column end to end without a copy, and where each row starts (and the last ends)."""
+    _, offsets_buffer, data = column.buffers()
+    offsets = np.frombuffer(offsets_buffer, np.int64)[column.offset : column.offset + len(column) + 1] // 2
+    values = np.frombuffer(data, np.float16) if data is not None else np.empty(0, np.float16)
+    return values[offsets[0] : offsets[-1]], offsets - offsets[0]
+
+
+class FreshViews:
+    """Two new views of every region in every step, through the frozen trunk."""
+
+    def __init__(self, tables: Sequence[pa.Table], backbone: Backbone) -> None:
+        """`tables`: the novel and the base regions."""
+        regions = pa.concat_tables(tables)
+        roles, labels = regions.column("role").to_pylist(), regions.column("label").to_pylist()
+        self.labels = [label if role == "base" else None for role, label in zip(roles, labels, strict=True)]
+        self.scores_N = regions.column("score").to_numpy().astype(np.float32)
+        self._images, self._masks = regions.column("image"), regions.column("mask")
+        self._backbone = backbone
+        self._region = lru_cache(maxsize=4096)(self._decode)  # 4096 sub-images of 256 px are 1 GB
+
+    def draw(self, regions_B: Ints, rng: np.random.Generator) -> Ints:
+        """A seed for each view."""
+        return rng.integers(0, 2**62, (2, len(regions_B)))
+
+    def load(self, regions_B: Ints, draws_2B: Ints) -> Views:
+        """The views of those seeds, encoded."""
+        encoded = self._encode(
+            [(int(region), int(seed)) for row in draws_2B for region, seed in zip(regions_B, row, strict=True)]
+        )
+        return Views(encoded.cls_BD.clone(), encoded.tokens_BND.clone(), encoded.visible_BN.clone())
+
+    def sample_cls(self) -> Tensor:
+        """Class tokens of one view of each of at most 512 novel regions."""
+        novel = [i for i, label in enumerate(self.labels) if label is None]
+        chosen = novel[:: max(1, len(novel) // 512)]
+        batches = [self._encode([(i, i) for i in chosen[start : start + 32]]) for start in range(0, len(chosen), 32)]
+        return torch.cat([batch.cls_BD for batch in batches]).clone()
+
+    def _encode(self, views: Sequence[tuple[int, int]]) -> Encoded:
+        size = self._backbone.view_size
+        drawn = [random_view(*self._region(region), np.random.default_rng(seed), size) for region, seed in views]
+        images = normalise(np.stack([image for image, _ in drawn]), self._backbone.mean, self._backbone.std)
+        masks = torch.from_numpy(np.stack([mask for _, mask in drawn])).float() / 255
+        return self._backbone.encode(images, masks)
+
+    def _decode(self, region: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        return decode_rgb(self._images[region].as_py()), decode_mask(self._masks[region].as_py())

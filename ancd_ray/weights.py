@@ -1,0 +1,48 @@
+"""Where the weights of backbones come from, and how to carry them to a machine without a network."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from ancd_ray.errors import AncdError
+
+KNOWN = {
+    "lite": "in a package that is installed with ancd-ray; nothing to fetch",
+    "vit_base_patch8_224.dino": "timm (Hugging Face): the paper's backbone; wants a GPU",
+    "vit_small_patch8_224.dino": "timm (Hugging Face)",
+    "vit_base_patch16_224.dino": "timm (Hugging Face)",
+    "vit_small_patch16_224.dino": "timm (Hugging Face)",
+    "vit_base_patch14_dinov2.lvd142m": "timm (Hugging Face)",
+    "vit_small_patch14_dinov2.lvd142m": "timm (Hugging Face)",
+    "vit_small_patch14_reg4_dinov2.lvd142m": "timm (Hugging Face), with registers",
+    "vit_small_patch16_dinov3.lvd1689m": "timm (Hugging Face); read its licence",
+}
+
+
+class WeightsError(AncdError):
+    """Weights cannot be fetched; one line."""
+
+
+def pull(name: str, folder: Path) -> tuple[Path, str]:
+    """Fetches the weights of a timm model into `<folder>/<name>.safetensors`; returns the file and its sha256.
+
+    Raises:
+        WeightsError: no such model, or no way to its weights.
+    """
+    if name == "lite":
+        raise WeightsError("lite: its weights are installed with ancd-ray; there is nothing to fetch")
+    import timm
+    from safetensors.torch import save
+
+    if name not in timm.list_models(pretrained=True):
+        raise WeightsError(f"{name}: timm has no such model with weights; `ancd-ray weights list` shows common ones")
+    try:
+        model = timm.create_model(name, pretrained=True, num_classes=0)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise WeightsError(f"{name}: cannot be fetched: {str(error).splitlines()[0]}") from error
+    data = save({key: value.contiguous() for key, value in model.state_dict().items()})
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.safetensors"
+    path.write_bytes(data)
+    return path, hashlib.sha256(data).hexdigest()
