@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from ancd_ray.store import StoreError, filesystem
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
-_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "MPO")
+_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 MAX_PIXELS = 120_000_000  # a 12,000 x 10,000 line scan; more is a mistake or a bomb
 
 Bytes = NDArray[np.uint8]

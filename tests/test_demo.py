@@ -141,6 +141,6 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("wrong", [{"size": 63}, {"images": -1}, {"normals": -1}, {"base": -1}, {"seed": -1}])
 def test_wrong_numbers_are_refused_before_anything_is_written(tmp_path: Path, wrong: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match="too small|negative"):
+    with pytest.raises(ValueError, match=r"too small|negative"):
         generate(tmp_path / "demo", **wrong)
     assert not (tmp_path / "demo").exists()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 
 import timm
@@ -17,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ancd_ray.backbones.base import Encoded
 
@@ -52,7 +54,8 @@ class Lite:
         self.dim = sum(_CHANNELS.values())
         self.device = device
         self._digest = digest_of(trunk.state_dict())
-        self._trunk = trunk.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
+        trunk = fold_norms(trunk.eval()).requires_grad_(False)
+        self._trunk = trunk.to(device, memory_format=torch.channels_last)
 
     @torch.no_grad()
     def patch_features(self, images_BCHW: Tensor, layers: tuple[int, ...]) -> list[Tensor]:
@@ -134,6 +137,17 @@ class LiteTail(nn.Module):
         averaged_BAD = torch.einsum("bal,bld->bad", weights_BAL, seen_BLD)
         attended: Tensor = self.out(torch.einsum("bad,aed->bae", averaged_BAD, self.value_AED).flatten(1))
         return attended
+
+
+def fold_norms(module: nn.Module) -> nn.Module:
+    """Takes every batch norm that follows a convolution into its weights: a pass over all activations less each time."""
+    for (name, one), (next_name, other) in pairwise(list(module.named_children())):
+        if isinstance(one, nn.Conv2d) and isinstance(other, nn.BatchNorm2d):
+            setattr(module, name, fuse_conv_bn_eval(one, other))
+            setattr(module, next_name, getattr(other, "act", nn.Identity()))  # timm's norm has the activation in it
+    for child in module.children():
+        fold_norms(child)
+    return module
 
 
 def digest_of(state: dict[str, Tensor]) -> str:

@@ -45,11 +45,9 @@ def mask_to_image_size(mask: Mask, height: int, width: int) -> Mask:
     Its writer stretches the values to the full range, which turns an all-white mask into a black one: then nothing in
     the image stands out, and the whole of it is one region.
     """
-    if mask.size == 0 or mask.min() == mask.max():
-        return np.zeros((height, width), np.uint8)
     if mask.shape != (height, width):
         mask = np.asarray(cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST))
-    return np.where(mask > 127, 255, 0).astype(np.uint8)
+    return np.where(mask > mask.min(), 255, 0).astype(np.uint8)
 
 
 def region_boxes(mask: Mask, n_estimated: int, params: CropParams = CropParams()) -> list[Box]:

@@ -14,7 +14,7 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 from sklearn.manifold import TSNE
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from ancd_ray.report.model import MAX_POINTS, ImageScores, TokenMap
 
@@ -28,6 +28,7 @@ PALETTE = (
     "#3f78d0", "#e07b16", "#2f9e6e", "#d64550", "#8f5fd0", "#b58900", "#139eb0", "#d05aa8", "#8a6148", "#6f7a8a",
 )  # fmt: skip
 _AXIS = {"gridcolor": "#e6eaef", "linecolor": "#b6bfca", "zeroline": False, "automargin": True}
+_LEGEND = {"orientation": "h", "yanchor": "bottom", "y": 1.01, "x": 0}
 _LAYOUT = {
     "template": "none",
     "font": {"family": "system-ui, sans-serif", "size": 13, "color": "#1c2430"},
@@ -88,20 +89,21 @@ def token_map(tokens: TokenMap, names: Mapping[int, str], max_points: int = MAX_
     for index in present:
         name = names.get(int(index), f"class {index}")
         rows = kept[tokens.cls[kept] == index]
-        _scatter(figure, tokens, rows, name, class_colour(int(index)), "class", len(present))
+        legend = len(present) <= LEGEND_ENTRIES
+        _scatter(figure, tokens, rows, name, colour=class_colour(int(index)), by="class", legend=legend)
     if tokens.labels is not None:
         labels = np.array([NO_LABEL if label is None else label for label in tokens.labels], dtype=object)
         found = sorted(set(labels[kept]))
         for i, label in enumerate(found):
-            _scatter(figure, tokens, kept[labels[kept] == label], label, class_colour(i), "label", len(found))
+            rows, legend = kept[labels[kept] == label], len(found) <= LEGEND_ENTRIES
+            _scatter(figure, tokens, rows, label, colour=class_colour(i), by="label", legend=legend)
     axis = {**_AXIS, "showticklabels": False, "showgrid": False, "showline": True, "mirror": True}
-    legend = {"orientation": "h", "yanchor": "bottom", "y": 1.01, "x": 0}
-    figure.update_layout(_LAYOUT, margin={"l": 8, "r": 8, "t": 8, "b": 8}, hovermode="closest", legend=legend)
+    figure.update_layout(_LAYOUT, margin={"l": 8, "r": 8, "t": 8, "b": 8}, hovermode="closest", legend=_LEGEND)
     return figure.update_layout(xaxis=axis, yaxis=axis)
 
 
 def _scatter(
-    figure: go.Figure, tokens: TokenMap, rows: NDArray[np.integer], name: str, colour: str, by: str, entries: int
+    figure: go.Figure, tokens: TokenMap, rows: NDArray[np.integer], name: str, *, colour: str, by: str, legend: bool
 ) -> None:
     figure.add_scatter(
         x=tokens.xy[rows, 0].astype(np.float32),
@@ -110,7 +112,7 @@ def _scatter(
         name=_plain(name),
         meta=by,
         visible=by == "class",
-        showlegend=entries <= LEGEND_ENTRIES,
+        showlegend=legend,
         text=[_plain(tokens.hover[row]).replace("\n", "<br>") for row in rows],
         hovertemplate="%{text}<extra>" + _plain(name).replace("{", "&#123;") + "</extra>",
         marker={"color": colour, "size": 6, "opacity": 0.75},
@@ -156,8 +158,7 @@ def score_histogram(scores: ImageScores) -> go.Figure:
             marker={"color": colour, "opacity": 0.6, "line": {"width": 0}},
             hovertemplate="score %{x:.3f}: %{y} images<extra>" + name + "</extra>",
         )
-    legend = {"orientation": "h", "yanchor": "bottom", "y": 1.01, "x": 0}
-    named = {"showlegend": scores.is_anomalous is not None, "legend": legend}
+    named = {"showlegend": scores.is_anomalous is not None, "legend": _LEGEND}
     return _with_axes(figure, "anomaly score of the image", "images", barmode="overlay", bargap=0, **named)
 
 

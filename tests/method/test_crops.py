@@ -46,6 +46,9 @@ def test_golden(golden_map: tuple[dict[str, Any], dict[str, Any], Path]) -> None
 
 def test_an_all_white_mask_stands_for_nothing_in_particular() -> None:
     assert not mask_to_image_size(np.full((4, 4), 255, np.uint8), 8, 8).any()
+    white_at_image_size = np.full((4, 4), 255, np.uint8)
+    white_at_image_size[3, 3] = 0
+    assert not mask_to_image_size(white_at_image_size, 2, 2).any()
 
 
 def test_an_empty_mask_is_the_whole_image() -> None:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 from dataclasses import replace
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -55,9 +56,9 @@ def test_headings_form_an_outline_and_each_is_followed_by_a_sentence(page: Page)
     levels = [int(element.tag[1]) for element in page.all("h1", "h2", "h3", "h4", "h5")]
     assert levels.count(1) == 1
     assert levels[0] == 1
-    assert all(deeper - level <= 1 for level, deeper in zip(levels, levels[1:], strict=False))
+    assert all(deeper - level <= 1 for level, deeper in pairwise(levels))
     explained = [el for el in page.elements if el.tag not in ("bdi", "span")]
-    for element, following in zip(explained, explained[1:], strict=False):
+    for element, following in pairwise(explained):
         if element.tag in ("h2", "h3") and element.text != "Contents":
             assert following.tag == "p", element.text
             assert following.text.rstrip().endswith("."), element.text

@@ -1,0 +1,96 @@
+"""The contract of tables, and files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from ancd_ray.outputs import Output, Work, commit_shard, finished_shards
+from ancd_ray.store import Busy, Folder, StoreError, exclusive, filesystem, local_copy
+from ancd_ray.tables import METRICS, SCHEMAS, conform
+
+ROW = {"product": "p", "level": "image", "name": "nmi", "value": 0.5}
+
+
+def test_rows_are_conformed() -> None:
+    table = conform([ROW, {**ROW, "value": None}], METRICS)
+    assert table.schema.equals(METRICS, check_metadata=True)
+    assert conform(table.select(["value", "name", "level", "product"]), METRICS).equals(table)
+    assert conform([], METRICS).num_rows == 0
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ({**ROW, "level": None}, "column level has 1 empty"),
+        ({key: ROW[key] for key in ("product", "level", "value")}, "missing column name"),
+        ({**ROW, "value": "much"}, "column value is not double"),
+        ({**ROW, "valeu": 1}, "valeu"),
+    ],
+)
+def test_a_wrong_row_fails_where_it_is_made(row: dict[str, object], expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
+        conform([row], METRICS)
+
+
+def test_every_schema_names_itself() -> None:
+    for name, schema in SCHEMAS.items():
+        assert schema.metadata[b"table"] == name.encode()
+
+
+def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
+    folder = Folder(str(tmp_path))
+    folder.write("a.txt", b"old")
+    with pytest.raises(RuntimeError), folder._atomically("a.txt") as draft:
+        Path(draft).write_bytes(b"half")
+        raise RuntimeError
+    assert folder.read("a.txt") == b"old"
+    assert folder.names() == ["a.txt"]
+
+
+def test_a_shard_counts_once_its_marker_is_there(tmp_path: Path) -> None:
+    folder = Folder(str(tmp_path))
+    done = commit_shard(folder, 3, Work({"metrics": [ROW], "quarantine": []}, {"x": 1}), 0.1)
+    assert finished_shards(folder) == {3: done}
+    assert "quarantine" not in done.parts
+    assert pq.read_table(tmp_path / done.parts["metrics"].file).num_rows == 1
+    assert Output.find(folder) is None, "no manifest, no output"
+
+
+def test_arrow_files_are_read_back(tmp_path: Path) -> None:
+    folder = Folder(str(tmp_path))
+    table = pa.table({"a": [1, 2]})
+    folder.write_table("t.arrow", table)
+    assert folder.open_arrow("t.arrow").equals(table)
+
+
+def test_one_job_at_a_time(tmp_path: Path) -> None:
+    folder = Folder(str(tmp_path))
+    code = (
+        "import sys; from ancd_ray.store import *\n"
+        "try:\n  exclusive(Folder(sys.argv[1])).__enter__()\nexcept Busy as error: print(error); sys.exit(9)"
+    )
+    with exclusive(folder):
+        other = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert other.returncode == 9
+    assert "another job writes here" in other.stdout
+    with exclusive(folder):
+        pass
+
+
+def test_an_unknown_scheme_is_one_line() -> None:
+    with pytest.raises(StoreError, match="nowhere://x"):
+        filesystem("nowhere://x")
+    assert issubclass(Busy, StoreError)
+
+
+def test_local_files_are_not_copied(tmp_path: Path) -> None:
+    file = tmp_path / "a"
+    file.write_bytes(b"x")
+    with local_copy(str(file)) as path:
+        assert path == file
