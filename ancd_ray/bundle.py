@@ -27,7 +27,7 @@ def describe(job: Job, outputs: Outputs) -> dict[str, Any]:
         "novel_classes": class_names(trained),
         "has_normal": trained["has_normal"],
         "best_head": trained["best_head"],
-        "detector": job.detector.model_dump(),
+        "detector": outputs["detect"].manifest["config"]["detector"],
         "detector_state": _state(outputs.get("fit_detector")),
         "mebin": {**job.mebin.model_dump(), "range": outputs["regions"].values["range"]},
         "tau_alpha": job.merge.tau_alpha,

@@ -41,7 +41,7 @@ def main() -> None:
 
 def _job_arguments(command: _F) -> _F:
     command = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")(command)
-    return click.argument("job_file", type=click.Path(path_type=Path), metavar="JOB.yaml")(command)
+    return click.argument("job_file", type=click.Path(path_type=Path, allow_dash=True), metavar="JOB.yaml")(command)
 
 
 def _address_option(command: _F) -> _F:
@@ -87,7 +87,7 @@ def plan(job_file: Path, overrides: tuple[str, ...]) -> None:
         looks = outlook(made)
         width = [
             max(len(text) for text in column)
-            for column in zip(*((l.step.product, l.step.name) for l in looks), strict=True)
+            for column in zip(*((look.step.product, look.step.name) for look in looks), strict=True)
         ]
         for look in looks:
             line = f"{look.step.product:<{width[0]}}  {look.step.name:<{width[1]}}  {look.state:<8}  {look.why}"
@@ -204,8 +204,8 @@ def stop(submission_id: str, address: str | None) -> None:
     with _explained():
         from ancd_ray import submit as remote
 
-        remote.stop(_needed(address), submission_id)
-        click.echo(f"{submission_id} is being stopped")
+        was_running = remote.stop(_needed(address), submission_id)
+        click.echo(f"{submission_id} {'is being stopped' if was_running else 'is over already'}")
 
 
 @main.command("list")
@@ -227,9 +227,8 @@ def _load(job_file: Path, overrides: tuple[str, ...]) -> Job:
 
 def _send(job: Job, address: str, follow: bool) -> int:
     from ancd_ray import submit as remote
-    from ancd_ray.jobfile import resolved
 
-    submission_id = remote.send(address, resolved(job), job.submit.image)
+    submission_id = remote.send(address, job)
     click.echo(f"{submission_id} was sent to {address}", err=True)
     if not follow:
         click.echo(submission_id)

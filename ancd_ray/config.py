@@ -19,6 +19,43 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
 
+# --- detectors ---------------------------------------------------------------------------------------------------
+
+
+class Precomputed(Section):
+    """Anomaly maps made elsewhere (.npy, .png of 8 or 16 bit, .tiff)."""
+
+    name: Literal["precomputed"]
+    value_range: tuple[float, float] = (0.0, 1.0)  # what the smallest and largest stored value of the format mean
+
+    @field_validator("value_range")
+    @classmethod
+    def _ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not value[0] < value[1]:
+            raise ValueError("the lower end must be below the upper one")
+        return value
+
+
+class GroundTruth(Section):
+    """The masks themselves as maps (Table X of the paper)."""
+
+    name: Literal["ground_truth"]
+
+
+class PatchCore(Section):
+    """A memory bank of normal patches; the distance to its nearest one is the anomaly score."""
+
+    name: Literal["patchcore"]
+    image_size: Annotated[int, Field(ge=64, le=2048)] = 320  # long side in pixels; the aspect is kept
+    coreset: PositiveInt = 8000  # patches in the memory bank
+    candidates: PositiveInt = 60000  # patches that the greedy coreset chooses from
+    smoothing: Annotated[float, Field(ge=0)] = 4.0  # sigma of the Gaussian on the map, in its pixels
+    brightness: bool = True  # bring every image to the same mean and contrast first
+
+
+Detector = Annotated[Precomputed | GroundTruth | PatchCore, Field(discriminator="name")]
+
+
 # --- data -------------------------------------------------------------------------------------------------------
 
 
@@ -27,6 +64,7 @@ class _Product(Section):
 
     name: Name
     path: str = "."
+    detector: Detector | None = None  # for this product, instead of the job's
     maps: str | None = None  # folder of anomaly maps for `detector.name: precomputed`, paired by relative name
     exclude: tuple[str, ...] = ()  # classes to leave out, such as `combined` or `good`
     novel: PositiveInt | None = None  # number of classes of this product, over `classes.novel`
@@ -77,40 +115,6 @@ class Data(Section):
 
 
 # --- finding regions --------------------------------------------------------------------------------------------
-
-
-class Precomputed(Section):
-    """Anomaly maps made elsewhere (.npy, .png of 8 or 16 bit, .tiff)."""
-
-    name: Literal["precomputed"]
-    value_range: tuple[float, float] = (0.0, 1.0)  # what the smallest and largest stored value of the format mean
-
-    @field_validator("value_range")
-    @classmethod
-    def _ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
-        if not value[0] < value[1]:
-            raise ValueError("the lower end must be below the upper one")
-        return value
-
-
-class GroundTruth(Section):
-    """The masks themselves as maps (Table X of the paper)."""
-
-    name: Literal["ground_truth"]
-
-
-class PatchCore(Section):
-    """A memory bank of normal patches; the distance to its nearest one is the anomaly score."""
-
-    name: Literal["patchcore"]
-    image_size: Annotated[int, Field(ge=64, le=2048)] = 320  # long side in pixels; the aspect is kept
-    coreset: PositiveInt = 8000  # patches in the memory bank
-    candidates: PositiveInt = 60000  # patches that the greedy coreset chooses from
-    smoothing: Annotated[float, Field(ge=0)] = 4.0  # sigma of the Gaussian on the map, in its pixels
-    brightness: bool = True  # bring every image to the same mean and contrast first
-
-
-Detector = Annotated[Precomputed | GroundTruth | PatchCore, Field(discriminator="name")]
 
 
 class Mebin(Section):

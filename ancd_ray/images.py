@@ -156,7 +156,7 @@ def _to_8_bit(values: NDArray[Any]) -> Bytes:
     if values.dtype.kind in "iu":
         return np.asarray(np.clip(values, 0, 65535) // 257, np.uint8)
     values = np.nan_to_num(values)
-    low, high = (0.0, 1.0) if 0 <= values.min() and values.max() <= 1 else (float(values.min()), float(values.max()))
+    low, high = (0.0, 1.0) if values.min() >= 0 and values.max() <= 1 else (float(values.min()), float(values.max()))
     return np.asarray((values - low) / max(high - low, 1e-12) * 255, np.uint8)
 
 

@@ -58,10 +58,7 @@ def _check_backbone(plan: JobPlan) -> None:
     Raises:
         JobError: it cannot be had.
     """
-    users = {"views", "train", "classify"} | (
-        {"fit_detector", "detect"} if plan.job.detector.name == "patchcore" else set()
-    )
-    if all(look.state == "cached" for look in pipeline.outlook(plan) if look.step.name in users):
+    if all(look.state == "cached" for look in pipeline.outlook(plan) if "backbone" in look.step.config):
         return
     try:
         backbone(plan.job.backbone)

@@ -6,6 +6,7 @@ import copy
 import difflib
 import os
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
@@ -18,7 +19,7 @@ from ancd_ray.config import Job
 from ancd_ray.errors import AncdError
 
 _VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
-_CREDENTIALS = re.compile(r"//[^/@\s]+@")
+CREDENTIALS = re.compile(r"//[^/@\s\"]+@")  # user:password of a URI
 
 Location = tuple[Union[str, int], ...]  # noqa: UP007  (a runtime alias; Python 3.10 reads it either way)
 
@@ -34,13 +35,13 @@ class JobError(AncdError):
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Job:
-    """The job of a YAML file, with `key.path=value` overrides (values are YAML).
+    """The job of a YAML file (`-`: standard input), with `key.path=value` overrides (values are YAML).
 
     Raises:
         JobError: the file, an override, a variable or any key is wrong; all of them at once.
     """
     try:
-        document = yaml.safe_load(path.read_text("utf-8"))
+        document = yaml.safe_load(sys.stdin if str(path) == "-" else path.read_text("utf-8"))
     except OSError as error:
         raise JobError(f"{path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
@@ -76,7 +77,7 @@ def validate(document: Mapping[str, Any], overrides: Sequence[str] = (), source:
 def resolved(job: Job) -> str:
     """The job as YAML with every default filled in and credentials of URIs hidden."""
     text = yaml.safe_dump(job.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True)
-    return _CREDENTIALS.sub("//***@", text)
+    return CREDENTIALS.sub("//***@", text)
 
 
 def _apply(tree: dict[str, Any], override: str) -> None:
@@ -127,10 +128,12 @@ def _expand(node: Any, where: Location, problems: list[str]) -> Any:
         return node
 
     def replace(match: re.Match[str]) -> str:
-        value = os.environ.get(match["name"], match["default"])
+        default: str | None = match["default"]
+        value = os.environ.get(match["name"], default)
         if value is None:
             problems.append(
-                f"{_dotted(where)}: the environment variable {match['name']} is not set (or write ${{{match['name']}:-default}})"
+                f"{_dotted(where)}: the environment variable {match['name']} is not set "
+                f"(or write ${{{match['name']}:-default}})"
             )
         return value or ""
 
@@ -194,7 +197,7 @@ def _keys(model: type[BaseModel] | None) -> list[str]:
 
 
 def _untag(loc: Location) -> tuple[Location, type[BaseModel] | None]:
-    """The location as it is written in the file (pydantic adds the tags of unions), and the model that holds its last key."""
+    """The location as it is written in the file (pydantic adds the tags of unions), and the model with its last key."""
     kept: list[str | int] = []
     candidates: list[Any] = [Job]
     parent: type[BaseModel] | None = None

@@ -13,7 +13,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from ancd_ray.config import GroundTruth, Job, PatchCore, Precomputed, Product
+from ancd_ray.config import Detector, GroundTruth, Job, PatchCore, Precomputed, Product
 from ancd_ray.jobfile import JobError
 from ancd_ray.layouts import LayoutError, Listed, list_product
 from ancd_ray.layouts.maps import pair_maps
@@ -125,7 +125,7 @@ def make(job: Job) -> JobPlan:
             continue
         maps: dict[str, str] = {}
         try:
-            if isinstance(job.detector, Precomputed):
+            if isinstance(_detector(job, product), Precomputed):
                 listing, maps = pair_maps(product, job.data.root, listing)
             classes = _classes(job, product, listing, known)
         except (LayoutError, ValueError) as error:
@@ -169,12 +169,13 @@ def _base_problems(base: Product, listing: Sequence[Listed]) -> list[str]:
 def _detector_problems(job: Job, product: Product, listing: Sequence[Listed]) -> list[str]:
     if not any(image.role == "novel" for image in listing):
         return [f"product {product.name}: all of its images are normal ones; there is nothing to sort"]
-    if isinstance(job.detector, PatchCore) and not any(image.role == "normal" for image in listing):
+    detector = _detector(job, product)
+    if isinstance(detector, PatchCore) and not any(image.role == "normal" for image in listing):
         return [
             f"product {product.name}: has no normal images, which PatchCore learns from; "
             "give it some (train/good, `normals:`), or another detector.name"
         ]
-    if isinstance(job.detector, GroundTruth) and not any(image.mask_uri for image in listing):
+    if isinstance(detector, GroundTruth) and not any(image.mask_uri for image in listing):
         return [f"product {product.name}: has no masks, which detector.name ground_truth takes for anomaly maps"]
     return []
 
@@ -212,6 +213,10 @@ def _classes(job: Job, product: Product, listing: Sequence[Listed], known: tuple
 # --- the steps
 
 
+def _detector(job: Job, product: Product) -> Detector:
+    return product.detector or job.detector
+
+
 def _base_steps(job: Job, base: Product, listing: Sequence[Listed]) -> ProductPlan:
     """The base set goes the way of a product whose detector is the truth, up to its views."""
     name = base.name
@@ -232,17 +237,17 @@ def _steps(
     classes: Classes,
     base: ProductPlan | None,
 ) -> ProductPlan:
-    name = product.name
+    name, detector = product.name, _detector(job, product)
     steps = {"catalog": _catalog(job, product, listing, is_base=False, maps=maps)}
-    if isinstance(job.detector, PatchCore):
-        run = partial(fit_detector.run, detector=job.detector, trunk=job.backbone)
-        slice_ = {"detector": job.detector.model_dump(), "backbone": _backbone(job)}
+    if isinstance(detector, PatchCore):
+        run = partial(fit_detector.run, detector=detector, trunk=job.backbone)
+        slice_ = {"detector": detector.model_dump(), "backbone": _backbone(job)}
         steps["fit_detector"] = Step("fit_detector", name, slice_, {"catalog": steps["catalog"]}, run)
-    steps["detect"] = _detect(job, name, job.detector, steps)
-    if not isinstance(job.detector, GroundTruth):
+    steps["detect"] = _detect(job, name, detector, steps)
+    if not isinstance(detector, GroundTruth):
         inputs = {key: steps[key] for key in ("catalog", "detect")}
         steps["score_maps"] = Step("score_maps", name, {}, inputs, score_maps.run)
-    steps["regions"] = _regions(job, name, job.detector, steps)
+    steps["regions"] = _regions(job, name, detector, steps)
     if job.train.views.bank:
         steps["views"] = _views(job, name, job.train.views.bank, steps)
     steps["train"] = _train(job, name, steps, classes, base)

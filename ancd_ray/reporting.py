@@ -225,4 +225,6 @@ def _token_map(outputs: Outputs) -> TokenMap | None:
     hover = [f"{uri_of[row['image_id']].rpartition('/')[2]} · {row['confidence']:.2f}" for row in rows]
     labels = [row["label"] for row in rows]
     known = labels if any(label is not None for label in labels) else None
-    return TokenMap(embedding_2d(matrix(sample.column("embedding")), seed=0), sample.column("cls").to_numpy(), hover, known)
+    return TokenMap(
+        embedding_2d(matrix(sample.column("embedding")), seed=0), sample.column("cls").to_numpy(), hover, known
+    )

@@ -148,7 +148,7 @@ class Folder:
         draft = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
         try:
             yield draft
-            os.replace(draft, path)
+            Path(draft).replace(path)
         except BaseException:
             if Path(draft).exists():
                 system.delete_file(draft)
@@ -178,7 +178,8 @@ def exclusive(folder: Folder) -> Iterator[None]:
         except OSError as error:
             lock.seek(0)
             raise Busy(
-                f"{folder}: another job writes here (process {lock.read().strip() or '?'}); wait for it or give another output="
+                f"{folder}: another job writes here (process {lock.read().strip() or '?'}); wait for it, "
+                "or give another output="
             ) from error
         lock.truncate(0)
         lock.write(str(os.getpid()))

@@ -185,10 +185,7 @@ def conform(rows: Sequence[Mapping[str, Any]] | pa.Table, schema: pa.Schema) -> 
         ValueError: a column is missing, unknown, null where it may not be, or of another type; the message names it.
     """
     name = (schema.metadata or {}).get(b"table", b"?").decode()
-    if isinstance(rows, pa.Table):
-        given = set(rows.column_names)
-    else:
-        given = {key for row in rows for key in row}
+    given = set(rows.column_names) if isinstance(rows, pa.Table) else {key for row in rows for key in row}
     if unknown := sorted(given - set(schema.names)):
         raise ValueError(f"table {name}: unknown column {', '.join(unknown)}")
     nullable = {field.name for field in schema if field.nullable}

@@ -38,7 +38,13 @@ def load_text(text: str) -> Any:
 def test_overrides_are_yaml() -> None:
     job = validate(
         _document(),
-        ["train.lambda=0.5", "data.products.0.exclude=[good]", "train.views={fresh: true}", "data.base=null", "train.lr=1e-3"],
+        [
+            "train.lambda=0.5",
+            "data.products.0.exclude=[good]",
+            "train.views={fresh: true}",
+            "data.base=null",
+            "train.lr=1e-3",
+        ],
     )
     assert job.train.lambda_ == 0.5
     assert job.data.products[0].exclude == ("good",)
@@ -77,7 +83,9 @@ def test_an_error_is_one_line_that_names_the_key(more: dict[str, Any], expected:
 
 def test_all_errors_come_at_once() -> None:
     with pytest.raises(JobError) as error:
-        validate({"name": "a", "data": {"root": "/x", "products": []}, "detector": {"name": "x"}, "extra": 1}, ["nonsense"])
+        validate(
+            {"name": "a", "data": {"root": "/x", "products": []}, "detector": {"name": "x"}, "extra": 1}, ["nonsense"]
+        )
     assert len(error.value.lines) >= 4
 
 

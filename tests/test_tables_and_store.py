@@ -46,9 +46,14 @@ def test_every_schema_names_itself() -> None:
 def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
     folder = Folder(str(tmp_path))
     folder.write("a.txt", b"old")
-    with pytest.raises(RuntimeError), folder._atomically("a.txt") as draft:
-        Path(draft).write_bytes(b"half")
-        raise RuntimeError
+
+    def fail_midway() -> None:
+        with folder._atomically("a.txt") as draft:
+            Path(draft).write_bytes(b"half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_midway()
     assert folder.read("a.txt") == b"old"
     assert folder.names() == ["a.txt"]
 

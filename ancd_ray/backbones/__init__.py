@@ -19,8 +19,8 @@ def load(
 ) -> Backbone:
     """A backbone by name: `lite`, or any timm ViT with a class token.
 
-    `weights` is `auto` (the package for `lite`, timm otherwise), `package`, `timm`, `random`, or a file; `sha256` is what
-    that file must have.
+    `weights` is `auto` (the package for `lite`, timm otherwise), `package`, `timm`, `random`, or a file; `sha256` is
+    what that file must have.
 
     Raises:
         ValueError: no such backbone or file, or weights that are not what they should be; one line.

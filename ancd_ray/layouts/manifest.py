@@ -35,7 +35,8 @@ def images(product: ManifestProduct, tree: Tree) -> Iterator[Listed]:
         row, path, problem = entry.row, entry.path, entry.problem
         uri = inside.uri_of(path) if path else row["uri"]
         name = path or row["uri"]
-        assert uri and name
+        assert uri
+        assert name
         seen[name] += 1
         if seen[name] > 1:
             problem, name = "listed more than once", f"{name}#{seen[name]}"

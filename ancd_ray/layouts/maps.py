@@ -40,6 +40,7 @@ def pair_maps(product: Product, root: str, listed: Sequence[Listed]) -> tuple[li
         paired.append(replace(image, stamp=f"{image.stamp} {tree.stamp(by_stem.get(name))}".strip()))
     if not maps:
         raise LayoutError(
-            f"product {product.name}: no map in {tree.uri} belongs to an image; the map of a/b.png is a/b.npy, .png or .tiff"
+            f"product {product.name}: no map in {tree.uri} belongs to an image; "
+            "the map of a/b.png is a/b.npy, .png or .tiff"
         )
     return paired, maps

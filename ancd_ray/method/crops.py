@@ -88,9 +88,7 @@ def crop(array: NDArray[Any], box: Box) -> NDArray[Any]:
     return result
 
 
-def raw_region_score(  # noqa: PLR0917
-    values: NDArray[Any], box: Box, height: int, width: int, lo: float, hi: float
-) -> float:
+def raw_region_score(values: NDArray[Any], box: Box, height: int, width: int, lo: float, hi: float) -> float:
     """Largest value under a box of the normalised map max((A − lo) / (hi − lo), 0) at image size, by bicubic resizing.
 
     The kernel is Pillow's, as in the released program (OpenCV's is a sharper one); it may overshoot. Only what lies
@@ -111,9 +109,7 @@ def raw_region_score(  # noqa: PLR0917
     return float(np.asarray(normalised.resize(size, Image.Resampling.BICUBIC, box=(x0, y0, x1, y1))).max())
 
 
-def region_score(  # noqa: PLR0917
-    values: NDArray[Any], box: Box, height: int, width: int, lo: float, hi: float
-) -> float:
+def region_score(values: NDArray[Any], box: Box, height: int, width: int, lo: float, hi: float) -> float:
     """The anomaly score s of a region, clipped to [0, 1]; see `raw_region_score`."""
     return min(max(raw_region_score(values, box, height, width, lo, hi), 0.0), 1.0)  # the resize may undershoot too
 

@@ -33,7 +33,7 @@ def merge_regions(probs_KC: Floats, weights_K: Floats) -> NDArray[np.float32]:
     return np.asarray(np.asarray(weights_K, np.float64) @ probs_KC, np.float32)
 
 
-def merge_images(  # noqa: PLR0917
+def merge_images(
     image_N: NDArray[np.integer[Any]],
     probs_NC: Floats,
     areas_N: NDArray[Any],

@@ -25,7 +25,7 @@ def image_id(product: str, path: str) -> str:
 def listing_rows(
     product: str, listed: Sequence[Listed], is_base: bool, maps: Mapping[str, str]
 ) -> list[dict[str, Any]]:
-    """The listing of a product, by id. `maps` has the precomputed anomaly map of a path; `is_base`: labels are known."""
+    """The listing of a product, by id. `maps`: the precomputed anomaly map of a path; `is_base`: labels are known."""
     rows = [
         {
             "image_id": image_id(product, image.path),

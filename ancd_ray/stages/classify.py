@@ -1,4 +1,4 @@
-"""Classify: the trained model over every region; probabilities and class tokens are stored, so that merging is cheap."""
+"""Classify: the trained model over every region; probabilities and class tokens are kept, so that merging is cheap."""
 
 from __future__ import annotations
 
@@ -80,6 +80,7 @@ def load_learner(model: Output, trunk: Backbone) -> Learner:
     n_heads, n_classes, _ = state["heads.weight_HCD"].shape
     learner = Learner(trunk, n_classes, n_heads, seed=0)
     missing, unexpected = learner.load_state_dict(state, strict=False)
-    assert not unexpected and all(name.startswith("projector.") for name in missing), (missing, unexpected)
+    assert not unexpected, unexpected
+    assert all(name.startswith("projector.") for name in missing), missing
     assert n_classes == len(values["base_classes"]) + values["n_novel"], "a model and its manifest belong together"
     return learner.eval().to(trunk.device)

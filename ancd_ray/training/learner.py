@@ -66,5 +66,5 @@ def gather_views(mine: Tensor) -> Tensor:
     parts = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
     dist.all_gather(parts, mine.detach().contiguous())
     parts[dist.get_rank()] = mine  # the only rows with a gradient
-    halves = torch.stack([part.unflatten(0, (2, -1)) for part in parts], dim=1)  # (2, ranks, b, …)
+    halves = torch.stack([part.reshape(2, -1, *part.shape[1:]) for part in parts], dim=1)  # (2, ranks, b, …)
     return halves.flatten(0, 2)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -111,7 +111,7 @@ def train(
     classes: Classes,
     config: Train,
     checkpoints: Folder,
-    rank: Rank = Rank(),  # noqa: B008  (frozen)
+    rank: Rank = Rank(),
     on_epoch: Callable[[History], None] = lambda _: None,
 ) -> tuple[Learner, History]:
     """Trains to the last epoch, from the newest checkpoint if there is one; `on_epoch` is called on rank 0.
@@ -145,8 +145,8 @@ def learning_rate(epoch: int, epochs: int, lr: float) -> float:
 
 def loss_weights(config: Train, classes: Classes) -> LossWeights:
     """The constants of the objective; without a base set no supervised term exists, so nothing is taken for it."""
-    paper = {"tau_rep_unsup": 0.07, "tau_rep_sup": 1.0} if config.temperatures == "paper" else {}
-    return LossWeights(lam=config.lambda_ if classes.n_base else 0.0, mu=config.mu, **paper)
+    weights = LossWeights(lam=config.lambda_ if classes.n_base else 0.0, mu=config.mu)
+    return replace(weights, tau_rep_unsup=0.07, tau_rep_sup=1.0) if config.temperatures == "paper" else weights
 
 
 def _epoch(
@@ -229,7 +229,7 @@ def _restore(folder: Folder, learner: Learner, optimizer: torch.optim.Optimizer)
         data = folder.read(name)
         try:
             tensors, notes = load(data), _notes(data)
-        except Exception:  # noqa: BLE001, S112  (safetensors has no public error of its own; an older one will do)
+        except Exception:  # (safetensors has no public error of its own; an older one will do)
             continue
         learner.load_state_dict(
             {key.removeprefix("learner."): tensors[key] for key in tensors if key.startswith("learner.")}

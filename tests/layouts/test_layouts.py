@@ -76,7 +76,13 @@ def test_manifests_stay_inside_the_archive(tmp_path: Path) -> None:
     _files(root, "a.png", "sub/b.png", "m.png")
     _files(tmp_path, "secret.png")
     (root / "link.png").symlink_to(tmp_path / "secret.png")
-    lines = ["uri,label,mask,role", "a.png,007,m.png,", f"{root}/sub/b.png,,,normal", "../secret.png,,,", "/etc/x.png,,,"]
+    lines = [
+        "uri,label,mask,role",
+        "a.png,007,m.png,",
+        f"{root}/sub/b.png,,,normal",
+        "../secret.png,,,",
+        "/etc/x.png,,,",
+    ]
     lines += ["link.png,,,", "a.png,1,,", "sub/b.png.gone,,,odd"]
     (root / "list.csv").write_text("\n".join(lines))
     found = list_product(_product(layout="manifest", path="list.csv"), str(root))
