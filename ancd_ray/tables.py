@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 SCHEMA_VERSION = 1
 GOOD = "good"  # the label of images without a defect
 
+_FLOATS = pa.list_(pa.field("element", pa.float32()))  # the name that Parquet gives to what a list holds
+_INTS = pa.list_(pa.field("element", pa.int32()))
+
 _ID = [
     pa.field("image_id", pa.string(), nullable=False),
     pa.field("product", pa.string(), nullable=False),
@@ -117,11 +120,10 @@ REGION_PREDICTIONS = _schema(
         pa.field("label", pa.string()),
         pa.field("area", pa.int64(), nullable=False),
         pa.field("score", pa.float32(), nullable=False),
-        pa.field(
-            "probs", pa.list_(pa.float32()), nullable=False
-        ),  # novel classes only; class 0 is "normal" if there is one
-        pa.field("embedding", pa.list_(pa.float32()), nullable=False),  # class token
-        pa.field("head_cls", pa.list_(pa.int32()), nullable=False),  # what each head would say
+        # novel classes only; class 0 is "normal" if there is one
+        pa.field("probs", _FLOATS, nullable=False),
+        pa.field("embedding", _FLOATS, nullable=False),  # class token
+        pa.field("head_cls", _INTS, nullable=False),  # what each head would say
         pa.field("cls", pa.int32(), nullable=False),
         pa.field("confidence", pa.float32(), nullable=False),
     ],
@@ -133,7 +135,7 @@ IMAGE_PREDICTIONS = _schema(
         *_ID,
         pa.field("uri", pa.string(), nullable=False),
         pa.field("label", pa.string()),
-        pa.field("probs", pa.list_(pa.float32()), nullable=False),
+        pa.field("probs", _FLOATS, nullable=False),
         pa.field("cls", pa.int32(), nullable=False),
         pa.field("confidence", pa.float32(), nullable=False),
         pa.field("is_normal", pa.bool_(), nullable=False),

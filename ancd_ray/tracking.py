@@ -6,7 +6,6 @@ import contextlib
 import logging
 import math
 import os
-import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from typing import Any
 
 from ancd_ray import bundle
 from ancd_ray.errors import AncdError
-from ancd_ray.jobfile import resolved
+from ancd_ray.jobfile import CREDENTIALS, resolved
 from ancd_ray.pipeline import StepRun
 from ancd_ray.plan import JobPlan
 from ancd_ray.reporting import Outputs, outputs_of
@@ -64,6 +63,7 @@ def log(plan: JobPlan, runs: Sequence[StepRun], summary: Mapping[str, Any], run_
     if uri is None:
         return
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     with _silence():
         import mlflow
@@ -146,7 +146,7 @@ def _params(plan: JobPlan) -> dict[str, str]:
 
 
 def _hidden(text: str) -> str:
-    return re.sub(r"//[^/@\s]+@", "//***@", text)
+    return CREDENTIALS.sub("//***@", text)
 
 
 def _q(tag: str) -> str:

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+from rich.console import Console
+
+from ancd_ray.config import Job
+from ancd_ray.demo import generate
+from ancd_ray.display import Display
+from ancd_ray.jobfile import validate
+from ancd_ray.store import Folder
 
 REPO = Path(__file__).resolve().parents[1]
 
@@ -17,3 +28,71 @@ def shared_dir() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no shared data at {folder}; set ANCD_SHARED to its folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def demo_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small generated archive: `tile` with 25 test and 12 normal images, `base` with 9."""
+    root = tmp_path_factory.mktemp("demo")
+    generate(root, images=25, normals=12, base=9, seed=0, size=128)
+    return root
+
+
+@pytest.fixture(scope="session")
+def small_job(demo_root: Path) -> Callable[..., Job]:
+    """Makes a job over the small archive that takes seconds, in this process; overrides as on the command line."""
+
+    def make(output: Path, *overrides: str) -> Job:
+        document = {
+            "name": "small",
+            "data": {
+                "root": str(demo_root),
+                "products": [{"name": "tile", "layout": "mvtec", "path": "tile"}],
+                "base": {"name": "base", "layout": "mvtec", "path": "base"},
+            },
+            "detector": {"name": "patchcore", "image_size": 128, "coreset": 200, "candidates": 1000},
+            "train": {"epochs": 3, "batch_size": 16, "views": {"bank": 2, "base": 2}},
+            "resources": {"in_process_below": 100_000},
+            "output": str(output),
+        }
+        return validate(document, overrides)
+
+    return make
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A finished run: its folder, what was said, and its summary."""
+
+    folder: Folder
+    said: str
+    summary: dict[str, Any]
+
+    @property
+    def computed(self) -> set[str]:
+        """The steps that were not taken from an earlier run."""
+        return {stage["name"] for stage in self.summary["stages"] if not stage["cached"]}
+
+
+@pytest.fixture(scope="session")
+def run_job() -> Callable[[Job], Ran]:
+    """Runs a job as `submit` does."""
+    from ancd_ray.job import run
+
+    def ran(job: Job) -> Ran:
+        said = io.StringIO()
+        display = Display("test", Console(file=said, width=200))
+        with display.running():
+            folder = run(job, None, display)
+        return Ran(folder, said.getvalue(), folder.read_json("summary.json"))
+
+    return ran
+
+
+@pytest.fixture(scope="session")
+def finished(
+    small_job: Callable[..., Job], run_job: Callable[[Job], Ran], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Job, Ran]:
+    """The small job, run once for all tests that only look."""
+    job = small_job(tmp_path_factory.mktemp("finished") / "out")
+    return job, run_job(job)

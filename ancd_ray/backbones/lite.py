@@ -22,8 +22,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ancd_ray.backbones.base import Encoded
 
-STRIDES = (8, 16, 32)
-_CHANNELS = {8: 40, 16: 112, 32: 320}
+STRIDES = (16, 32)
+_CHANNELS = {16: 112, 32: 320}
 _GRID = 14  # tokens a side at 224 px: the middle stride
 _HEADS = 8
 _GAIN = 1e-2  # the tail starts as nearly the identity: the trunk's geometry is worth keeping
@@ -46,7 +46,7 @@ class Lite:
         Raises:
             ValueError: the file does not hold these weights.
         """
-        trunk = timm.create_model("tf_efficientnet_lite0", features_only=True, out_indices=(2, 3, 4))
+        trunk = timm.create_model("tf_efficientnet_lite0", features_only=True, out_indices=(3, 4))
         state = _state_dict(weights)
         missing, _ = trunk.load_state_dict(state, strict=False)
         if missing:
@@ -59,24 +59,25 @@ class Lite:
 
     @torch.no_grad()
     def patch_features(self, images_BCHW: Tensor, layers: tuple[int, ...]) -> list[Tensor]:
-        """Feature maps of the given strides (8, 16, 32)."""
+        """Feature maps of the given strides (16, 32)."""
         images_BCHW = images_BCHW.to(self.device, memory_format=torch.channels_last)
         maps = dict(zip(STRIDES, self._trunk(images_BCHW), strict=True))
         return [maps[stride] for stride in layers]
 
     @torch.no_grad()
     def encode(self, images_BCHW: Tensor, masks_BHW: Tensor) -> Encoded:
-        """Tokens of all scales on one 14 x 14 grid, each scale on the unit sphere.
+        """Tokens of both scales on one 14 x 14 grid, each scale on the unit sphere.
 
-        The class token starts as the mean of the tokens it may see; of all of them when the mask is empty.
+        The class token starts as the mean of the tokens, each counting by how much of the mask is in it: defects smaller
+        than a patch have their say too. Of all tokens alike when the mask is empty.
         """
         grid = (_GRID, _GRID)
         maps = [_to_grid(level, grid) for level in self.patch_features(images_BCHW, STRIDES)]
         tokens_BND = torch.cat([F.normalize(level, dim=1) for level in maps], dim=1).flatten(2).transpose(1, 2)
         share_BN = F.adaptive_avg_pool2d(masks_BHW.to(self.device)[:, None], grid).flatten(1)
         visible_BN = share_BN >= 0.5
-        counted_BN = visible_BN | ~visible_BN.any(dim=1, keepdim=True)
-        cls_BD = torch.einsum("bnd,bn->bd", tokens_BND, counted_BN.float()) / counted_BN.sum(dim=1, keepdim=True)
+        share_BN = torch.where(share_BN.sum(dim=1, keepdim=True) > 0, share_BN, 1.0)
+        cls_BD = torch.einsum("bnd,bn->bd", tokens_BND, share_BN) / share_BN.sum(dim=1, keepdim=True)
         return Encoded(cls_BD, tokens_BND, visible_BN)
 
     def make_tail(self) -> LiteTail:

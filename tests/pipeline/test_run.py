@@ -1,0 +1,175 @@
+"""A whole job on generated images, in this process: what it leaves behind, and what a second run computes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.dataset as ds
+import pytest
+
+from ancd_ray.config import Job
+from ancd_ray.job import rerender
+from ancd_ray.pipeline import outlook
+from ancd_ray.plan import make
+from ancd_ray.store import Busy, Folder, exclusive
+from ancd_ray.tables import SCHEMAS
+from tests.conftest import Ran
+
+RunJob = Callable[[Job], Ran]
+
+
+def _prediction_bytes(run: Ran) -> dict[str, bytes]:
+    folder = run.folder.path / "image_predictions"
+    return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
+
+
+def test_summary_and_report(finished: tuple[Job, Ran]) -> None:
+    _, run = finished
+    summary = run.summary
+    assert set(summary) == {"job", "results", "images", "regions", "quarantined", "stages", "versions"}
+    assert [(result["product"], result["level"]) for result in summary["results"]] == [
+        ("tile", "image"),
+        ("tile", "region"),
+    ]
+    for result in summary["results"]:
+        assert 0 <= result["nmi"] <= 1
+        assert 0 < result["f1"] <= 1
+    assert summary["images"] == 25
+    assert summary["regions"] >= 25
+    assert summary["quarantined"] == 0
+    report = run.folder.read("report.html").decode()
+    assert "<html" in report
+    assert "tile" in report
+
+
+def test_every_table_reads_with_pyarrow_alone_and_has_its_schema(finished: tuple[Job, Ran]) -> None:
+    job, run = finished
+    seen = set()
+    for manifest in Path(job.output_root).glob("steps/*/*/manifest.json"):
+        for table, parts in json.loads(manifest.read_text())["tables"].items():
+            files = [str(manifest.parent / part["file"]) for part in parts]
+            form = "ipc" if files[0].endswith(".arrow") else "parquet"
+            dataset = ds.dataset(files, format=form)
+            assert dataset.schema.equals(SCHEMAS[table], check_metadata=True), table
+            assert dataset.count_rows() == sum(part["rows"] for part in parts)
+            seen.add(table)
+    assert seen == set(SCHEMAS) - {"quarantine"}  # nothing was set aside
+    for table in ("image_predictions", "region_predictions", "metrics", "quarantine"):
+        assert ds.dataset(str(run.folder.path / table)).schema.equals(SCHEMAS[table], check_metadata=True)
+
+
+def test_probabilities_are_probabilities(finished: tuple[Job, Ran]) -> None:
+    _, run = finished
+    rows = ds.dataset(str(run.folder.path / "image_predictions")).to_table().to_pylist()
+    assert len({row["image_id"] for row in rows}) == len(rows) == 25
+    for row in rows:
+        assert sum(row["probs"]) == pytest.approx(1, abs=1e-5)
+        assert row["cls"] == max(range(len(row["probs"])), key=row["probs"].__getitem__)
+        assert row["is_normal"] == (row["cls"] == 0)
+
+
+def test_a_second_run_computes_nothing_and_gives_the_same_bytes(finished: tuple[Job, Ran], run_job: RunJob) -> None:
+    job, first = finished
+    before = _prediction_bytes(first)
+    again = run_job(job)
+    assert again.folder.uri == first.folder.uri
+    assert again.computed == set()
+    assert _prediction_bytes(again) == before
+
+
+def test_another_output_folder_gives_the_same_bytes(
+    finished: tuple[Job, Ran], small_job: Callable[..., Job], run_job: RunJob, tmp_path: Path
+) -> None:
+    _, first = finished
+    assert _prediction_bytes(run_job(small_job(tmp_path / "elsewhere"))) == _prediction_bytes(first)
+
+
+@pytest.mark.parametrize(
+    ("override", "computed"),
+    [
+        ("merge.tau_alpha=10", {"merge", "evaluate"}),
+        ("train.lambda=0.5", {"train", "classify", "merge", "evaluate"}),
+        ("train.views.bank=3", {"views", "train", "classify", "merge", "evaluate"}),
+        ("mebin.keep=all", {"regions", "views", "train", "classify", "merge", "evaluate"}),
+    ],
+)
+def test_a_changed_key_redoes_what_depends_on_it(
+    finished: tuple[Job, Ran],
+    small_job: Callable[..., Job],
+    run_job: RunJob,
+    tmp_path: Path,
+    override: str,
+    computed: set[str],
+) -> None:
+    job, _ = finished
+    copy = tmp_path / "out"
+    shutil.copytree(job.output_root, copy)
+    changed = small_job(copy, override)
+    expected = {look.step.name for look in outlook(make(changed)) if look.state != "cached"}
+    assert run_job(changed).computed == expected == computed
+
+
+def test_the_plan_says_why(finished: tuple[Job, Ran], small_job: Callable[..., Job]) -> None:
+    job, _ = finished
+    changed = make(small_job(Path(job.output_root), "train.lambda=0.9"))
+    looks = {(look.step.product, look.step.name): look for look in outlook(changed)}
+    assert looks["tile", "detect"].state == "cached"
+    assert "lambda" in looks["tile", "train"].why
+    assert "train" in looks["tile", "classify"].why
+
+
+def test_report_can_be_drawn_again(finished: tuple[Job, Ran]) -> None:
+    _, run = finished
+    (run.folder.path / "report.html").unlink()
+    report = rerender(run.folder)
+    assert report.counts.images == 25
+    assert run.folder.exists("report.html")
+
+
+def test_one_job_at_a_time_in_an_output_folder(finished: tuple[Job, Ran], run_job: RunJob) -> None:
+    job, _ = finished
+    with exclusive(Folder(job.output_root)), pytest.raises(Busy, match="another job writes here"):
+        run_job(job)
+
+
+def test_tracked_once_with_curves_and_bundle(finished: tuple[Job, Ran]) -> None:
+    from mlflow import MlflowClient
+
+    job, run = finished
+    client = MlflowClient(f"sqlite:///{job.output_root}/mlflow.db")
+    experiment = client.get_experiment_by_name("small")
+    assert experiment is not None
+    runs = {r.info.run_name: r for r in client.search_runs([experiment.experiment_id])}
+    assert set(runs) == {"tile", run.folder.uri.rpartition("/")[2]}
+    child = runs["tile"]
+    for term in ("total", "cls_u", "rep_u", "cls_l", "rep_s", "reg"):
+        curve = client.get_metric_history(child.info.run_id, f"loss/{term}")
+        assert len(curve) == job.train.epochs, (term, sorted(child.data.metrics))
+    assert child.data.metrics["image/nmi"] == pytest.approx(run.summary["results"][0]["nmi"])
+    names = {file.path for file in client.list_artifacts(child.info.run_id, "model")}
+    assert names == {"model/bundle.json", "model/model.safetensors"}
+    bundle = json.loads(Path(client.download_artifacts(child.info.run_id, "model/bundle.json")).read_text())
+    assert bundle["backbone"]["name"] == "lite"
+    assert len(bundle["backbone"]["digest"]) == 64
+    assert bundle["mebin"]["range"][0] < bundle["mebin"]["range"][1]
+    parent = runs[run.folder.uri.rpartition("/")[2]]
+    assert {file.path for file in client.list_artifacts(parent.info.run_id)} >= {"report.html", "summary.json"}
+
+
+def test_without_a_base_set_with_fresh_views(small_job: Callable[..., Job], run_job: RunJob, tmp_path: Path) -> None:
+    run = run_job(small_job(tmp_path, "data.base=null", "train.views={fresh: true}", "train.epochs=1"))
+    assert "views" not in run.computed
+    assert all(result["nmi"] is not None for result in run.summary["results"])
+
+
+def test_unlabelled_folder(small_job: Callable[..., Job], run_job: RunJob, demo_root: Path, tmp_path: Path) -> None:
+    shutil.copytree(demo_root / "tile" / "test", tmp_path / "archive" / "today")
+    shutil.copytree(demo_root / "tile" / "train" / "good", tmp_path / "archive" / "normal")
+    products = f"data.products=[{{name: tile, layout: folder, path: {tmp_path}/archive, normals: normal}}]"
+    run = run_job(small_job(tmp_path / "out", products, "data.root=/", "data.base=null", "classes.novel=4"))
+    assert run.summary["images"] == 25
+    assert all(result["nmi"] is None for result in run.summary["results"])
+    assert "<html" in run.folder.read("report.html").decode()
