@@ -134,8 +134,8 @@ class Runtime:
         progress.total(sum(shard.rows for shard in shards))
         progress.advance(sum(shard.rows for shard in shards if shard.index in done))
         todo = [shard for shard in shards if shard.index not in done]
-        few = sum(shard.rows for shard in shards) < self.in_process_below and not self.is_remote
-        alone = few or worker.load == "light"
+        few = sum(shard.rows for shard in shards) < self.in_process_below
+        alone = worker.load == "light" or (few and not (self.is_remote and self.devices()[1]))  # GPUs are elsewhere
         for finished in self._alone(worker, todo, folder) if alone else self._on_ray(worker, todo, folder):
             done[finished.index] = finished
             progress.advance(next(shard.rows for shard in todo if shard.index == finished.index))

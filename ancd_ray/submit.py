@@ -7,6 +7,7 @@ travels with it unless an image has it. What the images, the results and the mod
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import secrets
@@ -167,6 +168,8 @@ def _client(address: str) -> Iterator[JobSubmissionClient]:
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     from ray.job_submission import JobSubmissionClient
 
+    for module in ("dashboard.modules.job.sdk", "dashboard.modules.dashboard_sdk", "_private.runtime_env.packaging"):
+        logging.getLogger(f"ray.{module}").setLevel(logging.WARNING)  # they tell of every package they upload
     yield JobSubmissionClient(address)
 
 

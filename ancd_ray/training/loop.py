@@ -167,7 +167,7 @@ def _epoch(
         views, labels = batches.load(sampler.draw(rng), rng)
         loss, terms = loss_of(module, views, labels, n_base=classes.n_base, teacher_temp=teacher_temp, weights=weights)
         if not torch.isfinite(loss):
-            raise FloatingPointError(f"the loss is {float(loss)} in epoch {epoch + 1}, step {step + 1}; lower train.lr")
+            raise FloatingPointError(f"the loss is {loss.item()} in epoch {epoch + 1}, step {step + 1}; lower train.lr")
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()

@@ -1,0 +1,82 @@
+"""PatchCore: its parts against plain formulas, and a planted defect is where the map is highest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from ancd_ray.backbones.lite import Lite
+from ancd_ray.config import PatchCore as Config
+from ancd_ray.detectors import patchcore
+from ancd_ray.detectors.patchcore import PatchCore, Patches, coreset, nearest_distance, prepare
+from ancd_ray.images import BadImage
+
+
+def _points(n: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(n, 32, generator=torch.Generator().manual_seed(seed))
+
+
+def test_nearest_distance_is_the_smallest_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    queries, memory = _points(50), _points(20, 1)
+    expected = torch.cdist(queries, memory).amin(dim=1)
+    torch.testing.assert_close(nearest_distance(queries, memory), expected, atol=1e-4, rtol=1e-4)
+    monkeypatch.setattr(patchcore, "_BLOCK", 7)
+    torch.testing.assert_close(nearest_distance(queries, memory), expected, atol=1e-4, rtol=1e-4)
+    assert float(nearest_distance(memory, memory).max()) < 1e-2
+
+
+def test_coreset_is_greedy() -> None:
+    """Clusters far apart are all met before any is met twice."""
+    centres = torch.eye(32)[:10] * 100
+    candidates = (centres[:, None] + 0.01 * _points(10 * 5).reshape(10, 5, 32)).reshape(50, 32)
+    chosen = coreset(candidates, 10)
+    assert sorted((chosen // 5).tolist()) == list(range(10))
+    assert len(set(coreset(_points(30), 12).tolist())) == 12
+    assert coreset(_points(5), 12).tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"), [((100, 200), (96, 192)), ((200, 100), (192, 96)), ((9, 900), (32, 192))]
+)
+def test_prepare_keeps_the_aspect(shape: tuple[int, int], expected: tuple[int, int]) -> None:
+    rgb = np.random.default_rng(0).integers(0, 255, (*shape, 3), np.uint8)
+    prepared = prepare(rgb, Config(name="patchcore", image_size=192), Lite())
+    assert prepared.shape == (*expected, 3)
+    assert prepared.mean() == pytest.approx(0, abs=1e-4)
+
+
+def _write(folder: Path, name: str, image: NDArray[Any]) -> dict[str, str]:
+    cv2.imwrite(str(folder / name), image)
+    return {"uri": str(folder / name)}
+
+
+def test_a_planted_defect_is_found(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+
+    def surface() -> NDArray[Any]:
+        return np.asarray(cv2.GaussianBlur(rng.integers(60, 200, (192, 192, 3)).astype(np.uint8), (0, 0), 2))
+
+    config = Config(name="patchcore", image_size=192, coreset=300)
+    patches = Patches(Lite(), config, "cpu")
+    normals = [_write(tmp_path, f"n{i}.png", surface()) for i in range(6)]
+    features = [item.reshape(-1, item.shape[-1]) for _, item in patches.of_images(normals) if torch.is_tensor(item)]
+    bank = torch.cat(features)
+    detector = PatchCore(patches, bank[coreset(bank, config.coreset)])
+    spoiled = surface()
+    cv2.circle(spoiled, (130, 60), 18, (255, 255, 255), -1)
+    clean, found, broken = detector.score(
+        [_write(tmp_path, "c.png", surface()), _write(tmp_path, "d.png", spoiled), {"uri": str(tmp_path / "gone.png")}]
+    )
+    assert isinstance(broken, BadImage)
+    assert not isinstance(clean, BadImage)
+    assert not isinstance(found, BadImage)
+    assert found.shape == (192, 192)
+    assert found.max() > 1.2 * clean.max()
+    y, x = np.unravel_index(found.argmax(), found.shape)
+    assert np.hypot(x - 130, y - 60) < 24

@@ -1,0 +1,40 @@
+"""SIGKILL in every step, one after the other over the same output: the last run completes as if nothing had been."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.dataset as ds
+import pytest
+
+from ancd_ray.config import Job
+from ancd_ray.jobfile import resolved
+from ancd_ray.plan import make
+from tests.conftest import REPO, Ran
+
+
+@pytest.mark.slow
+def test_killed_in_every_step(
+    small_job: Callable[..., Job], run_job: Callable[[Job], Ran], finished: tuple[Job, Ran], tmp_path: Path
+) -> None:
+    _, undisturbed = finished
+    job = small_job(tmp_path / "out", "train.checkpoint_every=1")
+    file = tmp_path / "job.yaml"
+    file.write_text(resolved(job))
+    steps = list(dict.fromkeys(step.name for step in make(job).steps))
+    for step in [*steps, "report"]:
+        command = [sys.executable, "-m", "tests.pipeline.killed", step, str(file)]
+        ended = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=300, check=False)
+        assert ended.returncode == -signal.SIGKILL, (step, ended.stderr)
+    run = run_job(job)
+    assert run.computed == set(), "every step was finished by the run after the one that was killed in it"
+    for key in ("images", "regions", "quarantined", "results"):
+        assert run.summary[key] == undisturbed.summary[key]
+    for table, key in (("image_predictions", "image_id"), ("region_predictions", "region_id")):
+        rows = ds.dataset(str(run.folder.path / table)).to_table()
+        assert len(set(rows.column(key).to_pylist())) == rows.num_rows
+        assert rows.equals(ds.dataset(str(undisturbed.folder.path / table)).to_table())

@@ -1,0 +1,135 @@
+"""The training loop: it learns, two ranks equal one, and a checkpoint continues exactly."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from ancd_ray.config import Train
+from ancd_ray.method.metrics import cluster_scores
+from ancd_ray.store import Folder
+from ancd_ray.training.learner import Learner
+from ancd_ray.training.loop import Classes, History, Rank, Sampler, learning_rate, train
+from tests.training.views import MadeUpViews, TinyBackbone
+
+CLASSES = Classes(("x", "y"), 3, has_normal=False)
+
+
+def _config(**keys: Any) -> Train:
+    return Train.model_validate({"epochs": 10, "batch_size": 16, "checkpoint_every": 1000, "lr": 0.05, **keys})
+
+
+def _train(folder: Path, config: Train, rank: Rank = Rank(), **keys: Any) -> tuple[Learner, History]:  # noqa: B008
+    source = MadeUpViews(() if keys.get("alone") else ("x", "y"))
+    classes = Classes((), 3, has_normal=False) if keys.get("alone") else CLASSES
+    on_epoch = keys.get("on_epoch", lambda _: None)
+    return train(source, TinyBackbone(), classes, config, Folder(str(folder)), rank, on_epoch)  # type: ignore[arg-type]
+
+
+def _novel_classes(learner: Learner, history: History) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    source = MadeUpViews()
+    novel = np.flatnonzero([label is None for label in source.labels])
+    with torch.inference_mode():
+        views = source.load(novel, np.full((1, len(novel)), 7, np.int64))
+        _, logits = learner.eval()(views)
+    return source.truth_N[novel], logits[history.best_head][:, CLASSES.n_base :].argmax(dim=1).numpy()
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_it_discovers_classes_that_nobody_named(tmp_path: Path, alone: bool) -> None:
+    learner, history = _train(tmp_path, _config(epochs=40), alone=alone)
+    total = history.terms["total"]
+    assert len(total) == 40
+    assert total[-1] < total[0]
+    if not alone:
+        assert cluster_scores(*_novel_classes(learner, history)).f1 > 0.9
+
+
+def test_the_same_seed_gives_the_same_weights(tmp_path: Path) -> None:
+    one, _ = _train(tmp_path / "a", _config(epochs=3))
+    two, _ = _train(tmp_path / "b", _config(epochs=3))
+    for name, value in one.state_dict().items():
+        assert torch.equal(value, two.state_dict()[name]), name
+
+
+class _StopError(Exception):
+    pass
+
+
+def test_a_checkpoint_continues_exactly(tmp_path: Path) -> None:
+    def stop(history: History) -> None:
+        if history.epochs == 5:
+            raise _StopError
+
+    config = _config(epochs=8, checkpoint_every=2)
+    with pytest.raises(_StopError):
+        _train(tmp_path / "a", config, on_epoch=stop)
+    assert sorted(file.name for file in (tmp_path / "a").iterdir()) == [
+        "epoch-00002.safetensors",
+        "epoch-00004.safetensors",
+    ]
+    (tmp_path / "a" / "epoch-00006.safetensors").write_bytes(b"torn")  # an unreadable one: the one before will do
+    epochs: list[int] = []
+    continued, history = _train(tmp_path / "a", config, on_epoch=lambda h: epochs.append(h.epochs))
+    whole, reference = _train(tmp_path / "b", config)
+    assert epochs == [5, 6, 7, 8]
+    assert history.terms == reference.terms
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, continued.state_dict()[name]), name
+
+
+def test_a_loss_that_is_no_number_ends_training_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(FloatingPointError, match=r"lower train\.lr"):
+        _train(tmp_path, _config(lr=1e12, epochs=20))
+
+
+def test_every_share_of_a_batch_holds_base_and_novel() -> None:
+    sampler = Sampler(["x", None, None, "y"] * 5, batch_size=16)
+    for seed in range(20):
+        regions = sampler.draw(np.random.default_rng(seed))
+        for rank in range(4):
+            share = regions[Rank(rank, 4).share(16)]
+            is_base = np.isin(share % 4, [0, 3])
+            assert is_base.sum() == len(share) // 2
+
+
+def test_learning_rate_is_a_cosine() -> None:
+    assert learning_rate(0, 50, 0.003) == pytest.approx(0.003)
+    assert learning_rate(25, 50, 0.003) == pytest.approx(0.0015, rel=1e-2)
+    assert learning_rate(50, 50, 0.003) == pytest.approx(3e-6)
+
+
+# --- ranks
+
+
+def _rank(index: int, size: int, port: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=index, world_size=size)
+    _, history = _train(Path(folder), _STEPS_20, Rank(index, size))
+    if index == 0:
+        torch.save(history.terms, Path(folder) / "terms.pt")
+    dist.destroy_process_group()
+
+
+_STEPS_20 = _config(epochs=4, lr=0.02)  # 36 novel regions at 8 a step: five steps an epoch
+
+
+@pytest.mark.slow
+def test_two_ranks_equal_one(tmp_path: Path) -> None:
+    assert Sampler(MadeUpViews().labels, 16).steps * 4 == 20
+    _, alone = _train(tmp_path / "one", _STEPS_20)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    (tmp_path / "two").mkdir()
+    mp.spawn(_rank, args=(2, port, str(tmp_path / "two")), nprocs=2)
+    together = torch.load(tmp_path / "two" / "terms.pt")
+    for term, values in alone.terms.items():
+        np.testing.assert_allclose(together[term], values, atol=1e-4, err_msg=term)
