@@ -68,11 +68,11 @@ class Lite:
     def encode(self, images_BCHW: Tensor, masks_BHW: Tensor) -> Encoded:
         """Tokens of both scales on one 14 x 14 grid, each scale on the unit sphere.
 
-        The class token starts as the mean of the tokens, each counting by how much of the mask is in it: defects smaller
-        than a patch have their say too. Of all tokens alike when the mask is empty.
+        The class token starts as the mean of the tokens, each counting by how much of the mask is in it: defects
+        smaller than a patch have their say too. Of all tokens alike when the mask is empty.
         """
         grid = (_GRID, _GRID)
-        maps = [_to_grid(level, grid) for level in self.patch_features(images_BCHW, STRIDES)]
+        maps = [F.interpolate(level, grid, mode="bilinear") for level in self.patch_features(images_BCHW, STRIDES)]
         tokens_BND = torch.cat([F.normalize(level, dim=1) for level in maps], dim=1).flatten(2).transpose(1, 2)
         share_BN = F.adaptive_avg_pool2d(masks_BHW.to(self.device)[:, None], grid).flatten(1)
         visible_BN = share_BN >= 0.5
@@ -82,7 +82,7 @@ class Lite:
 
     def make_tail(self) -> LiteTail:
         """One mask-guided block."""
-        return LiteTail(self.dim)
+        return LiteTail(tuple(_CHANNELS.values()))
 
     def digest(self) -> str:
         """sha256 over the frozen weights."""
@@ -98,11 +98,13 @@ class LiteTail(nn.Module):
     """
 
     mean_D: Tensor
-    scale: Tensor
+    scale_D: Tensor
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, widths: tuple[int, ...]) -> None:
+        """`widths`: channels of each stride; a token is their concatenation."""
         super().__init__()
-        self.dim = dim
+        self.dim = dim = sum(widths)
+        self._widths = list(widths)
         head = dim // _HEADS
         self.query = nn.Linear(dim, dim)
         self.key_AED = nn.Parameter(torch.randn(_HEADS, head, dim) * dim**-0.5)
@@ -113,17 +115,24 @@ class LiteTail(nn.Module):
         self.gain_attention = nn.Parameter(torch.full((dim,), _GAIN))
         self.gain_mlp = nn.Parameter(torch.full((dim,), _GAIN))
         self.register_buffer("mean_D", torch.zeros(dim))
-        self.register_buffer("scale", torch.ones(()))
+        self.register_buffer("scale_D", torch.ones(dim))
 
     def calibrate(self, cls_ND: Tensor) -> None:
-        """Centres class tokens on their mean and brings them to unit mean square: the trunk has no norm of its own."""
+        """Centres class tokens on their mean, with the same share of their length from each stride.
+
+        The trunk has no norm of its own. The mean square of a token is 1 afterwards.
+        """
         self.mean_D.copy_(cls_ND.mean(dim=0))
-        self.scale.copy_((cls_ND - self.mean_D).square().mean().clamp(min=1e-12).rsqrt())
+        length = (self.dim / len(self._widths)) ** 0.5
+        for part_ND, scale in zip(
+            torch.split(cls_ND - self.mean_D, self._widths, dim=1), torch.split(self.scale_D, self._widths), strict=True
+        ):
+            scale.fill_(float(length / part_ND.square().sum(dim=1).mean().clamp(min=1e-12).sqrt()))
 
     def forward(self, cls_BD: Tensor, tokens_BLD: Tensor, key_mask_BL: Tensor) -> Tensor:
         """Class tokens (B, D)."""
-        cls_BD = (cls_BD - self.mean_D) * self.scale
-        tokens_BLD = (tokens_BLD - self.mean_D) * self.scale
+        cls_BD = (cls_BD - self.mean_D) * self.scale_D
+        tokens_BLD = (tokens_BLD - self.mean_D) * self.scale_D
         cls_BD = cls_BD + self.gain_attention * self._attention(cls_BD, tokens_BLD, key_mask_BL)
         updated: Tensor = cls_BD + self.gain_mlp * self.mlp(self.norm(cls_BD))
         return updated
@@ -158,12 +167,6 @@ def digest_of(state: dict[str, Tensor]) -> str:
         total.update(name.encode())
         total.update(state[name].detach().cpu().contiguous().numpy().tobytes())
     return total.hexdigest()
-
-
-def _to_grid(level_BCHW: Tensor, grid: tuple[int, int]) -> Tensor:
-    if level_BCHW.shape[-1] > grid[0]:
-        return F.adaptive_avg_pool2d(level_BCHW, grid)
-    return F.interpolate(level_BCHW, grid, mode="bilinear")
 
 
 def _state_dict(weights: Path | None) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""The convolutional backbone: its weights are the package's, folding changes nothing, the tail is ordinary attention."""
+"""The convolutional backbone: real weights, folding changes nothing, the tail is ordinary attention."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_encode_sees_what_the_mask_shows(lite: Lite) -> None:
 
 def test_tail_is_ordinary_attention() -> None:
     torch.manual_seed(0)
-    tail = LiteTail(32)
+    tail = LiteTail((12, 20))
     with torch.no_grad():
         tail.gain_attention.fill_(1.0)
         tail.gain_mlp.fill_(0.0)
@@ -72,13 +72,14 @@ def test_tail_is_ordinary_attention() -> None:
         torch.testing.assert_close(tail(cls, tokens, mask)[row], expected)
 
 
-def test_calibration_centres(lite: Lite) -> None:
-    tail = LiteTail(lite.dim)
-    cls = torch.randn(50, lite.dim) * 3 + 5
+def test_calibration_centres_and_levels_the_strides(lite: Lite) -> None:
+    tail = LiteTail((112, 320))
+    cls = torch.randn(50, lite.dim) * torch.cat([torch.full((112,), 3.0), torch.full((320,), 0.1)]) + 5
     tail.calibrate(cls)
-    centred = (cls - tail.mean_D) * tail.scale
+    centred = (cls - tail.mean_D) * tail.scale_D
     assert centred.mean(dim=0).abs().max() < 1e-4
-    assert float(centred.square().mean()) == pytest.approx(1, abs=1e-3)
+    lengths = [float(part.square().sum(dim=1).mean()) for part in centred.split([112, 320], dim=1)]
+    assert lengths == pytest.approx([lite.dim / 2] * 2, rel=1e-3)
 
 
 def test_weights_from_a_file(lite: Lite, tmp_path: Path) -> None:

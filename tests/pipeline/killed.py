@@ -1,7 +1,7 @@
 """Runs a job and ends its process with SIGKILL at a given step: `python -m tests.pipeline.killed STEP JOB.yaml`.
 
-Where the step works in shards the blow falls after the first of them is committed, else when all of its work is done and
-only the manifest is missing.
+Where the step works in shards the blow falls after the first of them is committed, else when all of its work is done
+and only the manifest is missing.
 """
 
 from __future__ import annotations

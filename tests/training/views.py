@@ -1,4 +1,4 @@
-"""Views of made-up regions, for tests of training that need no image: each class a direction, each view a little off."""
+"""Views of made-up regions, for tests of training without images: each class a direction, each view a little off."""
 
 from __future__ import annotations
 
