@@ -11,25 +11,22 @@ Shape suffixes as in `method.mgvit`; a sequence S is here the class token, the r
 
 from __future__ import annotations
 
-import argparse
 import copy
 import difflib
 import hashlib
-import pickle
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from timm.data import resolve_model_data_config
 from timm.layers import Attention, AttentionRope, LayerScale
-from timm.models import eva, is_model_in_modules, load_pretrained, vision_transformer
+from timm.models import eva, is_model_in_modules, vision_transformer
 from torch import Tensor, nn
 
 from ancd_ray.backbones.base import Encoded
+from ancd_ray.backbones.timm_weights import download, load_weights
 from ancd_ray.method.mgvit import GuidedBlock, LastBlock, MaskMode, grid_positions, unturned_rows_first, visible_tokens
 
 
@@ -61,7 +58,7 @@ class TimmViT:
         """
         model = _create(name, view_size)
         if weights == "timm":
-            _download(model, name)
+            download(model, name)
         elif weights != "random":
             load_weights(model, Path(weights))
         depth = len(model.blocks)
@@ -77,10 +74,8 @@ class TimmViT:
         self._rotary = getattr(model, "rope", None) is not None
         self.dim: int = model.embed_dim + 2 * self._rotary
         self.multiple = self.stride = int(model.patch_embed.patch_size[0])
-        self.detector_layers: tuple[int, ...] = (
-            depth // 2 - 1,
-            3 * depth // 4 - 1,
-        )  # blocks 6 and 9 of 12: all have one scale
+        # blocks 6 and 9 of 12: all have one scale
+        self.detector_layers: tuple[int, ...] = (depth // 2 - 1, 3 * depth // 4 - 1)
         config = resolve_model_data_config(model)
         self.mean: tuple[float, float, float] = config["mean"]
         self.std: tuple[float, float, float] = config["std"]
@@ -168,59 +163,6 @@ class TimmViT:
         return x_BSD
 
 
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Loads a .safetensors or .pth file, in timm's names or those of the original DINO, DINOv2 and DINOv3 files.
-
-    Position embeddings of another grid are resampled. Raises ValueError, one line, for a file that cannot be read or
-    does not hold every weight in the model's shape.
-    """
-    state = _read_state(path)
-    wanted = model.state_dict()
-    kernel = "patch_embed.proj.weight"
-    try:
-        # timm would also resample the kernel of another patch size without a word: that one has to fit as it is.
-        if kernel in state and state[kernel].shape == wanted[kernel].shape:
-            state = _timm_names(state, model)
-    except (KeyError, RuntimeError) as error:
-        raise ValueError(f"{path} does not fit the model: {_first_line(error)}") from error
-    missing = [name for name in wanted if name not in state]
-    misfits = [name for name in wanted if name in state and state[name].shape != wanted[name].shape]
-    if missing or misfits:
-        named = ", ".join([f"no {name}" for name in missing[:3]] + [f"another shape of {name}" for name in misfits[:3]])
-        raise ValueError(f"{path} does not fit the model in {len(missing) + len(misfits)} weights: {named}")
-    model.load_state_dict({name: state[name] for name in wanted})
-
-
-def _read_state(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file, out of their wrappers ({"teacher": ...}) and prefixes ("module.backbone.")."""
-    try:
-        if path.suffix == ".safetensors":
-            state: Any = load_file(path)
-        elif path.suffix in (".pth", ".pt"):
-            # DINO's full checkpoints keep their command line beside the weights: a bag of plain values.
-            with torch.serialization.safe_globals([argparse.Namespace]):
-                state = torch.load(path, map_location="cpu", weights_only=True)
-        else:
-            raise ValueError(f"{path}: weights are .safetensors or .pth files")
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
-        raise ValueError(f"cannot read the weights {path}: {_first_line(error)}") from error
-    for wrapper in ("teacher", "model", "state_dict"):
-        state = state.get(wrapper, state) if isinstance(state, dict) else {}
-    return {_bare(name): value for name, value in state.items() if isinstance(value, Tensor)}
-
-
-def _timm_names(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """timm's own translation of published checkpoints; it resamples the position embeddings too."""
-    family = eva if isinstance(model, eva.Eva) else vision_transformer
-    renamed: dict[str, Tensor] = family.checkpoint_filter_fn(state, model)
-    return renamed
-
-
-def _bare(name: str) -> str:
-    head, _, rest = name.partition(".")
-    return _bare(rest) if head in ("module", "backbone", "model") else name
-
-
 def _create(name: str, view_size: int) -> Any:
     """An untrained timm model for views of that side, its weights drawn from a fixed seed."""
     known = {*timm.list_models(), *timm.list_pretrained()}
@@ -240,16 +182,6 @@ def _create(name: str, view_size: int) -> Any:
             f"view_size {view_size} is not a multiple of {name}'s patch, {model.patch_embed.patch_size[0]} px"
         )
     return model
-
-
-def _download(model: nn.Module, name: str) -> None:
-    try:
-        load_pretrained(model, num_classes=0, filter_fn=_timm_names)
-    except Exception as error:  # hub, HTTP client, torch and timm each raise their own
-        raise ValueError(
-            f"cannot get the weights of {name} ({_first_line(error)}); where there is internet run "
-            f"`ancd-ray weights pull {name} --to DIR`, then set backbone.weights=FILE"
-        ) from error
 
 
 def _is_plain(block: nn.Module) -> bool:
@@ -304,7 +236,3 @@ def _scale(gamma: nn.Parameter | None) -> nn.Module:
     scale: nn.Module = LayerScale(len(gamma), device="meta")
     scale.gamma = gamma
     return scale
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

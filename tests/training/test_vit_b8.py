@@ -1,0 +1,80 @@
+"""The paper's backbone in its full shape, random weights: two steps of training on fresh views, then classification."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from ancd_ray.backbones import load
+from ancd_ray.config import Backbone as BackboneConfig
+from ancd_ray.config import Train
+from ancd_ray.display import StepProgress
+from ancd_ray.images import encode_png
+from ancd_ray.outputs import Output, Shard, write_part
+from ancd_ray.runtime import Runtime
+from ancd_ray.stages.classify import Classify
+from ancd_ray.stages.context import Context
+from ancd_ray.stages.train import run as train_step
+from ancd_ray.store import Folder
+from ancd_ray.training.loop import Classes
+
+NAME = "vit_base_patch8_224"
+
+
+def _regions(role: str, labels: list[str | None]) -> list[dict[str, object]]:
+    rng = np.random.default_rng(len(role))
+    rows: list[dict[str, object]] = []
+    for i, label in enumerate(labels):
+        mask = np.zeros((256, 256), np.uint8)
+        cv2.circle(mask, (128, 128), 60 + 10 * i, 255, -1)
+        image = rng.integers(0, 255, (256, 256, 3)).astype(np.uint8)
+        rows.append(
+            {
+                **{"region_id": f"{role}{i}-000", "image_id": f"{role}{i}", "product": role, "role": role},
+                **{"label": label, "x0": 0, "y0": 0, "x1": 256, "y1": 256, "score": 1.0},
+                **{"area": int(mask.sum() // 255), "image": encode_png(image), "mask": encode_png(mask)},
+            }
+        )
+    return rows
+
+
+def _output(folder: Folder, role: str, labels: list[str | None]) -> Output:
+    part = write_part(folder, "regions", 0, _regions(role, labels))
+    folder.write_json("manifest.json", {"tables": {"regions": [part.__dict__]}, "values": {}, "fingerprint": role})
+    found = Output.find(folder)
+    assert found is not None
+    return found
+
+
+@pytest.mark.slow
+def test_trains_two_steps_and_classifies(tmp_path: Path) -> None:
+    root = Folder(str(tmp_path))
+    trunk = BackboneConfig(name=NAME, weights="random")
+    novel = _output(root / "novel", "novel", [None, None, None])
+    base = _output(root / "base", "base", ["cut", "dent"])
+    config = Train.model_validate({"epochs": 1, "batch_size": 4, "views": {"fresh": True}})
+    context = Context("p", root / "train", {"novel": novel, "base": base}, Runtime(), StepProgress("train", "p"))
+    before = load(NAME, "random").make_tail().state_dict()
+    result = train_step(context, config, trunk, Classes(("cut", "dent"), 3, has_normal=True))
+    assert np.isfinite(result.values["losses"]["total"]).all()
+
+    manifest = {"tables": {}, "values": result.values, "fingerprint": "x"}
+    worker = Classify(trunk, Output(root / "train", manifest))
+    shard = Shard(0, {"regions": (root / "novel", novel.parts("regions")[0].file)}, 3)
+    rows = worker(shard).tables["region_predictions"]
+    assert [row["region_id"] for row in rows] == ["novel0-000", "novel1-000", "novel2-000"]
+    for row in rows:
+        assert len(row["embedding"]) == 768
+        assert sum(row["probs"]) == pytest.approx(1, abs=1e-5)
+        assert len(row["probs"]) == 3
+
+    from safetensors.torch import load_file
+
+    after = load_file(tmp_path / "train" / "model.safetensors")
+    moved = [name for name, value in before.items() if not torch.equal(value, after[f"tail.{name}"])]
+    assert moved, "the last block has learned"
+    assert not any(name.startswith("norm.") for name in moved), "the final norm is frozen"
