@@ -38,9 +38,8 @@ def main() -> None:
     print("|---|---|---|---|")
     for (product, level), runs in found.items():
         each = " · ".join(_shown(run) for run in runs)
-        print(
-            f"| {product} | {level} | {each} | **{_shown([statistics.mean(row) for row in zip(*runs, strict=True)])}** |"
-        )
+        mean = _shown([statistics.mean(column) for column in zip(*runs, strict=True)])
+        print(f"| {product} | {level} | {each} | **{mean}** |")
     print(f"\nseconds: {', '.join(f'{s:.0f}' for s in seconds)}")
 
 

@@ -1,4 +1,4 @@
-"""Makes the pictures of README and docs from the report of a run on generated images: `python docs/make_pictures.py RUN`.
+"""Makes the picture of the README from the report of a run on generated images: `make_pictures.py RUN`.
 
 RUN is what `ancd-ray submit jobs/quickstart.yaml` printed last. Needs Chromium.
 """
