@@ -167,7 +167,7 @@ class Train(Section):
     batch_size: Annotated[int, Field(ge=4)] = 32  # over all workers
     lambda_: Share = Field(0.3, alias="lambda")
     mu: Annotated[float, Field(ge=0)] = 4.0
-    lr: PositiveFloat = 0.003
+    lr: PositiveFloat | None = None  # null: what suits the backbone, 0.003 (the paper) for a ViT, 0.1 for lite
     heads: PositiveInt = 4
     temperatures: Literal["released", "paper"] = "released"
     correction: bool = True  # pull the pseudo labels of low-scoring regions to "normal" (eq. 4)

@@ -42,6 +42,7 @@ class Backbone(Protocol):
     multiple: int  # the sides of an image for `patch_features` are multiples of it, pixels
     detector_layers: tuple[int, ...]  # what detectors look at, the finest first
     stride: int  # pixels of the image a patch of the first of them, each way
+    lr: float  # learning rate that suits its tail
 
     def encode(self, images_BCHW: Tensor, masks_BHW: Tensor) -> Encoded:
         """Everything before the trainable block, for normalised images and masks in 0..1; no gradient."""

@@ -33,6 +33,8 @@ from ancd_ray.method.mgvit import GuidedBlock, LastBlock, MaskMode, grid_positio
 class TimmViT:
     """The frozen trunk; see `base.Backbone`."""
 
+    lr = 0.003  # the paper's, for a pretrained block
+
     def __init__(
         self,
         name: str,

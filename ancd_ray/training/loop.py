@@ -122,14 +122,15 @@ def train(
     learner = Learner(backbone, classes.n_base + classes.n_novel, config.heads, config.seed)
     learner.tail.calibrate(source.sample_cls())  # type: ignore[operator]
     learner.to(rank.device)
-    optimizer = _optimizer(learner, config.lr)
+    lr = config.lr or backbone.lr
+    optimizer = _optimizer(learner, lr)
     history = _restore(checkpoints, learner, optimizer)
     module: nn.Module = DistributedDataParallel(learner) if rank.size > 1 else learner
     sampler = Sampler(source.labels, config.batch_size)
     batches = _Batches(source, classes, config, rank)
     for epoch in range(history.epochs, config.epochs):
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(epoch, config.epochs, config.lr)
+            group["lr"] = learning_rate(epoch, config.epochs, lr)
         history.add(_epoch(epoch, module, optimizer, sampler, batches, classes, config))
         if rank.index == 0:
             if (epoch + 1) % config.checkpoint_every == 0 and epoch + 1 < config.epochs:

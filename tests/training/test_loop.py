@@ -23,7 +23,7 @@ CLASSES = Classes(("x", "y"), 3, has_normal=False)
 
 
 def _config(**keys: Any) -> Train:
-    return Train.model_validate({"epochs": 10, "batch_size": 16, "checkpoint_every": 1000, "lr": 0.05, **keys})
+    return Train.model_validate({"epochs": 10, "batch_size": 16, "checkpoint_every": 1000, **keys})
 
 
 def _train(folder: Path, config: Train, rank: Rank = Rank(), **keys: Any) -> tuple[Learner, History]:  # noqa: B008

@@ -36,6 +36,7 @@ class TinyBackbone:
     """Gives the tail; no image ever reaches it."""
 
     device = "cpu"
+    lr = 0.05
 
     def make_tail(self) -> nn.Module:
         """A fresh tail."""
