@@ -296,7 +296,7 @@ def _train(job: Job, name: str, steps: Mapping[str, Step], classes: Classes, bas
     if base:
         inputs["base"] = base.steps[source]
     # who trains, and how often it is saved, does not change what is learned
-    config = job.train.model_dump(exclude={"workers", "checkpoint_every"})
+    config = job.train.model_dump(by_alias=True, exclude={"workers", "checkpoint_every"})
     slice_ = {"train": config, "backbone": _backbone(job), "classes": [classes.n_novel, classes.has_normal]}
     run = partial(training.run, config=job.train, trunk=job.backbone, classes=classes)
     return Step("train", name, slice_, inputs, run)
