@@ -14,7 +14,7 @@ from pathlib import Path
 
 from PIL import Image
 
-WIDTH, HEIGHT = 1180, 1500  # pixels of the page that are shown
+WIDTH, HEIGHT = 1180, 2050  # pixels of the page that are shown
 
 
 def main(run: Path) -> None:
