@@ -13,11 +13,12 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from ancd_ray.config import Detector, GroundTruth, Job, PatchCore, Precomputed, Product
+from ancd_ray.config import GroundTruth, Job, PatchCore, Precomputed, Product
 from ancd_ray.jobfile import JobError
 from ancd_ray.layouts import LayoutError, Listed, list_product
 from ancd_ray.layouts.maps import pair_maps
 from ancd_ray.outputs import Result
+from ancd_ray.preflight import base_problems, detector_of, detector_problems, training_problems
 from ancd_ray.stages import (
     catalog,
     classify,
@@ -115,7 +116,7 @@ def make(job: Job) -> JobPlan:
     if job.data.base:
         base_listing = _list(job.data.base, job.data.root, problems)
         base_listing = [image for image in base_listing if image.role == "novel" and image.label != GOOD]
-        problems += _base_problems(job.data.base, base_listing)
+        problems += base_problems(job.data.base, base_listing)
         base = _base_steps(job, job.data.base, base_listing) if base_listing else None
     known = tuple(sorted({image.label for image in base_listing if image.label}))
     products = []
@@ -125,15 +126,15 @@ def make(job: Job) -> JobPlan:
             continue
         maps: dict[str, str] = {}
         try:
-            if isinstance(_detector(job, product), Precomputed):
+            if isinstance(detector_of(job, product), Precomputed):
                 listing, maps = pair_maps(product, job.data.root, listing)
             classes = _classes(job, product, listing, known)
         except (LayoutError, ValueError) as error:
             problems.append(str(error))
             continue
-        problems += _detector_problems(job, product, listing)
+        problems += detector_problems(job, product, listing)
         products.append(_steps(job, product, listing, maps, classes, base))
-    problems += _training_problems(job)
+    problems += training_problems(job)
     if problems:
         raise JobError(*problems)
     return JobPlan(job, Folder(job.output_root), base, tuple(products))
@@ -145,7 +146,7 @@ def _rooted(job: Job) -> Job:
     return job.model_copy(update={"data": job.data.model_copy(update={"root": root})})
 
 
-# --- what cannot work is said before any work
+# --- from the archive
 
 
 def _list(product: Product, root: str, problems: list[str]) -> list[Listed]:
@@ -154,40 +155,6 @@ def _list(product: Product, root: str, problems: list[str]) -> list[Listed]:
     except LayoutError as error:
         problems.append(str(error))
         return []
-
-
-def _base_problems(base: Product, listing: Sequence[Listed]) -> list[str]:
-    if not listing:
-        return [f"data.base: product {base.name} has no labelled defect image"]
-    if any(image.label is None for image in listing):
-        return [f"data.base: product {base.name} has images without a label; a base set is labelled"]
-    if not any(image.mask_uri for image in listing):
-        return [f"data.base: product {base.name} has no masks; a base set shows where its defects are"]
-    return []
-
-
-def _detector_problems(job: Job, product: Product, listing: Sequence[Listed]) -> list[str]:
-    if not any(image.role == "novel" for image in listing):
-        return [f"product {product.name}: all of its images are normal ones; there is nothing to sort"]
-    detector = _detector(job, product)
-    if isinstance(detector, PatchCore) and not any(image.role == "normal" for image in listing):
-        return [
-            f"product {product.name}: has no normal images, which PatchCore learns from; "
-            "give it some (train/good, `normals:`), or another detector.name"
-        ]
-    if isinstance(detector, GroundTruth) and not any(image.mask_uri for image in listing):
-        return [f"product {product.name}: has no masks, which detector.name ground_truth takes for anomaly maps"]
-    return []
-
-
-def _training_problems(job: Job) -> list[str]:
-    each = job.train.batch_size / job.train.workers
-    if each != int(each) or (job.data.base and each % 2) or each < 2:
-        return [
-            f"train.batch_size={job.train.batch_size} cannot be shared by train.workers={job.train.workers}: every "
-            "worker needs as many novel as base regions; take a multiple of twice the workers"
-        ]
-    return []
 
 
 def _classes(job: Job, product: Product, listing: Sequence[Listed], known: tuple[str, ...]) -> Classes:
@@ -213,10 +180,6 @@ def _classes(job: Job, product: Product, listing: Sequence[Listed], known: tuple
 # --- the steps
 
 
-def _detector(job: Job, product: Product) -> Detector:
-    return product.detector or job.detector
-
-
 def _base_steps(job: Job, base: Product, listing: Sequence[Listed]) -> ProductPlan:
     """The base set goes the way of a product whose detector is the truth, up to its views."""
     name = base.name
@@ -237,7 +200,7 @@ def _steps(
     classes: Classes,
     base: ProductPlan | None,
 ) -> ProductPlan:
-    name, detector = product.name, _detector(job, product)
+    name, detector = product.name, detector_of(job, product)
     steps = {"catalog": _catalog(job, product, listing, is_base=False, maps=maps)}
     if isinstance(detector, PatchCore):
         run = partial(fit_detector.run, detector=detector, trunk=job.backbone)

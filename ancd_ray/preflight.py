@@ -1,0 +1,50 @@
+"""What cannot work is said before any work: each check gives the lines that people will read, or none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ancd_ray.config import Detector, GroundTruth, Job, PatchCore, Product
+from ancd_ray.layouts import Listed
+
+
+def detector_of(job: Job, product: Product) -> Detector:
+    """The detector of a product: its own, or the job's."""
+    return product.detector or job.detector
+
+
+def base_problems(base: Product, listing: Sequence[Listed]) -> list[str]:
+    """A base set needs labels, and masks that show where its defects are."""
+    if not listing:
+        return [f"data.base: product {base.name} has no labelled defect image"]
+    if any(image.label is None for image in listing):
+        return [f"data.base: product {base.name} has images without a label; a base set is labelled"]
+    if not any(image.mask_uri for image in listing):
+        return [f"data.base: product {base.name} has no masks; a base set shows where its defects are"]
+    return []
+
+
+def detector_problems(job: Job, product: Product, listing: Sequence[Listed]) -> list[str]:
+    """A detector needs what it learns from, or what it takes for maps."""
+    if not any(image.role == "novel" for image in listing):
+        return [f"product {product.name}: all of its images are normal ones; there is nothing to sort"]
+    detector = detector_of(job, product)
+    if isinstance(detector, PatchCore) and not any(image.role == "normal" for image in listing):
+        return [
+            f"product {product.name}: has no normal images, which PatchCore learns from; "
+            "give it some (train/good, `normals:`), or another detector.name"
+        ]
+    if isinstance(detector, GroundTruth) and not any(image.mask_uri for image in listing):
+        return [f"product {product.name}: has no masks, which detector.name ground_truth takes for anomaly maps"]
+    return []
+
+
+def training_problems(job: Job) -> list[str]:
+    """Every worker needs as many novel as base regions of a batch."""
+    each = job.train.batch_size / job.train.workers
+    if each != int(each) or (job.data.base and each % 2) or each < 2:
+        return [
+            f"train.batch_size={job.train.batch_size} cannot be shared by train.workers={job.train.workers}: every "
+            "worker needs as many novel as base regions; take a multiple of twice the workers"
+        ]
+    return []
