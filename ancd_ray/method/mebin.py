@@ -4,14 +4,17 @@ A map is cut at T levels from high to low and its regions are counted at each. W
 run of levels, the regions are main elements rather than noise; the lowest level of that run gives the mask.
 
 Erosion by a flat kernel commutes with thresholding, so the grey map is eroded once instead of a mask at every level.
-Cost: one erosion and at most T component labellings within the bounding box of what exceeds the lowest level.
+The counts of all levels then come from one union-find (`union_find.py`, with numba), or from T component labellings
+within the bounding box of what exceeds the lowest level (OpenCV alone, where numba cannot be had).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from itertools import groupby
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import cv2
 import numpy as np
@@ -64,12 +67,13 @@ def binarize(map_HW: NDArray[Any], lo: float, hi: float, params: MebinParams = M
     if lo == hi:
         return _nothing(values, np.zeros(params.levels, np.int64))
     levels = thresholds(lo, hi, params.levels, np.issubdtype(map_HW.dtype, np.integer))
-    counts = region_counts(values, levels, params.erosion_px)
+    eroded = _eroded(values, params.erosion_px)
+    counts = counts_at(eroded, levels)
     level = stable_level(counts, params.min_run, params.count_rule)
     if level is None:
         return _nothing(values, counts)
     threshold = levels[level].item()
-    kept = _eroded(values, params.erosion_px) if params.erode == "mask" else values
+    kept = eroded if params.erode == "mask" else values
     return Binarized(_above(kept, threshold) * np.uint8(255), float(threshold), int(counts[level]), counts)
 
 
@@ -84,12 +88,29 @@ def thresholds(lo: float, hi: float, levels: int = 64, is_integer: bool = False)
 
 def region_counts(map_HW: NDArray[Any], thresholds: NDArray[Any], erosion_px: int) -> NDArray[np.int64]:
     """Number of 8-connected regions of the eroded map above each threshold; pixels outside the map never erode."""
-    eroded = _eroded(_checked(map_HW), erosion_px)
+    return counts_at(_eroded(_checked(map_HW), erosion_px), thresholds)
+
+
+def counts_at(eroded_HW: NDArray[Any], thresholds: NDArray[Any]) -> NDArray[np.int64]:
+    """Number of 8-connected regions of a map above each threshold, given from high to low."""
+    kernel = _union_find()
+    if kernel is None or len(thresholds) > 255:
+        return counts_level_by_level(eroded_HW, thresholds)
+    values_HW, height_of = _heights(eroded_HW, thresholds[::-1])
+    height, width = values_HW.shape
+    if height % 2 or width % 8:
+        values_HW = cv2.copyMakeBorder(values_HW, 0, height % 2, 0, -width % 8, cv2.BORDER_CONSTANT, value=0)
+    counts: NDArray[np.int64] = kernel(values_HW, values_HW.view(np.uint64), height_of, len(thresholds))
+    return counts
+
+
+def counts_level_by_level(eroded_HW: NDArray[Any], thresholds: NDArray[Any]) -> NDArray[np.int64]:
+    """The same by OpenCV alone: the components of each level by themselves."""
     levels = thresholds.tolist()
-    x, y, width, height = cv2.boundingRect(_above(eroded, min(levels)))
-    eroded = eroded[y : y + height, x : x + width]  # no region reaches beyond what exceeds the lowest level
-    top = eroded.max() if eroded.size else -np.inf
-    return np.array([_count(_above(eroded, level)) if level < top else 0 for level in levels], np.int64)
+    x, y, width, height = cv2.boundingRect(_above(eroded_HW, min(levels)))
+    cut_HW = eroded_HW[y : y + height, x : x + width]  # no region reaches beyond what exceeds the lowest level
+    top = cut_HW.max() if cut_HW.size else -np.inf
+    return np.array([_count(_above(cut_HW, level)) if level < top else 0 for level in levels], np.int64)
 
 
 def stable_level(counts: NDArray[np.int64], min_run: int, count_rule: CountRule) -> int | None:
@@ -130,6 +151,28 @@ def _runs(counts: NDArray[np.int64]) -> list[_Run]:
     return runs
 
 
+@cache
+def _union_find() -> Callable[..., NDArray[np.int64]] | None:
+    """The kernel, or None where there is no numba (it follows new versions of Python with some delay)."""
+    try:
+        from ancd_ray.method.union_find import counts_above
+    except ImportError:
+        return None
+    return cast("Callable[..., NDArray[np.int64]]", counts_above)
+
+
+def _heights(values_HW: NDArray[Any], ascending: NDArray[Any]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """The map in 8 bits, 0 where it exceeds no threshold, and for each of the 256 values the thresholds it exceeds."""
+    lowest = ascending[0].item()
+    if values_HW.dtype == np.uint8 and lowest >= 0:
+        kept_HW = cv2.threshold(values_HW, lowest, 0, cv2.THRESH_TOZERO)[1]
+        return np.asarray(kept_HW, np.uint8), np.searchsorted(ascending, np.arange(256)).astype(np.uint8)
+    heights_HW = np.zeros(values_HW.shape, np.uint8)
+    exceeds_HW = values_HW > lowest
+    heights_HW[exceeds_HW] = np.searchsorted(ascending, values_HW[exceeds_HW])
+    return heights_HW, np.arange(256, dtype=np.uint8)
+
+
 def _nothing(values: NDArray[Any], counts: NDArray[np.int64]) -> Binarized:
     return Binarized(np.zeros(values.shape, np.uint8), None, 0, counts)
 
@@ -138,7 +181,7 @@ def _checked(map_HW: NDArray[Any]) -> NDArray[Any]:
     """The map in a type that cv2 works on, without loss."""
     if map_HW.ndim != 2 or not map_HW.size:
         raise ValueError(f"an anomaly map has two dimensions and at least a pixel, not shape {map_HW.shape}")
-    if not np.isfinite(map_HW).all():
+    if map_HW.dtype.kind == "f" and not np.isfinite(map_HW).all():
         raise ValueError("the anomaly map has values that are not finite")
     if map_HW.dtype in _CV2_DTYPES:
         return map_HW

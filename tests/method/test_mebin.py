@@ -12,9 +12,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from ancd_ray.method.mebin import MebinParams, binarize, region_counts, stable_level, thresholds
+from ancd_ray.method import mebin
+from ancd_ray.method.mebin import (
+    MebinParams,
+    binarize,
+    counts_at,
+    counts_level_by_level,
+    region_counts,
+    stable_level,
+    thresholds,
+)
 
 
+@pytest.fixture(params=["numba", "opencv"])
+def _either_form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs a test with the union-find and without it."""
+    if request.param == "numba":
+        pytest.importorskip("numba")
+        assert mebin._union_find() is not None
+    else:
+        monkeypatch.setattr(mebin, "_union_find", lambda: None)
+
+
+@pytest.mark.usefixtures("_either_form")
 def test_golden(golden_map: tuple[dict[str, Any], dict[str, Any], Path]) -> None:
     set_, case, folder = golden_map
     values = cv2.imread(str(folder / "maps" / case["map"]), cv2.IMREAD_GRAYSCALE)
@@ -34,6 +54,36 @@ def test_one_erosion_gives_the_counts_of_an_erosion_at_every_level(values: np.nd
         eroded = cv2.erode((values > level).astype(np.uint8), element)
         expected.append(cv2.connectedComponents(eroded, connectivity=8)[0] - 1)
     assert region_counts(values, levels, 3).tolist() == expected
+
+
+_SHAPES = st.tuples(st.integers(1, 19), st.integers(1, 19))
+
+
+@given(_SHAPES.flatmap(lambda shape: arrays(np.uint8, shape)), st.integers(1, 255), st.integers(0, 200))
+def test_one_union_find_counts_what_labelling_every_level_counts(values: np.ndarray, n: int, low: int) -> None:
+    levels = thresholds(low, 255, n, is_integer=True)
+    assert counts_at(values, levels).tolist() == counts_level_by_level(values, levels).tolist()
+
+
+@given(_SHAPES.flatmap(lambda shape: arrays(np.int16, shape, elements=st.integers(-9, 9))), st.integers(1, 300))
+def test_the_same_for_maps_of_few_values_and_of_negative_ones(values: np.ndarray, n: int) -> None:
+    for map_HW in (values, values.astype(np.float32) / 7, (values + 9).astype(np.uint8)):
+        levels = thresholds(float(values.min()) - 1, float(values.max()), n, is_integer=map_HW.dtype.kind != "f")
+        assert counts_at(map_HW, levels).tolist() == counts_level_by_level(map_HW, levels).tolist()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_same_for_larger_maps(seed: int) -> None:
+    """Smooth ones, noise, and a spiral, whose single region needs long paths."""
+    rng = np.random.default_rng(seed)
+    values = rng.integers(0, 256, (150 + seed, 203 - seed)).astype(np.uint8)
+    if seed % 3:
+        values = cv2.GaussianBlur(values, (0, 0), float(2 * seed))
+        values = cv2.normalize(values, None, 0, 255, cv2.NORM_MINMAX)
+    if seed % 3 == 2:
+        values[::4, :-1], values[2::4, 1:] = 255, 254
+    levels = thresholds(int(rng.integers(0, 60)), 255, is_integer=True)
+    assert counts_at(values, levels).tolist() == counts_level_by_level(values, levels).tolist()
 
 
 @given(arrays(np.uint8, (16, 16)), st.integers(1, 200))
