@@ -78,11 +78,8 @@ def counts_above(
                         one[n_ridges], other[n_ridges] = mine, its
                         following[n_ridges], first[meet] = first[meet], n_ridges
                         n_ridges += 1
-    appear = np.zeros(n_levels + 1, np.int64)
-    for block in blocks[:n_blocks]:
-        if root[block] == block:
-            appear[top[block]] += 1
-    return _merge(root, appear, first, following, one, other)
+    counts: NDArray[np.int64] = _merge(root, blocks[:n_blocks], top, first, following, one, other)
+    return counts
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
@@ -104,9 +101,13 @@ def _neighbour(side: int, here: Any, width: int, pixels: Any, earlier: Any) -> A
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _merge(root: Any, appear: Any, first: Any, following: Any, one: Any, other: Any) -> Any:
+def _merge(root: Any, blocks: Any, top: Any, first: Any, following: Any, one: Any, other: Any) -> Any:
     """Works off the ridges from the highest to the lowest; the number of regions at each height."""
-    counts, n = np.empty(len(appear) - 1, np.int64), 0
+    appear = np.zeros(len(first), np.int64)
+    for block in blocks:
+        if root[block] == block:
+            appear[top[block]] += 1
+    counts, n = np.empty(len(first) - 1, np.int64), 0
     for height in range(len(counts), 0, -1):
         n += appear[height]
         ridge = first[height]
