@@ -102,6 +102,7 @@ class GuidedBlock(nn.Module):
         self.q, self.k, self.v, self.proj = q, k, v, proj
         self.q_norm, self.k_norm = q_norm or nn.Identity(), k_norm or nn.Identity()
         self.scale1, self.scale2 = scale1 or nn.Identity(), scale2 or nn.Identity()
+        self._keys_are_linear = isinstance(self.k_norm, nn.Identity) and isinstance(norm1, nn.LayerNorm)
 
     def forward(
         self, x_BSD: Tensor, table: Tensor | None = None, *, visible_BS: Tensor | None = None, mode: MaskMode = "class"
@@ -115,11 +116,34 @@ class GuidedBlock(nn.Module):
 
     def class_row(self, x_BSD: Tensor, table: Tensor | None = None, *, visible_BS: Tensor) -> Tensor:
         """The class token (B, D) after the block, from its own and the visible tokens; the others may be padding."""
+        attend = self._attend_from_tokens if self._keys_are_linear and table is None else self._attend_from_heads
+        return self._finish(x_BSD[:, :1], attend(x_BSD, table, visible_BS))[:, 0]
+
+    def _attend_from_heads(self, x_BSD: Tensor, table: Tensor | None, visible_BS: Tensor) -> Tensor:
+        """Attention (B, h, 1, d) of the class row over keys and values of every token."""
         normed_BSD = self.norm1(x_BSD)
         q = self._queries(normed_BSD[:, :1], None if table is None else table[..., :1, :])
         k, v = self._keys(normed_BSD, table), self._split(self.v(normed_BSD))
-        row = F.scaled_dot_product_attention(q, k, v, attn_mask=visible_BS[:, None, None, :])
-        return self._finish(x_BSD[:, :1], row)[:, 0]
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=visible_BS[:, None, None, :])
+
+    def _attend_from_tokens(self, x_BSD: Tensor, _: None, visible_BS: Tensor) -> Tensor:
+        """The same where keys are linear in the tokens: the one query goes to the tokens, which pass through no matrix.
+
+        q_h · W_h n = (W_hᵀ q_h) · n, and the average of values is the value of the average. With n = γ n̂ + β, what is the
+        same for every token (β) leaves the softmax as it is. So the only large tensor, n̂, needs no gradient, and S · D · h
+        multiplications take the place of S · D².
+        """
+        q_BhSd = self._queries(self.norm1(x_BSD[:, :1]), None)
+        key_hdD, value_hdD = (layer.weight.unflatten(0, (self.heads, -1)) for layer in (self.k, self.v))
+        normed_BSD = F.layer_norm(x_BSD, x_BSD.shape[-1:], eps=self.norm1.eps)
+        reach_BhD = torch.einsum("bhsd,hdD->bhD", q_BhSd, key_hdD) * (self.norm1.weight * q_BhSd.shape[-1] ** -0.5)
+        logits_BhS = reach_BhD @ normed_BSD.transpose(1, 2)
+        if self.k.bias is not None:  # the softmax does not see it either, but DDP waits for its gradient, which is 0
+            logits_BhS = logits_BhS + q_BhSd @ self.k.bias.view(self.heads, -1, 1)
+        weights_BhS = logits_BhS.masked_fill(~visible_BS[:, None], -torch.inf).softmax(dim=-1)
+        average_BhD = (weights_BhS @ normed_BSD) * self.norm1.weight + self.norm1.bias
+        v_BhSd = torch.einsum("bhD,hdD->bhd", average_BhD, value_hdD)[:, :, None]
+        return v_BhSd if self.v.bias is None else v_BhSd + self.v.bias.unflatten(0, (self.heads, -1))[:, None]
 
     def _queries(self, x_BSD: Tensor, table: Tensor | None) -> Tensor:
         q_BhSd: Tensor = self.q_norm(self._split(self.q(x_BSD)))

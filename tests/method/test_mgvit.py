@@ -13,19 +13,19 @@ MASKS = ["some", "empty", "full"]
 MODES: list[MaskMode] = ["class", "patch", "all", "none"]
 
 
-def _block(heads: int, head_dim: int | None = None) -> GuidedBlock:
+def _block(heads: int, head_dim: int | None = None, normed_keys: bool = True) -> GuidedBlock:
     width = heads * (head_dim or DIM // heads)
     return GuidedBlock(
         heads,
         norm1=nn.LayerNorm(DIM),
         q=nn.Linear(DIM, width),
-        k=nn.Linear(DIM, width, bias=False),
+        k=nn.Linear(DIM, width, bias=not normed_keys),
         v=nn.Linear(DIM, width),
         proj=nn.Linear(width, DIM),
         norm2=nn.LayerNorm(DIM),
         mlp=nn.Sequential(nn.Linear(DIM, 48), nn.GELU(), nn.Linear(48, DIM)),
         q_norm=nn.LayerNorm(width // heads),
-        k_norm=nn.LayerNorm(width // heads),
+        k_norm=nn.LayerNorm(width // heads) if normed_keys else None,
         scale1=nn.Linear(DIM, DIM, bias=False),
         rotate_half=heads == 1,
     )
@@ -105,14 +105,16 @@ def test_block_equals_the_plain_one(rotary: bool, mode: MaskMode, kind: str, vie
     )
 
 
-@pytest.mark.parametrize("rotary", [False, True])
+@pytest.mark.parametrize(("rotary", "normed_keys"), [(False, True), (True, True), (False, False), (True, False)])
 @pytest.mark.parametrize("kind", MASKS)
 @pytest.mark.parametrize(("views", "heads"), [(3, 4), (1, 1)])
-def test_class_row_of_packed_tokens_equals_the_plain_block(rotary: bool, kind: str, views: int, heads: int) -> None:
+def test_class_row_of_packed_tokens_equals_the_plain_block(
+    rotary: bool, normed_keys: bool, kind: str, views: int, heads: int
+) -> None:
     """Outputs and the gradients of every weight and of the class token; the padding is garbage on purpose."""
     torch.manual_seed(2)
     block, x, visible = (
-        _block(heads, head_dim=8),
+        _block(heads, 8, normed_keys),
         torch.randn(views, 11, DIM, requires_grad=True),
         _visible(kind, views, 10),
     )
