@@ -10,7 +10,7 @@ d head width, D token width. A rotary table holds sine and cosine side by side, 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -116,8 +116,9 @@ class GuidedBlock(nn.Module):
 
     def class_row(self, x_BSD: Tensor, table: Tensor | None = None, *, visible_BS: Tensor) -> Tensor:
         """The class token (B, D) after the block, from its own and the visible tokens; the others may be padding."""
-        attend = self._attend_from_tokens if self._keys_are_linear and table is None else self._attend_from_heads
-        return self._finish(x_BSD[:, :1], attend(x_BSD, table, visible_BS))[:, 0]
+        if self._keys_are_linear and table is None:
+            return self._finish(x_BSD[:, :1], self._attend_from_tokens(x_BSD, visible_BS))[:, 0]
+        return self._finish(x_BSD[:, :1], self._attend_from_heads(x_BSD, table, visible_BS))[:, 0]
 
     def _attend_from_heads(self, x_BSD: Tensor, table: Tensor | None, visible_BS: Tensor) -> Tensor:
         """Attention (B, h, 1, d) of the class row over keys and values of every token."""
@@ -126,24 +127,25 @@ class GuidedBlock(nn.Module):
         k, v = self._keys(normed_BSD, table), self._split(self.v(normed_BSD))
         return F.scaled_dot_product_attention(q, k, v, attn_mask=visible_BS[:, None, None, :])
 
-    def _attend_from_tokens(self, x_BSD: Tensor, _: None, visible_BS: Tensor) -> Tensor:
+    def _attend_from_tokens(self, x_BSD: Tensor, visible_BS: Tensor) -> Tensor:
         """The same where keys are linear in the tokens: the one query goes to the tokens, which pass through no matrix.
 
         q_h · W_h n = (W_hᵀ q_h) · n, and the average of values is the value of the average. With n = γ n̂ + β, what is the
         same for every token (β) leaves the softmax as it is. So the only large tensor, n̂, needs no gradient, and S · D · h
         multiplications take the place of S · D².
         """
-        q_BhSd = self._queries(self.norm1(x_BSD[:, :1]), None)
-        key_hdD, value_hdD = (layer.weight.unflatten(0, (self.heads, -1)) for layer in (self.k, self.v))
-        normed_BSD = F.layer_norm(x_BSD, x_BSD.shape[-1:], eps=self.norm1.eps)
-        reach_BhD = torch.einsum("bhsd,hdD->bhD", q_BhSd, key_hdD) * (self.norm1.weight * q_BhSd.shape[-1] ** -0.5)
+        norm, key, value = (cast(Any, layer) for layer in (self.norm1, self.k, self.v))
+        q_BhSd = self._queries(norm(x_BSD[:, :1]), None)
+        key_hdD, value_hdD = (layer.weight.unflatten(0, (self.heads, -1)) for layer in (key, value))
+        normed_BSD = F.layer_norm(x_BSD, x_BSD.shape[-1:], eps=norm.eps)
+        reach_BhD = torch.einsum("bhsd,hdD->bhD", q_BhSd, key_hdD) * norm.weight
         logits_BhS = reach_BhD @ normed_BSD.transpose(1, 2)
-        if self.k.bias is not None:  # the softmax does not see it either, but DDP waits for its gradient, which is 0
-            logits_BhS = logits_BhS + q_BhSd @ self.k.bias.view(self.heads, -1, 1)
-        weights_BhS = logits_BhS.masked_fill(~visible_BS[:, None], -torch.inf).softmax(dim=-1)
-        average_BhD = (weights_BhS @ normed_BSD) * self.norm1.weight + self.norm1.bias
+        if key.bias is not None:  # the softmax does not see it either, but DDP waits for its gradient, which is 0
+            logits_BhS = logits_BhS + (q_BhSd @ key.bias.view(1, self.heads, -1, 1))[..., 0]
+        logits_BhS = (logits_BhS * q_BhSd.shape[-1] ** -0.5).masked_fill(~visible_BS[:, None], -torch.inf)
+        average_BhD = (logits_BhS.softmax(dim=-1) @ normed_BSD) * norm.weight + norm.bias
         v_BhSd = torch.einsum("bhD,hdD->bhd", average_BhD, value_hdD)[:, :, None]
-        return v_BhSd if self.v.bias is None else v_BhSd + self.v.bias.unflatten(0, (self.heads, -1))[:, None]
+        return v_BhSd if value.bias is None else v_BhSd + value.bias.view(1, self.heads, 1, -1)
 
     def _queries(self, x_BSD: Tensor, table: Tensor | None) -> Tensor:
         q_BhSd: Tensor = self.q_norm(self._split(self.q(x_BSD)))
