@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ancd_ray.backbones.base import Encoded
+from ancd_ray.backbones.exported import exported
 
 STRIDES = (16, 32)
 _CHANNELS = {16: 112, 32: 320}
@@ -55,8 +56,9 @@ class Lite:
         self.dim = sum(_CHANNELS.values())
         self.device = device
         self._digest = digest_of(trunk.state_dict())
-        trunk = fold_norms(trunk.eval()).requires_grad_(False)
-        self._trunk = trunk.to(memory_format=torch.channels_last).to(device)
+        trunk = fold_norms(trunk.eval()).requires_grad_(False).to(memory_format=torch.channels_last)
+        on_cpu = torch.device(device).type == "cpu"
+        self._trunk = exported(trunk, self._digest, torch.zeros(1, 3, 64, 64)) if on_cpu else trunk.to(device)
 
     @torch.no_grad()
     def patch_features(self, images_BCHW: Tensor, layers: tuple[int, ...]) -> list[Tensor]:
