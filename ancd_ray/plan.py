@@ -44,7 +44,7 @@ VERSIONS = {
     "score_maps": 1,
     "regions": 1,
     "views": 1,
-    "train": 1,
+    "train": 2,
     "classify": 1,
     "merge": 1,
     "evaluate": 1,

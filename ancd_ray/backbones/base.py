@@ -43,6 +43,7 @@ class Backbone(Protocol):
     detector_layers: tuple[int, ...]  # what detectors look at, the finest first
     stride: int  # pixels of the image a patch of the first of them, each way
     lr: float  # learning rate that suits its tail
+    projector_width: int  # hidden width of the projector that suits the width of its class token
 
     def encode(self, images_BCHW: Tensor, masks_BHW: Tensor) -> Encoded:
         """Everything before the trainable block, for normalised images and masks in 0..1; no gradient."""

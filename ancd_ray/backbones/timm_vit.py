@@ -34,6 +34,7 @@ class TimmViT:
     """The frozen trunk; see `base.Backbone`."""
 
     lr = 0.003  # the paper's, for a pretrained block
+    projector_width = 2048  # the paper's
 
     def __init__(
         self,

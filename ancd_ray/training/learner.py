@@ -27,7 +27,7 @@ class Learner(nn.Module):
             torch.manual_seed(seed)
             self.tail = backbone.make_tail()
             dim = cast(Tail, self.tail).dim
-            self.projector = Projector(dim)
+            self.projector = Projector(dim, backbone.projector_width)
             self.heads = ClusterHeads(dim, n_classes, n_heads)
 
     def forward(self, views: Views) -> tuple[Tensor, Tensor]:

@@ -37,6 +37,7 @@ class TinyBackbone:
 
     device = "cpu"
     lr = 0.05
+    projector_width = 64
 
     def make_tail(self) -> nn.Module:
         """A fresh tail."""
