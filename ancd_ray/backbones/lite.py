@@ -22,6 +22,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ancd_ray.backbones.base import Encoded
 from ancd_ray.backbones.exported import exported
+from ancd_ray.method.mgvit import in_groups
 
 STRIDES = (16, 32)
 _CHANNELS = {16: 112, 32: 320}
@@ -135,23 +136,28 @@ class LiteTail(nn.Module):
 
     def forward(self, cls_BD: Tensor, tokens_BLD: Tensor, key_mask_BL: Tensor) -> Tensor:
         """Class tokens (B, D)."""
-        shift_D = -self.mean_D * self.scale_D
-        cls_BD = torch.addcmul(shift_D, cls_BD, self.scale_D)
-        tokens_BLD = F.layer_norm(torch.addcmul(shift_D, tokens_BLD, self.scale_D), (self.dim,))
-        cls_BD = cls_BD + self.gain_attention * self._attention(
-            F.layer_norm(cls_BD, (self.dim,)), tokens_BLD, key_mask_BL
-        )
+        cls_BD = (cls_BD - self.mean_D) * self.scale_D
+        attended_BD = self._attention(F.layer_norm(cls_BD, (self.dim,)), tokens_BLD, key_mask_BL)
+        cls_BD = cls_BD + self.gain_attention * attended_BD
         updated: Tensor = cls_BD + self.gain_mlp * self.mlp(self.norm(cls_BD))
         return updated
 
     def _attention(self, cls_BD: Tensor, tokens_BLD: Tensor, key_mask_BL: Tensor) -> Tensor:
-        """Of normed tokens; the class token sees itself, and is not copied in front of the others for that."""
+        """Of the normed class token; it sees itself, and is not copied in front of the others for that."""
         query_BAE = self.query(cls_BD).unflatten(-1, (_HEADS, -1))
         reach_BAD = torch.einsum("bae,aed->bad", query_BAE, self.key_AED) * (self.dim // _HEADS) ** -0.5
-        logits_BAL = (reach_BAD @ tokens_BLD.transpose(1, 2)).masked_fill(~key_mask_BL[:, None], -torch.inf)
         own_BA1 = reach_BAD @ cls_BD[:, :, None]
-        own_BA1, others_BAL = torch.cat([own_BA1, logits_BAL], dim=2).softmax(dim=2).tensor_split((1,), dim=2)
-        averaged_BAD = others_BAL @ tokens_BLD + own_BA1 * cls_BD[:, None]
+        shift_D = -self.mean_D * self.scale_D
+
+        def attend(rows: Tensor, length: int) -> Tensor:
+            seen_BLD = torch.addcmul(shift_D, tokens_BLD[rows, :length], self.scale_D)
+            normed_BLD = F.layer_norm(seen_BLD, (self.dim,))
+            logits_BAL = reach_BAD[rows] @ normed_BLD.transpose(1, 2)
+            logits_BAL = logits_BAL.masked_fill(~key_mask_BL[rows, None, :length], -torch.inf)
+            weights_BAL = torch.cat([own_BA1[rows], logits_BAL], dim=2).softmax(dim=2)
+            return weights_BAL[..., 1:] @ normed_BLD + weights_BAL[..., :1] * cls_BD[rows, None]
+
+        averaged_BAD = in_groups(key_mask_BL, attend)
         attended: Tensor = self.out(torch.einsum("bad,aed->bae", averaged_BAD, self.value_AED).flatten(1))
         return attended
 

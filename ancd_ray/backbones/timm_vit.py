@@ -29,6 +29,8 @@ from ancd_ray.backbones.base import Encoded
 from ancd_ray.backbones.timm_weights import download, load_weights
 from ancd_ray.method.mgvit import GuidedBlock, LastBlock, MaskMode, grid_positions, unturned_rows_first, visible_tokens
 
+_TOKENS_AT_ONCE = {"cpu": 4096, "cuda": 65536}  # CPUs are no faster with more; a GPU wants to be filled
+
 
 class TimmViT:
     """The frozen trunk; see `base.Backbone`."""
@@ -86,10 +88,21 @@ class TimmViT:
     # no_grad, not inference_mode: the trainable block keeps these tensors for its backward pass.
     @torch.no_grad()
     def encode(self, images_BCHW: Tensor, masks_BHW: Tensor) -> Encoded:
-        """Class token and tokens before the last block; those of a view with an empty mask stay unfinished, unseen."""
+        """Class token and tokens before the last block; those of a view with an empty mask stay unfinished, unseen.
+
+        A few views at a time: what a block needs in between is many times as large as what comes out of it.
+        """
         assert images_BCHW.shape[2:] == (self.view_size, self.view_size), (
             "the tail knows the positions of this grid alone"
         )
+        views = max(1, _TOKENS_AT_ONCE[torch.device(self.device).type] // (self.view_size // self.stride) ** 2)
+        parts = [
+            self._encode(*part)
+            for part in zip(torch.split(images_BCHW, views), torch.split(masks_BHW, views), strict=True)
+        ]
+        return Encoded(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+    def _encode(self, images_BCHW: Tensor, masks_BHW: Tensor) -> Encoded:
         with self._precision():
             x_BSD, table, rows, cols = self._embed(images_BCHW)
             patches_BN = visible_tokens(masks_BHW.to(self.device), rows, cols)

@@ -10,6 +10,7 @@ d head width, D token width. A rotary table holds sine and cosine side by side, 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal, cast
 
 import torch
@@ -71,6 +72,17 @@ def grid_positions(rows: int, cols: int, n: int) -> Tensor:
     return F.pad(positions_N2, (0, 0, n, 0))
 
 
+def in_groups(visible_BL: Tensor, attend: Callable[[Tensor, int], Tensor], groups: int = 4) -> Tensor:
+    """`attend(rows, length)` on views of similar length, so that little is computed for padding; (B, ...) in order.
+
+    The length of a view is what its last visible token stands at; each group goes as far as its longest.
+    """
+    length_B = (visible_BL * torch.arange(1, visible_BL.shape[1] + 1, device=visible_BL.device)).amax(dim=1)
+    order_B = length_B.argsort(descending=True)
+    parts = [attend(rows, max(1, int(length_B[rows[0]]))) for rows in order_B.chunk(groups)]
+    return torch.cat(parts)[order_B.argsort()]
+
+
 class GuidedBlock(nn.Module):
     """A pre-norm transformer block with mask-guided attention, made of the layers of an ordinary one.
 
@@ -130,20 +142,25 @@ class GuidedBlock(nn.Module):
     def _attend_from_tokens(self, x_BSD: Tensor, visible_BS: Tensor) -> Tensor:
         """The same where keys are linear in the tokens: the one query goes to the tokens, which pass through no matrix.
 
-        q_h · W_h n = (W_hᵀ q_h) · n, and the average of values is the value of the average. With n = γ n̂ + β, what is the
-        same for every token (β) leaves the softmax as it is. So the only large tensor, n̂, needs no gradient, and S · D · h
-        multiplications take the place of S · D².
+        q_h · W_h n = (W_hᵀ q_h) · n, and the average of values is the value of the average. With n = γ n̂ + β, what is
+        the same for every token (β) leaves the softmax as it is. So the only large tensor, n̂, needs no gradient, and
+        S · D · h multiplications take the place of S · D².
         """
         norm, key, value = (cast(Any, layer) for layer in (self.norm1, self.k, self.v))
         q_BhSd = self._queries(norm(x_BSD[:, :1]), None)
         key_hdD, value_hdD = (layer.weight.unflatten(0, (self.heads, -1)) for layer in (key, value))
-        normed_BSD = F.layer_norm(x_BSD, x_BSD.shape[-1:], eps=norm.eps)
-        reach_BhD = torch.einsum("bhsd,hdD->bhD", q_BhSd, key_hdD) * norm.weight
-        logits_BhS = reach_BhD @ normed_BSD.transpose(1, 2)
-        if key.bias is not None:  # the softmax does not see it either, but DDP waits for its gradient, which is 0
-            logits_BhS = logits_BhS + (q_BhSd @ key.bias.view(1, self.heads, -1, 1))[..., 0]
-        logits_BhS = (logits_BhS * q_BhSd.shape[-1] ** -0.5).masked_fill(~visible_BS[:, None], -torch.inf)
-        average_BhD = (logits_BhS.softmax(dim=-1) @ normed_BSD) * norm.weight + norm.bias
+        reach_BhD = torch.einsum("bhsd,hdD->bhD", q_BhSd, key_hdD) * (norm.weight * q_BhSd.shape[-1] ** -0.5)
+
+        def attend(rows: Tensor, length: int) -> Tensor:
+            normed_BSD = F.layer_norm(x_BSD[rows, :length], x_BSD.shape[-1:], eps=norm.eps)
+            logits_BhS = reach_BhD[rows] @ normed_BSD.transpose(1, 2)
+            weights_BhS = logits_BhS.masked_fill(~visible_BS[rows, None, :length], -torch.inf).softmax(dim=-1)
+            attended_BhD: Tensor = weights_BhS @ normed_BSD
+            return attended_BhD
+
+        average_BhD = in_groups(visible_BS, attend) * norm.weight + norm.bias
+        if key.bias is not None:  # it is the same for every token too, but DDP waits for its gradient, which is 0
+            average_BhD = average_BhD + 0 * key.bias.sum()
         v_BhSd = torch.einsum("bhD,hdD->bhd", average_BhD, value_hdD)[:, :, None]
         return v_BhSd if value.bias is None else v_BhSd + value.bias.view(1, self.heads, 1, -1)
 

@@ -128,6 +128,14 @@ def _float16(column: pa.Array) -> tuple[NDArray[np.float16], Ints]:
     return values[offsets[0] : offsets[-1]], offsets - offsets[0]
 
 
+def packed(encoded: Encoded) -> Encoded:
+    """The visible tokens alone, (B, L, D), L the most that a view has (at least 1); the others end in unseen ones."""
+    longest = max(1, int(encoded.visible_BN.sum(dim=1).max()))
+    order_BL = encoded.visible_BN.int().argsort(dim=1, descending=True, stable=True)[:, :longest]
+    tokens_BLD = encoded.tokens_BND.gather(1, order_BL[..., None].expand(-1, -1, encoded.tokens_BND.shape[-1]))
+    return Encoded(encoded.cls_BD, tokens_BLD, encoded.visible_BN.gather(1, order_BL))
+
+
 class FreshViews:
     """Two new views of every region in every step, through the frozen trunk."""
 
@@ -150,14 +158,14 @@ class FreshViews:
         encoded = self._encode(
             [(int(region), int(seed)) for row in draws_2B for region, seed in zip(regions_B, row, strict=True)]
         )
-        return Views(encoded.cls_BD.clone(), encoded.tokens_BND.clone(), encoded.visible_BN.clone())
+        return Views(*packed(encoded))
 
     def sample_cls(self) -> Tensor:
         """Class tokens of one view of each of at most 512 novel regions."""
         novel = [i for i, label in enumerate(self.labels) if label is None]
         chosen = novel[:: max(1, len(novel) // 512)]
         batches = [self._encode([(i, i) for i in chosen[start : start + 32]]) for start in range(0, len(chosen), 32)]
-        return torch.cat([batch.cls_BD for batch in batches]).clone()
+        return torch.cat([batch.cls_BD for batch in batches])
 
     def _encode(self, views: Sequence[tuple[int, int]]) -> Encoded:
         size = self._backbone.view_size

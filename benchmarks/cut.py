@@ -1,0 +1,86 @@
+"""Binarize, crop and encode: in memory against the literal loop with a file between any two hops.
+
+python benchmarks/cut.py                       # generated images of the size of magnetic tiles
+python benchmarks/cut.py --images /archive/mtd # every tenth image below a folder, its map made of its mask
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+from literal import cut_with_files
+from mebin import realistic
+from PIL import Image
+from timing import compare, machine, shown
+
+from ancd_ray.config import Mebin
+from ancd_ray.images import decode_rgb, encode_png
+from ancd_ray.stages.regions import CutRegions, Range
+
+COUNT, LO, HI = 60, 60.0, 255.0
+
+
+def main() -> None:
+    """Prints images a second of both forms and their ratio."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=Path)
+    given = parser.parse_args()
+    cv2.setNumThreads(1)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        pairs = _public(given.images, folder) if given.images else _generated(folder)
+        worker = CutRegions(Mebin(), Range(LO, HI))
+
+        def fast() -> int:
+            cut = 0
+            for image, map_ in pairs:
+                row = {"image_id": "0" * 20, "product": "p", "role": "novel", "label": None}
+                values = cv2.imread(str(map_), cv2.IMREAD_GRAYSCALE)
+                cut += len(list(worker._regions(row, decode_rgb(image.read_bytes()), values)))
+            return cut
+
+        def slow() -> int:
+            return sum(cut_with_files(image, map_, LO, HI, folder) for image, map_ in pairs)
+
+        assert fast() == slow()
+        pair = compare(fast, slow)
+    print(machine())
+    print(
+        f"{len(pairs)} images: {shown(pair.slow / len(pairs))} an image with files, {shown(pair.fast / len(pairs))} in "
+        f"memory, {pair.ratio:.1f}×"
+    )
+
+
+def _generated(folder: Path) -> list[tuple[Path, Path]]:
+    """Grey tiles of about 290 x 370 pixels with a map of their size."""
+    pairs = []
+    for i in range(COUNT):
+        rng = np.random.default_rng(i)
+        height, width = int(rng.integers(230, 400)), int(rng.integers(180, 330))
+        grey = cv2.resize(rng.integers(60, 200, (height // 4, width // 4)).astype(np.uint8), (width, height))
+        image, map_ = folder / f"{i}.jpg", folder / f"{i}-map.png"
+        Image.fromarray(np.repeat(grey[..., None], 3, 2)).save(image, quality=95)
+        map_.write_bytes(encode_png(cv2.resize(realistic(512, i)[0], (width, height), interpolation=cv2.INTER_AREA)))
+        pairs.append((image, map_))
+    return pairs
+
+
+def _public(root: Path, folder: Path) -> list[tuple[Path, Path]]:
+    pairs = []
+    for image in sorted(root.rglob("*.jpg"))[::10]:
+        mask = cv2.imread(str(image.with_suffix(".png")), cv2.IMREAD_GRAYSCALE)
+        rng = np.random.default_rng(len(pairs))
+        ground = cv2.GaussianBlur(rng.integers(0, 120, mask.shape).astype(np.uint8), (0, 0), 3)
+        values = np.maximum(ground, cv2.GaussianBlur(mask, (0, 0), 4))
+        map_ = folder / f"{len(pairs)}-map.png"
+        map_.write_bytes(encode_png(values))
+        pairs.append((image, map_))
+    return pairs
+
+
+if __name__ == "__main__":
+    main()
