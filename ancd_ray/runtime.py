@@ -27,8 +27,8 @@ from ancd_ray.store import Folder
 STALLED_AFTER_S = 1800  # without a finished shard; a hang becomes an error that names the step
 
 
-# light: some columns, done in the driver at once; images: files are opened, tasks of Ray; model: processes that keep a
-# model, on a GPU each where there are any
+# light: some columns, done in the driver at once; images: files are opened, tasks of Ray; model: the same with a model,
+# which on GPUs lives in actors, one a GPU
 Load = Literal["light", "images", "model"]
 
 
@@ -156,14 +156,11 @@ class Runtime:
         items = [{"shard": shard.index} for shard in shards]
         dataset = ray.data.from_items(items, override_num_blocks=len(items))
         task = _ShardTask(worker, {shard.index: shard for shard in shards}, folder)
-        if worker.load == "model":
+        if worker.load == "model" and gpus:
             # from_items holds its blocks already: no read task competes with the actors, so they may take every CPU
-            size = min(len(shards), gpus or cpus)
-            compute = ray.data.ActorPoolStrategy(size=size)
-            mapped = dataset.map(
-                _ShardActor, fn_constructor_args=(task,), compute=compute, num_cpus=1, num_gpus=1 if gpus else 0
-            )
-        else:
+            compute = ray.data.ActorPoolStrategy(size=min(len(shards), gpus))
+            mapped = dataset.map(_ShardActor, fn_constructor_args=(task,), compute=compute, num_cpus=1, num_gpus=1)
+        else:  # Ray reuses the processes of tasks, for the next step too, and with them the model that they have loaded
             mapped = dataset.map(task, num_cpus=1)
         for row in mapped.iter_rows():
             finished = finished_shard(folder, int(row["shard"]))

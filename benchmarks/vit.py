@@ -24,7 +24,7 @@ from ancd_ray.backbones.timm_vit import TimmViT
 from ancd_ray.config import Train
 from ancd_ray.training.learner import BatchLabels, Learner, loss_of
 from ancd_ray.training.loop import Classes, _optimizer, loss_weights
-from ancd_ray.training.sources import Views, packed
+from ancd_ray.training.sources import Views
 
 NAME, GRID, N_BASE, N_NOVEL = "vit_base_patch8_224", 28, 3, 6
 EPOCHS, STEPS, BANK = 50, 40, 8
@@ -75,7 +75,7 @@ class LiteralStep(Step):
 def banked(encoded: Encoded, views: int) -> Views:
     """Views as a bank would give them: visible tokens alone, as 16-bit numbers."""
     repeat = -(-views // len(encoded.cls_BD))
-    cls, tokens, mask = packed(encoded)
+    cls, tokens, mask = encoded
     return Views(*(part.repeat(repeat, *[1] * (part.ndim - 1))[:views] for part in (cls.half(), tokens.half(), mask)))
 
 
@@ -89,18 +89,18 @@ def times() -> None:
     literal = LiteralStep(TimmViT(NAME, "random"), 2)
 
     def row(what: str, share: float, pair: Pair) -> None:
-        print(f"| {what} | {share:.0%} | {shown(pair.slow)} | {shown(pair.fast)} | **{pair.ratio:.2g}×** |", flush=True)
+        print(
+            f"| {what} | {share:.0%} | {shown(pair.slow)} | {shown(pair.fast)} | **{pair.ratio:,.3g}×** |", flush=True
+        )
 
     with torch.no_grad():
         for share in (0.3, 0.0):
             given = images_and_masks(2, share)
-            pair = compare(
-                lambda g=given: tail(*packed(vit.encode(*g))), lambda g=given: class_tokens(vit._model, *g), 2
-            )
+            pair = compare(lambda g=given: tail(*vit.encode(*g)), lambda g=given: class_tokens(vit._model, *g), 2)
             row("forward, 2 views", share, pair)
     fresh = Step(vit, 2)
     given = images_and_masks(4, 0.3)
-    pair = compare(lambda: fresh(Views(*packed(vit.encode(*given)))), lambda: literal.on_images(*given), 2)
+    pair = compare(lambda: fresh(Views(*vit.encode(*given))), lambda: literal.on_images(*given), 2)
     row("forward and backward, 2 sub-images", 0.3, pair)
     slow, fill = pair.slow * 16, seconds(lambda: vit.encode(*given)) / 4
     for share in (1.0, 0.3, 0.1):
@@ -125,7 +125,7 @@ def memory(form: str) -> None:
     if form == "literal":
         LiteralStep(vit, 32).on_images(*given)
     else:
-        Step(vit, 32)(Views(*packed(vit.encode(*given))))
+        Step(vit, 32)(Views(*vit.encode(*given)))
     print(f"{form}: peak RSS {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB", flush=True)
 
 

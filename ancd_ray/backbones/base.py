@@ -5,17 +5,36 @@ Shape suffixes: B images, H height, W width, N patch tokens, L visible tokens (p
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
 class Encoded(NamedTuple):
-    """Output of the frozen trunk: all that training needs of a view."""
+    """Output of the frozen trunk: all that training needs of a view. Tokens that are not visible may be left out."""
 
     cls_BD: Tensor
     tokens_BND: Tensor
     visible_BN: Tensor  # bool: patch tokens that the mask lets the class token see
+
+    def packed(self) -> Encoded:
+        """Visible tokens first, and as many of them as the fullest view has (at least 1): (B, L, D)."""
+        longest = max(1, int(self.visible_BN.sum(dim=1).max()))
+        order_BL = self.visible_BN.int().argsort(dim=1, descending=True, stable=True)[:, :longest]
+        tokens_BLD = self.tokens_BND.gather(1, order_BL[..., None].expand(-1, -1, self.tokens_BND.shape[-1]))
+        return Encoded(self.cls_BD, tokens_BLD, self.visible_BN.gather(1, order_BL))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Encoded]) -> Encoded:
+        """One batch of several, padded to the longest."""
+        longest = max(part.tokens_BND.shape[1] for part in parts)
+        missing = [longest - part.tokens_BND.shape[1] for part in parts]
+        tokens = [F.pad(part.tokens_BND, (0, 0, 0, n)) for part, n in zip(parts, missing, strict=True)]
+        visible = [F.pad(part.visible_BN, (0, n)) for part, n in zip(parts, missing, strict=True)]
+        return cls(torch.cat([part.cls_BD for part in parts]), torch.cat(tokens), torch.cat(visible))
 
 
 class Tail(Protocol):

@@ -90,17 +90,14 @@ class TimmViT:
     def encode(self, images_BCHW: Tensor, masks_BHW: Tensor) -> Encoded:
         """Class token and tokens before the last block; those of a view with an empty mask stay unfinished, unseen.
 
-        A few views at a time: what a block needs in between is many times as large as what comes out of it.
+        A few views at a time, because what a block needs in between is many times as large as what comes out.
         """
         assert images_BCHW.shape[2:] == (self.view_size, self.view_size), (
             "the tail knows the positions of this grid alone"
         )
         views = max(1, _TOKENS_AT_ONCE[torch.device(self.device).type] // (self.view_size // self.stride) ** 2)
-        parts = [
-            self._encode(*part)
-            for part in zip(torch.split(images_BCHW, views), torch.split(masks_BHW, views), strict=True)
-        ]
-        return Encoded(*(torch.cat(part) for part in zip(*parts, strict=True)))
+        batches = zip(torch.split(images_BCHW, views), torch.split(masks_BHW, views), strict=True)
+        return Encoded.joined([self._encode(*batch).packed() for batch in batches])
 
     def _encode(self, images_BCHW: Tensor, masks_BHW: Tensor) -> Encoded:
         with self._precision():

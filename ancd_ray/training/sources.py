@@ -128,14 +128,6 @@ def _float16(column: pa.Array) -> tuple[NDArray[np.float16], Ints]:
     return values[offsets[0] : offsets[-1]], offsets - offsets[0]
 
 
-def packed(encoded: Encoded) -> Encoded:
-    """The visible tokens alone, (B, L, D), L the most that a view has (at least 1); the others end in unseen ones."""
-    longest = max(1, int(encoded.visible_BN.sum(dim=1).max()))
-    order_BL = encoded.visible_BN.int().argsort(dim=1, descending=True, stable=True)[:, :longest]
-    tokens_BLD = encoded.tokens_BND.gather(1, order_BL[..., None].expand(-1, -1, encoded.tokens_BND.shape[-1]))
-    return Encoded(encoded.cls_BD, tokens_BLD, encoded.visible_BN.gather(1, order_BL))
-
-
 class FreshViews:
     """Two new views of every region in every step, through the frozen trunk."""
 
@@ -158,7 +150,7 @@ class FreshViews:
         encoded = self._encode(
             [(int(region), int(seed)) for row in draws_2B for region, seed in zip(regions_B, row, strict=True)]
         )
-        return Views(*packed(encoded))
+        return Views(*encoded.packed())
 
     def sample_cls(self) -> Tensor:
         """Class tokens of one view of each of at most 512 novel regions."""

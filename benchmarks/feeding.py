@@ -1,0 +1,155 @@
+"""Detect (precomputed maps) and regions under Ray against the same functions in a plain loop on two processes; growth.
+
+    python benchmarks/feeding.py                                  # 1,000 generated images of the size of magnetic tiles
+    python benchmarks/feeding.py --growth 1000 4000 16000 --plot benchmarks/growth.svg
+
+Ray's start, and that of its first pipeline, are apart: what is measured is images a second once it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import statistics
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+from mebin import realistic
+from rich.console import Console
+from timing import machine
+
+from ancd_ray import pipeline
+from ancd_ray.display import Display
+from ancd_ray.jobfile import validate
+from ancd_ray.outputs import Done, Shard, commit_shard
+from ancd_ray.plan import JobPlan, make
+from ancd_ray.runtime import Progress, Runtime, Worker
+from ancd_ray.store import Folder
+
+STEPS = ("catalog", "detect", "regions")
+MEASURED = ("detect", "regions")
+PROCESSES = 2
+
+
+class PlainLoop(Runtime):
+    """Shards in a pool of processes, without Ray."""
+
+    def map_shards(self, worker: Worker, shards: list[Shard], folder: Folder, progress: Progress) -> list[Done]:
+        """The same shards, worked on by the same functions."""
+        with ProcessPoolExecutor(PROCESSES) as pool:
+            return list(pool.map(_Commit(worker, folder), shards))
+
+
+@dataclass(frozen=True)
+class _Commit:
+    worker: Worker
+    folder: Folder
+
+    def __call__(self, shard: Shard) -> Done:
+        cv2.setNumThreads(1)
+        return commit_shard(self.folder, shard.index, self.worker(shard), 0.0)
+
+
+def main() -> None:
+    """Prints the rates of both, or seconds per image as the archive grows."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--growth", type=int, nargs="+")
+    parser.add_argument("--plot", type=Path)
+    given = parser.parse_args()
+    print(machine())
+    with tempfile.TemporaryDirectory() as scratch, Runtime(cpus=PROCESSES, in_process_below=0) as ray:
+        root = Path(scratch)
+        _run(_plan(_archive(root, 40), root / "warm"), ray)  # starts Ray and its first pipeline
+        if given.growth:
+            rows = [_growth(root, n, ray, given.turns) for n in given.growth]
+            print("| images | seconds | ms an image | against the first |\n|---|---|---|---|")
+            for n, spent in rows:
+                first = rows[0][1] / rows[0][0]
+                print(f"| {n:,} | {spent:.1f} | {1e3 * spent / n:.2f} | {spent / n / first:.2f} |")
+            if given.plot:
+                _draw([n for n, _ in rows], [1e3 * spent / n for n, spent in rows], given.plot)
+            return
+        archive = _archive(root, given.images)
+        pairs = []
+        for turn in range(given.turns):
+            plain = _run(_plan(archive, root / f"plain{turn}"), PlainLoop())
+            pairs.append((plain, _run(_plan(archive, root / f"ray{turn}"), ray)))
+        plain, under = (given.images / statistics.median(column) for column in zip(*pairs, strict=True))
+        ratio = statistics.median(p / r for p, r in pairs)
+        print(f"{given.images} images: plain loop {plain:.0f} images/s, Ray {under:.0f} images/s, {ratio:.2f}×")
+
+
+def _growth(root: Path, images: int, ray: Runtime, turns: int) -> tuple[int, float]:
+    archive = _archive(root, images)
+    return images, statistics.median(_run(_plan(archive, root / f"grown{images}-{i}"), ray) for i in range(turns))
+
+
+def _run(plan: JobPlan, runtime: Runtime) -> float:
+    """Seconds that detect and regions took."""
+    runs = pipeline.run(plan, runtime, Display("feeding", Console(file=io.StringIO(), force_terminal=True)))
+    return sum(run.seconds for run in runs if run.name in MEASURED)
+
+
+def _plan(archive: Path, output: Path) -> JobPlan:
+    product = {"name": "p", "layout": "folder", "path": "images", "maps": "maps"}
+    document = {
+        "name": "feeding",
+        "data": {"root": str(archive), "products": [product]},
+        "detector": {"name": "precomputed", "value_range": [0, 255]},
+        "classes": {"novel": 3},
+        "output": str(output),
+    }
+    plan = make(validate(document))
+    (made,) = plan.products
+    return replace(plan, products=(replace(made, steps={name: made.steps[name] for name in STEPS}),))
+
+
+def _archive(root: Path, images: int) -> Path:
+    folder = root / f"archive{images}"
+    with ProcessPoolExecutor(PROCESSES) as pool:
+        list(pool.map(_generate, [(folder, i) for i in range(images)], chunksize=100))
+    return folder
+
+
+def _generate(what: tuple[Path, int]) -> None:
+    """A grey tile of about 290 x 370 pixels, and a map of 256²."""
+    folder, number = what
+    rng = np.random.default_rng(number)
+    height, width = int(rng.integers(230, 400)), int(rng.integers(180, 330))
+    grey = cv2.resize(rng.integers(60, 200, (height // 4, width // 4)).astype(np.uint8), (width, height))
+    for kind, suffix, array in (("images", "jpg", grey), ("maps", "png", realistic(256, number)[0])):
+        path = folder / kind / f"{number % 100:02d}" / f"{number:06d}.{suffix}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(cv2.imencode(f".{suffix}", array)[1].tobytes())
+
+
+def _draw(images: list[int], milliseconds: list[float], path: Path) -> None:
+    """A plot of a few kilobytes, without a library for it."""
+    left, top, width, height = 60, 20, 420, 180
+    highest = 1.3 * max(milliseconds)
+    points = [
+        (left + width * i / max(len(images) - 1, 1), top + height * (1 - value / highest))
+        for i, value in enumerate(milliseconds)
+    ]
+    lines = [
+        '<svg xmlns="http://www.w3.org/2000/svg" width="520" height="250" font-family="sans-serif" font-size="12">',
+        f'<path d="M{left} {top}V{top + height}H{left + width}" fill="none" stroke="#888"/>',
+        f'<polyline points="{" ".join(f"{x:.0f},{y:.0f}" for x, y in points)}" fill="none" stroke="#1f6feb" '
+        'stroke-width="2"/>',
+        '<text x="8" y="14">ms an image</text>',
+    ]
+    for (x, y), n, value in zip(points, images, milliseconds, strict=True):
+        lines.append(f'<circle cx="{x:.0f}" cy="{y:.0f}" r="4" fill="#1f6feb"/>')
+        lines.append(f'<text x="{x:.0f}" y="{y - 10:.0f}" text-anchor="middle">{value:.2f}</text>')
+        lines.append(f'<text x="{x:.0f}" y="{top + height + 18}" text-anchor="middle">{n:,} images</text>')
+    path.write_text("\n".join([*lines, "</svg>"]), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
