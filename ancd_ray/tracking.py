@@ -16,7 +16,7 @@ from ancd_ray import bundle
 from ancd_ray.errors import AncdError
 from ancd_ray.jobfile import CREDENTIALS, resolved
 from ancd_ray.pipeline import StepRun
-from ancd_ray.plan import JobPlan
+from ancd_ray.plan import JobPlan, ProductPlan
 from ancd_ray.reporting import Outputs, outputs_of
 from ancd_ray.store import Folder
 
@@ -90,7 +90,7 @@ def _log(client: Any, plan: JobPlan, runs: Sequence[StepRun], summary: Mapping[s
         client.log_metric(parent, key, summary[key])
     by_product = outputs_of(runs)
     for product in plan.products:
-        _log_product(client, experiment, parent, plan, product.name, by_product[product.name])
+        _log_product(client, experiment, parent, product, by_product[product.name])
     with tempfile.TemporaryDirectory() as scratch:
         for file in ("report.html", "summary.json"):
             path = Path(scratch) / file
@@ -100,9 +100,10 @@ def _log(client: Any, plan: JobPlan, runs: Sequence[StepRun], summary: Mapping[s
     client.set_terminated(parent)
 
 
-def _log_product(client: Any, experiment: str, parent: str, plan: JobPlan, name: str, outputs: Outputs) -> None:
+def _log_product(client: Any, experiment: str, parent: str, product: ProductPlan, outputs: Outputs) -> None:
     from mlflow.entities import Metric
 
+    name = product.name
     run = client.create_run(experiment, run_name=name, tags={"mlflow.parentRunId": parent, "product": name}).info.run_id
     losses = outputs["train"].values["losses"]
     metrics = [
@@ -114,7 +115,7 @@ def _log_product(client: Any, experiment: str, parent: str, plan: JobPlan, name:
     for start in range(0, len(metrics), 1000):  # the most that the service takes at once
         client.log_batch(run, metrics=metrics[start : start + 1000])
     with tempfile.TemporaryDirectory() as scratch:
-        client.log_artifacts(run, str(bundle.write(plan.job, outputs, Path(scratch) / "model")), "model")
+        client.log_artifacts(run, str(bundle.write(product.job, outputs, Path(scratch) / "model")), "model")
     client.set_terminated(run)
 
 
