@@ -67,8 +67,11 @@ def submit(job_file: Path, overrides: tuple[str, ...], address: str | None, no_w
         if address and "://" in address:
             sys.exit(_send(job, address, follow=not no_wait))
         from ancd_ray.display import Display
-        from ancd_ray.job import run
 
+        if job.sweep:
+            from ancd_ray.sweep.run import run
+        else:
+            from ancd_ray.job import run
         display = Display(f"{job.name} → {job.output_root}")
         with display.running():
             folder = run(job, address, display)

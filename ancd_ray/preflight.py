@@ -43,3 +43,14 @@ def training_problems(job: Job) -> list[str]:
             "worker needs as many novel as base regions; take a multiple of twice the workers"
         ]
     return []
+
+
+def device_problems(job: Job, is_remote: bool) -> list[str]:
+    """Ray believes what it is told of this machine's GPUs, and then waits for ever."""
+    if is_remote or not job.resources.gpus:
+        return []
+    import torch
+
+    if job.resources.gpus > (have := torch.cuda.device_count()):
+        return [f"resources.gpus={job.resources.gpus}: this machine has {have}"]
+    return []
