@@ -124,7 +124,7 @@ def make(job: Job, archive: Archive | None = None) -> JobPlan:
         JobError: something is wrong that would waste the work; all that can be found, one line each.
     """
     problems: list[str] = []
-    job = _rooted(job)
+    job = rooted(job)
     archive = archive or Archive(job.data.root)
     base: Holding | None = None
     if job.data.base:
@@ -152,7 +152,7 @@ def make(job: Job, archive: Archive | None = None) -> JobPlan:
     return JobPlan(job, Folder(job.output_root), tuple(products))
 
 
-def _rooted(job: Job) -> Job:
+def rooted(job: Job) -> Job:
     """The job with an absolute root: workers of Ray run in folders of their own."""
     root = Folder(job.data.root).uri
     return job.model_copy(update={"data": job.data.model_copy(update={"root": root})})

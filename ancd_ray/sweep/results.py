@@ -7,12 +7,16 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
 
+from ancd_ray import pipeline
 from ancd_ray.config import Backbone, Classes, Mebin, Merge, Train
+from ancd_ray.jobfile import resolved
+from ancd_ray.report import LostTrial, Point, SweepReport, SweptProduct, render_sweep
 from ancd_ray.store import Folder
 from ancd_ray.sweep.space import Space
 from ancd_ray.sweep.trial import Record
@@ -65,8 +69,9 @@ class Results:
         return conform(rows, sweep_schema(kinds))
 
     def best(self, product: str) -> dict[str, Any] | None:
-        """The row with the highest metric; of equal ones the first. None if no trial has figures."""
-        return max(self.scored(product), key=lambda row: float(row[self.space.metric]), default=None)
+        """The row with the highest metric; of equal ones the nearest to the defaults. None if no trial has figures."""
+        metric = self.space.metric
+        return max(self.scored(product), key=lambda row: (float(row[metric]), -self._off(row)), default=None)
 
     def scored(self, product: str) -> list[dict[str, Any]]:
         """The rows of a product that have the metric."""
@@ -90,7 +95,6 @@ class Results:
         products = []
         for plan in self.space.plan.products:
             best, default = self.best(plan.name), self.nearest_default(plan.name)
-            mine = [record for record in self.records if record.product == plan.name]
             products.append(
                 {
                     "product": plan.name,
@@ -99,9 +103,7 @@ class Results:
                     "default": default and {key: default[key] for key in self.space.keys},
                     "default_figures": default and {name: default[name] for name in FIGURES},
                     "distance": best and default and round(best[metric] - default[metric], 6),
-                    "trials": {
-                        status: sum(r.status == status for r in mine) for status in ("done", "stopped", "failed")
-                    },
+                    "trials": self.counts(plan.name),
                 }
             )
         return {
@@ -110,13 +112,58 @@ class Results:
             "keys": self.space.keys,
             "products": products,
             "trials": len(self.records),
-            "left": max(0, self.space.n_trials - len(self.records)),
+            "left": self.left,
             "seconds": self.seconds,
         }
 
+    def report(self, created_at: datetime) -> SweepReport:
+        """What the report shows."""
+        space, libraries = self.space, pipeline.versions()
+        lost = [
+            LostTrial(record.product, record.settings, record.status, record.reason or "", record.seconds)
+            for record in self.records
+            if record.status != "done"
+        ]
+        return SweepReport(
+            name=space.job.name,
+            created_at=created_at,
+            version=libraries.get("ancd-ray", ""),
+            libraries=libraries,
+            config=resolved(space.job),
+            metric=space.metric,
+            trained=space.trained,
+            merged=space.merged,
+            defaults=self.defaults,
+            products=[self._swept(plan.name) for plan in space.plan.products],
+            lost=sorted(lost, key=lambda trial: (trial.product, str(trial.settings))),
+            trials=len(self.records),
+            left=self.left,
+            seconds=self.seconds,
+        )
+
+    @property
+    def left(self) -> int:
+        """Trials that the time did not suffice for."""
+        return max(0, self.space.n_trials - len(self.records))
+
+    def _swept(self, product: str) -> SweptProduct:
+        def point(row: Mapping[str, Any] | None) -> Point | None:
+            if row is None:
+                return None
+            return Point({key: row[key] for key in self.space.keys}, {name: row[name] for name in FIGURES})
+
+        points = [found for row in self.scored(product) if (found := point(row))]
+        best, default = point(self.best(product)), point(self.nearest_default(product))
+        return SweptProduct(product, points, best, default, self.counts(product))
+
+    def counts(self, product: str) -> dict[str, int]:
+        """Trials of a product by how they ended."""
+        mine = [record.status for record in self.records if record.product == product]
+        return {status: mine.count(status) for status in STATUSES}
+
 
 def write(results: Results, folder: Folder) -> None:
-    """The table as Parquet and CSV, and the summary."""
+    """The table as Parquet and CSV, the summary, and the report."""
     table = results.table()
     folder.write_table("sweep.parquet", table)
     text = io.StringIO()
@@ -124,6 +171,7 @@ def write(results: Results, folder: Folder) -> None:
     writer.writerow(table.column_names)
     writer.writerows([["" if value is None else value for value in row.values()] for row in table.to_pylist()])
     folder.write("sweep.csv", text.getvalue().encode())
+    folder.write("report.html", render_sweep(results.report(datetime.now(timezone.utc))).encode())
     folder.write_json("summary.json", results.summary())
 
 

@@ -11,12 +11,12 @@ from ancd_ray.display import Display
 from ancd_ray.job import check_backbones
 from ancd_ray.jobfile import JobError, resolved
 from ancd_ray.outputs import Output
-from ancd_ray.plan import Step
+from ancd_ray.plan import Step, rooted
 from ancd_ray.preflight import device_problems
 from ancd_ray.runtime import Runtime, RuntimeProblem
 from ancd_ray.stages.context import StageError
 from ancd_ray.store import Folder, exclusive
-from ancd_ray.sweep import results, tuning
+from ancd_ray.sweep import results, tracked, tuning
 from ancd_ray.sweep.space import Space, Trial, lay_out
 from ancd_ray.sweep.trial import Record, Task, finished, records, too_few
 
@@ -46,8 +46,14 @@ def run(job: Job, address: str | None, display: Display) -> Folder:
         ended = [*records(space.records).values(), *failed]
         with display.step("report", job.name):
             found = results.Results(space, ended, round(time.monotonic() - start, 1))
-            folder.write("job.yaml", resolved(space.plan.job).encode())
+            folder.write("job.yaml", resolved(rooted(job)).encode())
             results.write(found, folder)
+        with display.step("track", job.name) as progress:
+            try:
+                tracked.log(found, folder)
+            except tracking.TrackingProblem as error:
+                progress.note(str(error))
+                display.warn(f"not tracked: {error}")
     return folder
 
 
