@@ -77,24 +77,27 @@ def heat_map(report: SweepReport, product: SweptProduct) -> go.Figure:
     figure = go.Figure()
     figure.add_heatmap(
         z=[[None if np.isnan(cell) else round(float(cell), 4) for cell in row] for row in z],
-        x=_texts(columns),
-        y=_texts(rows),
+        customdata=[[[row, column] for column in _texts(columns)] for row in _texts(rows)],
         colorscale=SCALE,
         texttemplate="%{z:.3f}" if written else None,
         textfont={"size": 11},
         xgap=1,
         ygap=1,
         colorbar={"title": {"text": METRICS[report.metric]}, "thickness": 12, "outlinewidth": 0},
-        hovertemplate=f"{_short(found[0])} %{{y}}, {_short(found[1])} %{{x}}: %{{z:.4f}}<extra></extra>",
+        hovertemplate=f"{_short(found[0])} %{{customdata[0]}}, {_short(found[1])} %{{customdata[1]}}: %{{z:.4f}}<extra></extra>",
     )
     for framed, name, colour in ((product.default, "the paper's", "#ffffff"), (product.best, "best", "#d64550")):
         if framed:
             _frame(figure, framed, found, rows, columns, name, colour)
-    labels = {"type": "category", "showgrid": False}
     figure.update_layout({**LAYOUT, "legend": LEGEND, "margin": {"l": 60, "r": 12, "t": 28, "b": 48}})
-    return figure.update_layout(
-        xaxis={**AXIS, **labels, "title": {"text": found[1]}}, yaxis={**AXIS, **labels, "title": {"text": found[0]}}
-    )
+    return figure.update_layout(xaxis=_listed(found[1], columns), yaxis=_listed(found[0], rows))
+
+
+def _listed(key: str, values: Sequence[Any]) -> dict[str, Any]:
+    """An axis of places 0, 1, …, which are named by values."""
+    every = -(-len(values) // 30)
+    ticks = {"tickvals": list(range(0, len(values), every)), "ticktext": _texts(values[::every])}
+    return {**AXIS, **ticks, "showgrid": False, "range": [-0.5, len(values) - 0.5], "title": {"text": key}}
 
 
 def _frame(
@@ -139,10 +142,12 @@ def sensitivity(report: SweepReport, key: str) -> go.Figure:
         )
     values = values_of(report, key)
     if _numeric(values) and (default := report.defaults.get(key)) is not None:
-        figure.add_vline(x=default, line={"color": "#8a94a3", "dash": "dot"}, annotation_text="the paper's")
+        line = {"color": "#8a94a3", "dash": "dot"}
+        figure.add_shape(type="line", x0=default, x1=default, y0=0, y1=1, yref="paper", line=line)
+        figure.add_scatter(x=[None], y=[None], mode="lines", line=line, name="the paper's")
     spread = _numeric(values) and min(values) > 0 and max(values) > 8 * min(values)
     margin = {"l": 60, "r": 12, "t": 28, "b": 48}
-    figure.update_layout({**LAYOUT, "legend": LEGEND, "margin": margin, "showlegend": len(report.products) > 1})
+    figure.update_layout({**LAYOUT, "legend": LEGEND, "margin": margin, "showlegend": True})
     ticks = {"tickvals": values, "ticktext": _texts(values)} if _numeric(values) and len(values) <= 15 else {}
     return figure.update_layout(
         xaxis={**AXIS, "title": {"text": key}, "type": "log" if spread else None, **ticks},
