@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ancd_ray.config import Detector, Precomputed, Product
+from ancd_ray.config import Detector, Job, Precomputed, Product
 from ancd_ray.layouts import Listed, list_product
 from ancd_ray.layouts.maps import pair_maps
 from ancd_ray.stages.catalog import listing_rows
 from ancd_ray.store import digest
 from ancd_ray.tables import GOOD
+from ancd_ray.training.loop import Classes
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,25 @@ class Holding:
     def labels(self) -> tuple[str, ...]:
         """The labels of what is to be sorted (of a base set: its classes), sorted."""
         return tuple(sorted({image.label for image in self.listing if image.role == "novel" and image.label}))
+
+    def classes(self, job: Job, product: Product, known: tuple[str, ...]) -> Classes:
+        """How many classes to look for beside the known ones, and whether the first of them means "normal".
+
+        Raises:
+            ValueError: the number is to come from labels that are not there.
+        """
+        labels = self.labels
+        has_normal = GOOD in labels if labels else GOOD not in product.exclude
+        if product.novel is not None:
+            return Classes(known, product.novel, has_normal)
+        if job.classes.novel != "from_labels":
+            return Classes(known, job.classes.novel, has_normal)
+        if not labels:
+            raise ValueError(
+                f"product {product.name}: classes.novel=from_labels, but nothing is labelled; "
+                "set classes.novel to the number of classes to look for, the normal one included"
+            )
+        return Classes(known, len(labels), has_normal)
 
 
 class Archive:

@@ -93,7 +93,7 @@ def plan(job_file: Path, overrides: tuple[str, ...]) -> None:
 
         job = _load(job_file, overrides)
         if job.sweep:
-            from ancd_ray.sweep.space import lay_out
+            from ancd_ray.sweep.planning import lay_out
 
             space = lay_out(job)
             click.echo("\n".join([*space.forecast(), f"results go to {space.folder}"]))

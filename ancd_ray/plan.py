@@ -34,7 +34,6 @@ from ancd_ray.stages import (
 from ancd_ray.stages import train as training
 from ancd_ray.stages.context import Context
 from ancd_ray.store import Folder, digest
-from ancd_ray.tables import GOOD
 from ancd_ray.training.loop import Classes
 
 # Raised by whoever changes what a step computes: its results so far, and all that follow from them, are then stale.
@@ -138,7 +137,7 @@ def make(job: Job, archive: Archive | None = None) -> JobPlan:
         try:
             own = effective(job, product)
             holding = archive.product(product, own.detector)
-            classes = _classes(own, product, holding, base.labels if base else ())
+            classes = holding.classes(own, product, base.labels if base else ())
         except JobError as error:
             problems += error.lines
             continue
@@ -156,26 +155,6 @@ def rooted(job: Job) -> Job:
     """The job with an absolute root: workers of Ray run in folders of their own."""
     root = Folder(job.data.root).uri
     return job.model_copy(update={"data": job.data.model_copy(update={"root": root})})
-
-
-def _classes(job: Job, product: Product, holding: Holding, known: tuple[str, ...]) -> Classes:
-    """How many classes to look for, and whether the first of them means "normal".
-
-    Raises:
-        ValueError: the number is to come from labels that are not there.
-    """
-    labels = holding.labels
-    has_normal = GOOD in labels if labels else GOOD not in product.exclude
-    if product.novel is not None:
-        return Classes(known, product.novel, has_normal)
-    if job.classes.novel != "from_labels":
-        return Classes(known, job.classes.novel, has_normal)
-    if not labels:
-        raise ValueError(
-            f"product {product.name}: classes.novel=from_labels, but nothing is labelled; "
-            "set classes.novel to the number of classes to look for, the normal one included"
-        )
-    return Classes(known, len(labels), has_normal)
 
 
 # --- the steps

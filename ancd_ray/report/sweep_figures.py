@@ -84,7 +84,8 @@ def heat_map(report: SweepReport, product: SweptProduct) -> go.Figure:
         xgap=1,
         ygap=1,
         colorbar={"title": {"text": METRICS[report.metric]}, "thickness": 12, "outlinewidth": 0},
-        hovertemplate=f"{_short(found[0])} %{{customdata[0]}}, {_short(found[1])} %{{customdata[1]}}: %{{z:.4f}}<extra></extra>",
+        hovertemplate=f"{_short(found[0])} %{{customdata[0]}}, {_short(found[1])} %{{customdata[1]}}: %{{z:.4f}}"
+        "<extra></extra>",
     )
     for framed, name, colour in ((product.default, "the paper's", "#ffffff"), (product.best, "best", "#d64550")):
         if framed:

@@ -17,7 +17,9 @@ from ancd_ray.runtime import Runtime, RuntimeProblem
 from ancd_ray.stages.context import StageError
 from ancd_ray.store import Folder, exclusive
 from ancd_ray.sweep import results, tracked, tuning
-from ancd_ray.sweep.space import Space, Trial, lay_out
+from ancd_ray.sweep.hooks import Listed, Proposals
+from ancd_ray.sweep.planning import lay_out
+from ancd_ray.sweep.space import Space, Trial
 from ancd_ray.sweep.trial import Record, Task, finished, records, too_few
 
 _SCRATCH = "tune"  # what Tune writes, until the trials are over
@@ -123,7 +125,7 @@ def _try(space: Space, runtime: Runtime, display: Display, failed: Sequence[Reco
         hopeless = {record.id for record in failed}
         tasks = [space.task(trial) for trial in space.trials if trial.id not in hopeless]
         todo = [task for task in tasks if task.id not in ended and not _found(task)]
-        proposals: tuning.Proposals = tuning.Listed(iter(todo))
+        proposals: Proposals = Listed(iter(todo))
         n_left = len(todo)
         if space.sweep.search == "optuna":
             from ancd_ray.sweep.asking import Asking

@@ -13,18 +13,16 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from ancd_ray.config_sweep import Sweep
 from ancd_ray.errors import AncdError
 from ancd_ray.method.criterion import vagueness
 from ancd_ray.runtime import Progress, Runtime, RuntimeProblem
 from ancd_ray.store import Folder
+from ancd_ray.sweep.hooks import CLARITY, EPOCH, VALUE, Proposals, recorder, searcher
 from ancd_ray.sweep.trial import Record, Task, run
 
-CLARITY = "clarity"  # what ASHA compares: the negative of how vague the classes are, in every epoch
-VALUE = "value"  # what a search is told: the best of the metric over the settings of merging
-_EPOCH = "epoch"
 _WORST = -1e9  # of a trial that failed
 _REDUCTION = 3  # ASHA: of the trials that come to a rung, one in so many goes on
 _RETRIES = 2  # of a trial whose worker has died
@@ -39,29 +37,6 @@ _ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
 }
-
-
-class Proposals(Protocol):
-    """Where the next trial comes from."""
-
-    def __next__(self) -> Task:
-        """The next one; StopIteration when there is none."""
-
-    def told(self, task: Task, value: float | None) -> None:
-        """A trial has ended with a value, or with none."""
-
-
-@dataclass
-class Listed:
-    """Trials that are known beforehand."""
-
-    tasks: Iterator[Task]
-
-    def __next__(self) -> Task:
-        return next(self.tasks)
-
-    def told(self, task: Task, value: float | None) -> None:
-        """Changes nothing."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +94,7 @@ def tune(
 
         trainable = rt.with_resources(_trial(sweep.scheduler == "asha"), {"cpu": share.cpus, "gpu": share.gpus})
         config = rt.TuneConfig(
-            search_alg=_searcher(proposals),
+            search_alg=searcher(proposals),
             scheduler=_asha(epochs) if sweep.scheduler == "asha" else None,
             num_samples=n_trials,
             max_concurrent_trials=share.at_once,
@@ -130,7 +105,7 @@ def tune(
             name="tune",
             storage_path=scratch.uri,
             failure_config=rt.FailureConfig(max_failures=_RETRIES),
-            callbacks=[_recorder(progress, deadline)],
+            callbacks=[recorder(progress, deadline)],
             verbose=0,
         )
         rt.Tuner(trainable, tune_config=config, run_config=run_config).fit()
@@ -143,10 +118,10 @@ def _trial(every_epoch: bool) -> Callable[[dict[str, Any]], None]:
         import ray.tune as rt
 
         task: Task = config["task"]
-        told: dict[str, Any] = {_EPOCH: 0, CLARITY: _WORST}
+        told: dict[str, Any] = {EPOCH: 0, CLARITY: _WORST}
 
         def on_epoch(history: Any) -> None:
-            told.update({_EPOCH: history.epochs, CLARITY: _clarity(history.terms)})
+            told.update({EPOCH: history.epochs, CLARITY: _clarity(history.terms)})
             if history.epochs < task.epochs:
                 rt.report({**told, VALUE: _WORST})
 
@@ -155,7 +130,7 @@ def _trial(every_epoch: bool) -> Callable[[dict[str, Any]], None]:
         except AncdError as error:
             record = Record(task.id, task.product, task.settings, "failed", str(error).splitlines()[0])
         record.write(task.records)
-        rt.report({**told, _EPOCH: task.epochs, VALUE: _WORST, "record": record.status, "values": _values(record)})
+        rt.report({**told, EPOCH: task.epochs, VALUE: _WORST, "record": record.status, "values": _values(record)})
 
     return trial
 
@@ -173,80 +148,8 @@ def _asha(epochs: int) -> Any:
 
     grace = max(1, min(epochs, -(-epochs // _REDUCTION**2)))
     return ASHAScheduler(
-        time_attr=_EPOCH, metric=CLARITY, mode="max", max_t=epochs + 1, grace_period=grace, reduction_factor=_REDUCTION
+        time_attr=EPOCH, metric=CLARITY, mode="max", max_t=epochs + 1, grace_period=grace, reduction_factor=_REDUCTION
     )
-
-
-def _searcher(proposals: Proposals) -> Any:
-    """Tune's side of proposals."""
-    from ray.tune.search import Searcher
-
-    class Asks(Searcher):  # type: ignore[misc]
-        """Hands out tasks and hears of their ends."""
-
-        def __init__(self) -> None:
-            super().__init__(metric=VALUE, mode="max")
-            self._tasks: dict[str, Task] = {}
-
-        def set_search_properties(self, metric: str | None, mode: str | None, config: Any, **_: Any) -> bool:
-            return True
-
-        def suggest(self, trial_id: str) -> Any:
-            try:
-                self._tasks[trial_id] = next(proposals)
-            except StopIteration:
-                return Searcher.FINISHED
-            return {"task": self._tasks[trial_id]}
-
-        def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
-            values = (result or {}).get("values") or {}
-            task = self._tasks.pop(trial_id, None)
-            if task:
-                proposals.told(task, values.get(task.metric))
-
-        def save(self, checkpoint_path: str) -> None:
-            """Nothing is kept: see the module."""
-
-        def restore(self, checkpoint_path: str) -> None:
-            """Nothing was kept."""
-
-    return Asks()
-
-
-def _recorder(progress: Progress, deadline: float | None) -> Any:
-    """Counts trials, and leaves a record of those that did not live to leave their own."""
-    from ray.tune import Callback
-
-    class Recorder(Callback):  # type: ignore[misc]
-        """Hears of the end of every trial."""
-
-        def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-            task, last = trial.config["task"], trial.last_result or {}
-            if not last.get("record"):
-                if deadline is not None and time.monotonic() >= deadline:
-                    return  # the next run goes on with it
-                reason = f"stopped by asha after epoch {last.get(_EPOCH, 0)} of {task.epochs}: its classes were vaguer"
-                seconds = round(float(last.get("time_total_s", 0.0)), 2)
-                Record(task.id, task.product, task.settings, "stopped", reason, seconds).write(task.records)
-            progress.note(f"{task.product} {_said(task.settings)}: {last.get('record', 'stopped')}")
-            progress.advance(1)
-
-        def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-            task = trial.config["task"]
-            reason = _last_line(trial.get_error())
-            Record(task.id, task.product, task.settings, "failed", reason).write(task.records)
-            progress.advance(1)
-
-    return Recorder()
-
-
-def _said(settings: Mapping[str, Any]) -> str:
-    return " ".join(f"{key.rpartition('.')[2]}={value}" for key, value in settings.items())
-
-
-def _last_line(error: BaseException | None) -> str:
-    lines = [line.strip() for line in str(error or "its worker has died").splitlines() if line.strip()]
-    return lines[-1][:300]
 
 
 @contextmanager

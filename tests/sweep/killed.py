@@ -1,4 +1,4 @@
-"""Runs a sweep and ends its process with SIGKILL once N trials are recorded: `python -m tests.sweep.killed N JOB.yaml`."""
+"""Runs a sweep and kills its process once N trials are recorded: `python -m tests.sweep.killed N JOB.yaml`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 
 from ancd_ray.display import Display
 from ancd_ray.jobfile import load
+from ancd_ray.sweep.planning import lay_out
 from ancd_ray.sweep.run import run
-from ancd_ray.sweep.space import lay_out
 
 
 def main(trials: int, job_file: Path) -> None:

@@ -20,7 +20,6 @@ from ancd_ray.pipeline import outlook
 from ancd_ray.plan import make
 from ancd_ray.store import Folder
 from ancd_ray.sweep.apply import apply
-from ancd_ray.sweep.space import lay_out
 from tests.conftest import REPO, Ran
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

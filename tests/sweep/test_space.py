@@ -10,7 +10,7 @@ import pytest
 from ancd_ray.config import Job
 from ancd_ray.jobfile import JobError
 from ancd_ray.plan import make
-from ancd_ray.sweep.space import lay_out
+from ancd_ray.sweep.planning import lay_out
 
 SweepOf = Callable[..., Job]
 
