@@ -37,7 +37,9 @@ class Swept:
 
 
 @pytest.fixture(scope="module")
-def swept(small_sweep: SweepOf, run_sweep: RunSweep, tmp_path_factory: pytest.TempPathFactory) -> Swept:
+def swept(
+    small_sweep: SweepOf, run_sweep: RunSweep, ray_of_the_tests: None, tmp_path_factory: pytest.TempPathFactory
+) -> Swept:
     root = tmp_path_factory.mktemp("sweep")
     tile = "layout: mvtec, path: tile"
     few = f"{{name: few, {tile}, exclude: [good, crack, scratch, stain]}}"  # five images
