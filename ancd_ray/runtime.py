@@ -69,6 +69,7 @@ class Runtime:
     gpus: int | None = None
     in_process_below: int = 64
     address: str | None = None  # None: a Ray of our own; "auto": the Ray that this machine belongs to
+    dashboard: bool = False  # Ray's, without which groups of workers within trials leave their places taken
     _started: bool = field(default=False, init=False)
     _mine: bool = field(default=False, init=False)
 
@@ -111,7 +112,7 @@ class Runtime:
 
         options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
         if self.address is None:
-            options |= {"num_cpus": self.cpus, "num_gpus": self.gpus, "include_dashboard": False}
+            options |= {"num_cpus": self.cpus, "num_gpus": self.gpus, "include_dashboard": self.dashboard}
         on_sigterm = signal.getsignal(signal.SIGTERM)
         try:
             with _no_stderr():

@@ -100,6 +100,7 @@ def _alone(work: _Work, context: Context) -> None:
         context.progress.advance(history.epochs - shown)
         context.progress.note(f"loss {history.terms['total'][-1]:.3f}")
         shown = history.epochs
+        context.on_epoch(history)
 
     work.train(Rank(device=device()), on_epoch)
 
