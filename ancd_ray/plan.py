@@ -42,7 +42,7 @@ VERSIONS = {
     "fit_detector": 1,
     "detect": 1,
     "score_maps": 1,
-    "regions": 1,
+    "regions": 2,
     "views": 1,
     "clean_views": 1,
     "train": 2,
