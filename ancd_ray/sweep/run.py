@@ -133,7 +133,7 @@ def _try(space: Space, runtime: Runtime, display: Display, failed: Sequence[Reco
             proposals = Asking(space, ended.values(), hopeless)
             n_left = proposals.n_left
         progress.advance(space.n_trials - n_left)
-        if n_left:
+        if n_left and (deadline is None or time.monotonic() < deadline):
             share = tuning.places(space.sweep, _workers(space), runtime)
             epochs = max(trial.plan.job.train.epochs for trial in _known(space))
             scratch = space.folder / _SCRATCH

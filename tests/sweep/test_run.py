@@ -42,7 +42,7 @@ def swept(
 ) -> Swept:
     root = tmp_path_factory.mktemp("sweep")
     tile = "layout: mvtec, path: tile"
-    few = f"{{name: few, {tile}, exclude: [good, crack, scratch, stain]}}"  # five images
+    few = f"{{name: few, {tile}, exclude: [good, hole, scratch, stain]}}"  # five images, six regions
     products = f"data.products=[{{name: tile, {tile}}}, {{name: other, {tile}, exclude: [crack]}}, {few}]"
     job = small_sweep(root / "out", products, register_best=True)
     file = root / "job.yaml"
@@ -78,8 +78,8 @@ def test_a_product_that_cannot_be_trained_is_a_row_with_its_reason(swept: Swept)
     rows = pq.read_table(swept.folder.path / "sweep.parquet").to_pylist()
     lost = [row for row in rows if row["status"] == "failed"]
     assert {row["product"] for row in lost} == {"few"}
-    assert all("5 regions" in row["reason"] and row["nmi"] is None for row in lost)
-    assert "5 regions" in (swept.folder.path / "report.html").read_text()
+    assert all("has 6 regions" in row["reason"] and row["nmi"] is None for row in lost)
+    assert "has 6 regions" in (swept.folder.path / "report.html").read_text()
 
 
 def test_the_best_settings_are_a_job_that_trains_nothing_again(

@@ -76,6 +76,15 @@ def test_a_killed_worker_is_made_up_for(small_sweep: SweepOf, run_sweep: RunSwee
     assert [record.status for record in records(lay_out(job).records).values()] == ["done", "done"]
 
 
+def test_what_the_time_does_not_suffice_for_is_left(small_sweep: SweepOf, run_sweep: RunSweep, tmp_path: Path) -> None:
+    job = small_sweep(tmp_path, products=["tile"], hours=1e-9)
+    folder, _ = run_sweep(job)
+    assert folder.read_json("summary.json")["left"] == 2
+    assert "did not fit into sweep.hours" in folder.read("report.html").decode()
+    unlimited = small_sweep(tmp_path, products=["tile"])
+    assert lay_out(unlimited).folder.uri == folder.uri, "more time is no other sweep"
+
+
 def test_trials_of_several_workers(small_sweep: SweepOf, run_sweep: RunSweep, tmp_path: Path) -> None:
     import ray
 
