@@ -96,6 +96,8 @@ def rerender(folder: Folder) -> RunReport:
     Raises:
         StoreError: this is no run folder, or its steps are gone.
     """
+    if folder.exists("sweep.parquet"):
+        raise StoreError(f"{folder}: a sweep; submit it again, which trains nothing twice and draws its report")
     if not folder.exists(RECORD):
         raise StoreError(f"{folder}: no run folder (it has no {RECORD}); `ancd-ray submit` prints the one it made")
     root = Folder(folder.uri.rsplit("/", 2)[0])

@@ -57,7 +57,8 @@ class SweepReport:
     lost: Sequence[LostTrial]
     trials: int
     left: int  # that the time did not suffice for
-    seconds: float
+    seconds: float  # of this run
+    trial_seconds: float  # of all trials together, whenever that was
 
     @property
     def keys(self) -> list[str]:

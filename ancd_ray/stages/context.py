@@ -30,7 +30,7 @@ class Context:
     runtime: Runtime
     progress: Progress
     max_quarantined: float = 0.5
-    on_epoch: Callable[[Any], None] = lambda _: None  # hears of every epoch of a training in this process, its history
+    on_epoch: Callable[[Any], None] = lambda _: None  # hears how far a training is: its history
 
     def map(self, worker: Worker, shards: Sequence[Shard]) -> list[Done]:
         """Every shard through the worker; see `Runtime.map_shards`.

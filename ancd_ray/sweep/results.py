@@ -139,6 +139,7 @@ class Results:
             trials=len(self.records),
             left=self.left,
             seconds=self.seconds,
+            trial_seconds=sum(record.seconds for record in self.records),
         )
 
     @property

@@ -45,7 +45,7 @@ def run(job: Job, address: str | None, display: Display) -> Folder:
             failed = _prepare(space, runtime, display)
             _try(space, runtime, display, failed, deadline)
         folder = space.folder
-        ended = [*records(space.records).values(), *failed]
+        ended = list((records(space.records) | {record.id: record for record in failed}).values())
         with display.step("report", job.name):
             found = results.Results(space, ended, round(time.monotonic() - start, 1))
             folder.write("job.yaml", resolved(rooted(job)).encode())
@@ -133,10 +133,11 @@ def _try(space: Space, runtime: Runtime, display: Display, failed: Sequence[Reco
             proposals = Asking(space, ended.values(), hopeless)
             n_left = proposals.n_left
         progress.advance(space.n_trials - n_left)
-        if n_left:
+        scratch = space.folder / _SCRATCH
+        scratch.remove()  # of a run that was killed
+        if n_left and (deadline is None or time.monotonic() < deadline):
             share = tuning.places(space.sweep, _workers(space), runtime)
             epochs = max(trial.plan.job.train.epochs for trial in _known(space))
-            scratch = space.folder / _SCRATCH
             try:
                 tuning.tune(proposals, n_left, space.sweep, share, epochs, scratch, progress, deadline)
             finally:

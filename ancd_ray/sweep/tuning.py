@@ -92,7 +92,9 @@ def tune(
     with _environment():
         import ray.tune as rt
 
-        trainable = rt.with_resources(_trial(sweep.scheduler == "asha"), {"cpu": share.cpus, "gpu": share.gpus})
+        # a trial whose workers take their own places takes none, but Tune wants some resource named: a byte of memory
+        resources = {"cpu": share.cpus, "gpu": share.gpus} if share.cpus else {"memory": 1}
+        trainable = rt.with_resources(_trial(sweep.scheduler == "asha"), resources)
         config = rt.TuneConfig(
             search_alg=searcher(proposals),
             scheduler=_asha(epochs) if sweep.scheduler == "asha" else None,

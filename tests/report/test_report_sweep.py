@@ -53,6 +53,7 @@ def sweep() -> SweepReport:
         trials=9,
         left=0,
         seconds=12.0,
+        trial_seconds=90.0,
     )
 
 

@@ -42,7 +42,7 @@ def swept(
 ) -> Swept:
     root = tmp_path_factory.mktemp("sweep")
     tile = "layout: mvtec, path: tile"
-    few = f"{{name: few, {tile}, exclude: [good, crack, scratch, stain]}}"  # five images
+    few = f"{{name: few, {tile}, exclude: [good, hole, scratch, stain]}}"  # five images, six regions
     products = f"data.products=[{{name: tile, {tile}}}, {{name: other, {tile}, exclude: [crack]}}, {few}]"
     job = small_sweep(root / "out", products, register_best=True)
     file = root / "job.yaml"
@@ -78,8 +78,8 @@ def test_a_product_that_cannot_be_trained_is_a_row_with_its_reason(swept: Swept)
     rows = pq.read_table(swept.folder.path / "sweep.parquet").to_pylist()
     lost = [row for row in rows if row["status"] == "failed"]
     assert {row["product"] for row in lost} == {"few"}
-    assert all("5 regions" in row["reason"] and row["nmi"] is None for row in lost)
-    assert "5 regions" in (swept.folder.path / "report.html").read_text()
+    assert all("has 6 regions" in row["reason"] and row["nmi"] is None for row in lost)
+    assert "has 6 regions" in (swept.folder.path / "report.html").read_text()
 
 
 def test_the_best_settings_are_a_job_that_trains_nothing_again(
@@ -93,7 +93,7 @@ def test_the_best_settings_are_a_job_that_trains_nothing_again(
         {"train.lambda", "merge.tau_alpha"},
         set(),
     ]
-    job = load(tmp_path / "best.yaml", ["data.products=" + str([p.model_dump() for p in job.data.products[:2]])])
+    job = job.model_copy(update={"data": job.data.model_copy(update={"products": job.data.products[:2]})})
     todo = {look.step.name for look in outlook(make(job)) if look.state != "cached"}
     assert todo <= {"merge", "evaluate"}
     results = {(r["product"], r["level"]): r["nmi"] for r in run_job(job).summary["results"]}

@@ -44,9 +44,27 @@ def test_asha_stops_what_stays_vague(small_sweep: SweepOf, run_sweep: RunSweep, 
     assert {path: path.stat().st_mtime_ns for path in space.records.path.iterdir()} == before
 
 
-def test_a_trial_whose_loss_is_no_number_is_a_row(small_sweep: SweepOf, run_sweep: RunSweep, tmp_path: Path) -> None:
-    job = small_sweep(tmp_path, products=["tile"], parameters={"train.lr": {"grid": [0.01, 1e30]}})
+def test_a_killed_worker_is_made_up_for_and_a_broken_trial_is_a_row(
+    small_sweep: SweepOf, run_sweep: RunSweep, tmp_path: Path
+) -> None:
+    rates = {"train.lr": {"grid": [0.01, 1e30]}}
+    job = small_sweep(tmp_path, "train.epochs=60", "train.checkpoint_every=2", products=["tile"], parameters=rates)
+    killed: list[int] = []
+
+    def kill_one() -> None:
+        while not list(tmp_path.glob("steps/train/*/checkpoints/epoch-*")):
+            time.sleep(0.02)
+        children = psutil.Process().children(recursive=True)
+        workers = [child for child in children if "ImplicitFunc" in " ".join(child.cmdline())]
+        for worker in workers:
+            worker.kill()
+            killed.append(worker.pid)
+
+    watcher = threading.Thread(target=kill_one, daemon=True)
+    watcher.start()
     folder, _ = run_sweep(job)
+    watcher.join(timeout=1)
+    assert killed, "nothing was killed: training was over too soon"
     ended = {record.settings["train.lr"]: record for record in records(lay_out(job).records).values()}
     assert ended[0.01].status == "done"
     assert ended[1e30].status == "failed"
@@ -54,26 +72,13 @@ def test_a_trial_whose_loss_is_no_number_is_a_row(small_sweep: SweepOf, run_swee
     assert folder.read_json("summary.json")["products"][0]["best"] == {"train.lr": 0.01}
 
 
-def test_a_killed_worker_is_made_up_for(small_sweep: SweepOf, run_sweep: RunSweep, tmp_path: Path) -> None:
-    job = small_sweep(
-        tmp_path, "train.epochs=150", "train.checkpoint_every=5", products=["tile"], parameters=_parameters(0.1, 0.2)
-    )
-    killed: list[int] = []
-
-    def kill_one() -> None:
-        while not list(tmp_path.glob("steps/train/*/checkpoints/epoch-*")):
-            time.sleep(0.05)
-        children = psutil.Process().children(recursive=True)
-        workers = [child for child in children if "ImplicitFunc" in " ".join(child.cmdline())]
-        workers[-1].kill()
-        killed.append(workers[-1].pid)
-
-    watcher = threading.Thread(target=kill_one, daemon=True)
-    watcher.start()
-    run_sweep(job)
-    watcher.join(timeout=1)
-    assert killed, "nothing was killed: training was over too soon"
-    assert [record.status for record in records(lay_out(job).records).values()] == ["done", "done"]
+def test_what_the_time_does_not_suffice_for_is_left(small_sweep: SweepOf, run_sweep: RunSweep, tmp_path: Path) -> None:
+    job = small_sweep(tmp_path, products=["tile"], hours=1e-9)
+    folder, _ = run_sweep(job)
+    assert folder.read_json("summary.json")["left"] == 2
+    assert "did not fit into sweep.hours" in folder.read("report.html").decode()
+    unlimited = small_sweep(tmp_path, products=["tile"])
+    assert lay_out(unlimited).folder.uri == folder.uri, "more time is no other sweep"
 
 
 def test_trials_of_several_workers(small_sweep: SweepOf, run_sweep: RunSweep, tmp_path: Path) -> None:
