@@ -104,7 +104,7 @@ class TimmViT:
             x_BSD, table, rows, cols = self._embed(images_BCHW)
             patches_BN = visible_tokens(masks_BHW.to(self.device), rows, cols)
             visible_BS = F.pad(patches_BN, (1 + self._n_registers, 0), value=True)
-            for block in self._blocks[: self._mask_start]:
+            for block in self._blocks[: max(self._mask_start - 1, 0)]:
                 x_BSD = block(x_BSD, table)
             x_BSD = self._guide(x_BSD, table, visible_BS)
         if self.mask_mode in ("patch", "none"):
@@ -159,20 +159,35 @@ class TimmViT:
         return self._model.norm_pre(x_BSD), table, rows, cols
 
     def _guide(self, x_BSD: Tensor, table: Tensor | None, visible_BS: Tensor) -> Tensor:
-        """The mask-guided blocks before the last."""
-        blocks = self._blocks[self._mask_start : -1]
+        """The last block without a mask and the mask-guided ones, but for the trainable one.
+
+        What nobody reads is left as it was: all but the class token where it sees nothing else from here on, and tokens
+        that are hidden from it in the trainable block.
+        """
+        first = max(self._mask_start - 1, 0)
+        unguided, guided = self._blocks[first : self._mask_start], self._blocks[self._mask_start : -1]
         alone_B = ~visible_BS[:, 1:].any(dim=1)
         if self.mask_mode in ("class", "all") and alone_B.any():
-            # A class token that sees nothing but itself goes its way as a sequence of one.
-            cls_B1D, others = x_BSD[alone_B, :1], ~alone_B
-            for block in blocks:
+            cls_B1D, others_B = x_BSD[alone_B, :1], ~alone_B
+            for block in unguided:
+                cls_B1D = block.class_row(x_BSD[alone_B], table, visible_BS=torch.ones_like(visible_BS[alone_B]))[
+                    :, None
+                ]
+            for block in guided:
                 cls_B1D = block(cls_B1D)
-            x_BSD[alone_B, :1] = cls_B1D
-            if others.any():
-                x_BSD[others] = self._guide(x_BSD[others], table, visible_BS[others])
+            x_BSD[alone_B, :1] = cls_B1D.to(x_BSD.dtype)
+            if others_B.any():
+                x_BSD[others_B] = self._guide(x_BSD[others_B], table, visible_BS[others_B])
             return x_BSD
-        for block in blocks:
+        for block in unguided:
+            x_BSD = block(x_BSD, table)
+        for block in guided[:-1] if self.mask_mode == "class" else guided:
             x_BSD = block(x_BSD, table, visible_BS=visible_BS, mode=self.mask_mode)
+        if guided and self.mask_mode == "class":
+            longest = int(visible_BS.sum(dim=1).max())
+            rows_BR = visible_BS.int().argsort(dim=1, descending=True, stable=True)[:, :longest]
+            found_BRD = guided[-1].some_rows(x_BSD, rows_BR, table, visible_BS=visible_BS)
+            x_BSD = x_BSD.scatter(1, rows_BR[..., None].expand_as(found_BRD), found_BRD.to(x_BSD.dtype))
         return x_BSD
 
 

@@ -126,6 +126,15 @@ class GuidedBlock(nn.Module):
             return self._finish(x_BSD, F.scaled_dot_product_attention(q, k, v))
         return self._finish(x_BSD, guided_attention(q, k, v, visible_BS, mode))
 
+    def some_rows(self, x_BSD: Tensor, rows_BR: Tensor, table: Tensor | None = None, *, visible_BS: Tensor) -> Tensor:
+        """Some tokens (B, R, D) after the block: the class token, which comes first and sees the visible tokens, and
+        others, which see all. `rows_BR` are their places in the sequence."""
+        index_BRD = rows_BR[..., None].expand(-1, -1, x_BSD.shape[-1])
+        normed_BSD = self.norm1(x_BSD)
+        q = self._queries(normed_BSD.gather(1, index_BRD), None if table is None else table[rows_BR][:, None])
+        k, v = self._keys(normed_BSD, table), self._split(self.v(normed_BSD))
+        return self._finish(x_BSD.gather(1, index_BRD), guided_attention(q, k, v, visible_BS, "class"))
+
     def class_row(self, x_BSD: Tensor, table: Tensor | None = None, *, visible_BS: Tensor) -> Tensor:
         """The class token (B, D) after the block, from its own and the visible tokens; the others may be padding."""
         if self._keys_are_linear and table is None:
