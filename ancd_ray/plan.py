@@ -22,6 +22,9 @@ from ancd_ray.preflight import base_problems, detector_of, detector_problems, tr
 from ancd_ray.stages import (
     catalog,
     classify,
+    cluster,
+    count_classes,
+    describe,
     detect,
     evaluate,
     fit_detector,
@@ -36,6 +39,8 @@ from ancd_ray.store import Folder, digest
 from ancd_ray.tables import GOOD
 from ancd_ray.training.loop import Classes
 
+AUTO = 0  # a number of classes that a step of its own estimates
+
 # Raised by whoever changes what a step computes: its results so far, and all that follow from them, are then stale.
 VERSIONS = {
     "catalog": 1,
@@ -44,6 +49,9 @@ VERSIONS = {
     "score_maps": 1,
     "regions": 1,
     "views": 1,
+    "describe": 1,
+    "count_classes": 1,
+    "cluster": 1,
     "train": 2,
     "classify": 1,
     "merge": 1,
@@ -167,6 +175,8 @@ def _classes(job: Job, product: Product, listing: Sequence[Listed], known: tuple
     has_normal = GOOD in labels if labels else GOOD not in product.exclude
     if product.novel is not None:
         return Classes(known, product.novel, has_normal)
+    if job.classes.novel == "auto":
+        return Classes(known, AUTO, has_normal)
     if job.classes.novel != "from_labels":
         return Classes(known, job.classes.novel, has_normal)
     if not labels:
@@ -189,6 +199,8 @@ def _base_steps(job: Job, base: Product, listing: Sequence[Listed]) -> ProductPl
     steps["regions"] = _regions(job, name, detector, steps)
     if job.train.views.bank:
         steps["views"] = _views(job, name, job.train.views.base, steps)
+    if job.discovery.method == "gcd":
+        steps["describe"] = _describe(job, name, steps)
     return ProductPlan(name, steps)
 
 
@@ -213,14 +225,23 @@ def _steps(
     steps["regions"] = _regions(job, name, detector, steps)
     if job.train.views.bank:
         steps["views"] = _views(job, name, job.train.views.bank, steps)
-    steps["train"] = _train(job, name, steps, classes, base)
-    inputs = {"regions": steps["regions"], "train": steps["train"]}
-    run = partial(classify.run, trunk=job.backbone)
-    steps["classify"] = Step("classify", name, {"backbone": _backbone(job)}, inputs, run)
-    inputs = {key: steps[key] for key in ("catalog", "classify", "train")}
-    run = partial(merge.run, tau_alpha=job.merge.tau_alpha)
+    if job.discovery.method != "anomalyncd" or classes.n_novel == AUTO:
+        steps["describe"] = _describe(job, name, steps)
+    if classes.n_novel == AUTO:
+        steps["count_classes"] = _count_classes(job, name, steps, classes)
+    if job.discovery.method == "anomalyncd":
+        steps["train"] = _train(job, name, steps, classes, base)
+        inputs = {"regions": steps["regions"], "train": steps["train"]}
+        run = partial(classify.run, trunk=job.backbone)
+        steps["classify"] = Step("classify", name, {"backbone": _backbone(job)}, inputs, run)
+        predicted = {"train": steps["train"], "classify": steps["classify"]}
+    else:
+        steps["cluster"] = _cluster(job, name, steps, classes, base)
+        predicted = {"train": steps["cluster"], "classify": steps["cluster"]}
+    inputs = {"catalog": steps["catalog"], **predicted}
+    run = partial(merge.run, tau_alpha=job.merge.tau_alpha, strategy=job.merge.strategy)
     steps["merge"] = Step("merge", name, job.merge.model_dump(), inputs, run)
-    inputs = {key: steps[key] for key in ("detect", "train", "classify", "merge", "score_maps") if key in steps}
+    inputs = {**{key: steps[key] for key in ("detect", "merge", "score_maps") if key in steps}, **predicted}
     steps["evaluate"] = Step("evaluate", name, {}, inputs, evaluate.run)
     return ProductPlan(name, steps, classes)
 
@@ -258,11 +279,36 @@ def _train(job: Job, name: str, steps: Mapping[str, Step], classes: Classes, bas
     inputs = {"novel": steps[source]}
     if base:
         inputs["base"] = base.steps[source]
+    if "count_classes" in steps:
+        inputs["count_classes"] = steps["count_classes"]
     # who trains, and how often it is saved, does not change what is learned
     config = job.train.model_dump(by_alias=True, exclude={"workers", "checkpoint_every"})
     slice_ = {"train": config, "backbone": _backbone(job), "classes": [classes.n_novel, classes.has_normal]}
     run = partial(training.run, config=job.train, trunk=job.backbone, classes=classes)
     return Step("train", name, slice_, inputs, run)
+
+
+def _describe(job: Job, name: str, steps: Mapping[str, Step]) -> Step:
+    run = partial(describe.run, trunk=job.backbone)
+    return Step("describe", name, {"backbone": _backbone(job)}, {"regions": steps["regions"]}, run)
+
+
+def _count_classes(job: Job, name: str, steps: Mapping[str, Step], classes: Classes) -> Step:
+    slice_ = {"at_most": job.classes.at_most, "has_normal": classes.has_normal}
+    run = partial(count_classes.run, at_most=job.classes.at_most, has_normal=classes.has_normal)
+    return Step("count_classes", name, slice_, {key: steps[key] for key in ("describe", "views") if key in steps}, run)
+
+
+def _cluster(job: Job, name: str, steps: Mapping[str, Step], classes: Classes, base: ProductPlan | None) -> Step:
+    method = job.discovery.method
+    inputs = {key: steps[key] for key in ("describe", "count_classes") if key in steps}
+    if method == "consensus" and "views" in steps:
+        inputs["views"] = steps["views"]
+    if method == "gcd" and base:
+        inputs["base"] = base.steps["describe"]
+    slice_ = {"method": method, "seed": job.train.seed, "classes": [classes.n_novel, classes.has_normal]}
+    run = partial(cluster.run, method=method, classes=classes, seed=job.train.seed)
+    return Step("cluster", name, slice_, inputs, run)
 
 
 def _backbone(job: Job) -> dict[str, Any]:

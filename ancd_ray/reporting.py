@@ -65,6 +65,9 @@ def outputs_of(runs: Sequence[StepRun]) -> dict[str, dict[str, Output]]:
     found: dict[str, dict[str, Output]] = {}
     for run in runs:
         found.setdefault(run.product, {})[run.name] = run.output
+    for outputs in found.values():
+        if "cluster" in outputs:  # it does what training and classification do together
+            outputs["train"] = outputs["classify"] = outputs["cluster"]
     return found
 
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ancd_ray.method.merging import merge_images
+from ancd_ray.method.merging import Rule, merge_images
 from ancd_ray.outputs import Result, Shard, Work, aligned
 from ancd_ray.runtime import Load
 from ancd_ray.stages.context import Context
@@ -17,10 +17,10 @@ from ancd_ray.tables import matrix
 _REGION_COLUMNS = ["image_id", "probs", "area", "score"]
 
 
-def run(context: Context, tau_alpha: float) -> Result:
+def run(context: Context, tau_alpha: float, strategy: Rule = "paper") -> Result:
     """The table `image_predictions`."""
     tables = {"images": context.inputs["catalog"], "region_predictions": context.inputs["classify"]}
-    worker = MergeRegions(tau_alpha, bool(context.inputs["train"].values["has_normal"]))
+    worker = MergeRegions(tau_alpha, bool(context.inputs["train"].values["has_normal"]), strategy)
     return Result.of_shards(context.map(worker, aligned(tables)))
 
 
@@ -30,6 +30,7 @@ class MergeRegions:
 
     tau_alpha: float
     has_normal: bool
+    strategy: Rule = "paper"
     load: ClassVar[Load] = "light"
 
     def __call__(self, shard: Shard) -> Work:
@@ -40,9 +41,10 @@ class MergeRegions:
         images = {row["image_id"]: row for row in shard.rows_of("images")}
         ids, image_of_region = np.unique(np.asarray(regions.column("image_id")), return_inverse=True)
         probs = matrix(regions.column("probs"))
-        merged = merge_images(image_of_region, probs, regions.column("area").to_numpy(), self.tau_alpha)
+        areas, region_scores = (regions.column(name).to_numpy() for name in ("area", "score"))
+        merged = merge_images(image_of_region, probs, areas, self.tau_alpha, self.strategy, region_scores)
         scores = np.full(len(ids), -np.inf)
-        np.maximum.at(scores, image_of_region, regions.column("score").to_numpy())
+        np.maximum.at(scores, image_of_region, region_scores)
         counts = np.bincount(image_of_region)
         rows = [
             self._row(images[image_id], merged[i], int(counts[i]), float(scores[i])) for i, image_id in enumerate(ids)
