@@ -12,7 +12,6 @@ import hashlib
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
 
 import timm
 import torch
@@ -23,7 +22,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ancd_ray.backbones.base import Encoded
 from ancd_ray.backbones.exported import exported
-from ancd_ray.method.mgvit import in_groups
+from ancd_ray.method.mgvit import MaskMode, in_groups
 
 STRIDES = (16, 32)
 _CHANNELS = {16: 112, 32: 320}
@@ -46,9 +45,7 @@ class Lite:
     projector_width = 512
     lr = 0.1  # its tail and the heads start from nothing; the loss ends lower than with a ViT's 0.003
 
-    def __init__(
-        self, weights: Path | None = None, device: str = "cpu", mask: Literal["class", "none"] = "class"
-    ) -> None:
+    def __init__(self, weights: Path | None = None, device: str = "cpu", mask: MaskMode = "class") -> None:
         """Loads the trunk; `weights` is a file of timm's `tf_efficientnet_lite0`, or None for the package's.
 
         With `mask` none the class token is the mean of all tokens, and sees all.

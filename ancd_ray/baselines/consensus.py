@@ -1,4 +1,4 @@
-"""Consensus of many clusterings of appearance and shape: see `ancd_ray.method.consensus`. Ours, not a published baseline."""
+"""Consensus of many clusterings of appearance and shape, see `ancd_ray.method.consensus`: ours, not a published one."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """How many classes there are, judged on frozen features without labels: the silhouette over the number of classes.
 
-Each number K is judged by the mean cosine silhouette of Ward's K classes over several sets of features, and by how stable
-these classes are when regions are left out. The best silhouette decides; how many resamples of the regions decide alike is
-the confidence. Shape suffixes: N regions, K numbers of classes.
+Each number K is judged by the mean cosine silhouette of Ward's K classes over several sets of features. The best one
+decides; how many resamples of the regions decide alike is the confidence. How stable the classes are when regions are
+left out is told beside it. Shape suffixes: N regions, K numbers of classes.
 """
 
 from __future__ import annotations

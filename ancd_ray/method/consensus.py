@@ -43,7 +43,7 @@ def co_association(appearances: Sequence[Floats], shape_NS: Floats, n_classes: i
     rng = np.random.default_rng(seed)
     together_NN, seen_NN = np.zeros((n_regions, n_regions)), np.zeros((n_regions, n_regions))
     for _ in range(_MEMBERS):
-        appearance_ND = appearances[rng.integers(len(appearances))]
+        appearance_ND = appearances[int(rng.integers(len(appearances)))]
         weight, surplus = rng.uniform(0, SHAPE_WEIGHT), int(rng.integers(_SURPLUS + 1))
         rows = np.sort(rng.permutation(n_regions)[: max(n_classes, round(_KEPT * n_regions))])
         features_ND = np.concatenate([appearance_ND[rows], weight * shape_NS[rows]], axis=1)

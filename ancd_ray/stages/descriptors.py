@@ -23,7 +23,7 @@ def counted(classes: Classes, inputs: Mapping[str, Output]) -> Classes:
     return classes
 
 
-def described(source: Output, views: Output | None, labelled: bool = False) -> Described:
+def described(source: Output, views: Output | None = None, labelled: bool = False) -> Described:
     """The descriptors of a step as arrays, in the order of its rows."""
     table = source.table("descriptors")
     features: dict[str, Any] = {
