@@ -197,7 +197,7 @@ def _base_steps(job: Job, base: Product, listing: Sequence[Listed]) -> ProductPl
     detector = GroundTruth(name="ground_truth")
     steps["detect"] = _detect(job, name, detector, steps)
     steps["regions"] = _regions(job, name, detector, steps)
-    if job.train.views.bank:
+    if job.train.views.bank and job.discovery.method == "anomalyncd":
         steps["views"] = _views(job, name, job.train.views.base, steps)
     if job.discovery.method == "gcd":
         steps["describe"] = _describe(job, name, steps)
@@ -223,7 +223,7 @@ def _steps(
         inputs = {key: steps[key] for key in ("catalog", "detect")}
         steps["score_maps"] = Step("score_maps", name, {}, inputs, score_maps.run)
     steps["regions"] = _regions(job, name, detector, steps)
-    if job.train.views.bank:
+    if job.train.views.bank and job.discovery.method in ("anomalyncd", "consensus"):
         steps["views"] = _views(job, name, job.train.views.bank, steps)
     if job.discovery.method != "anomalyncd" or classes.n_novel == AUTO:
         steps["describe"] = _describe(job, name, steps)
@@ -296,14 +296,14 @@ def _describe(job: Job, name: str, steps: Mapping[str, Step]) -> Step:
 def _count_classes(job: Job, name: str, steps: Mapping[str, Step], classes: Classes) -> Step:
     slice_ = {"at_most": job.classes.at_most, "has_normal": classes.has_normal}
     run = partial(count_classes.run, at_most=job.classes.at_most, has_normal=classes.has_normal)
-    return Step("count_classes", name, slice_, {key: steps[key] for key in ("describe", "views") if key in steps}, run)
+    return Step("count_classes", name, slice_, {"describe": steps["describe"]}, run)
 
 
 def _cluster(job: Job, name: str, steps: Mapping[str, Step], classes: Classes, base: ProductPlan | None) -> Step:
     method = job.discovery.method
     inputs = {key: steps[key] for key in ("describe", "count_classes") if key in steps}
-    if method == "consensus" and "views" in steps:
-        inputs["views"] = steps["views"]
+    if method == "consensus":  # beside appearance it looks at views, and at scores for what is normal
+        inputs |= {key: steps[key] for key in ("detect", "views") if key in steps}
     if method == "gcd" and base:
         inputs["base"] = base.steps["describe"]
     slice_ = {"method": method, "seed": job.train.seed, "classes": [classes.n_novel, classes.has_normal]}

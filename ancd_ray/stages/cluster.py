@@ -5,12 +5,14 @@ It leaves what training and classification together leave: `region_predictions`,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from ancd_ray.baselines import BY_NAME
-from ancd_ray.baselines.described import Described, Floats, Probs
+from ancd_ray.baselines.described import Described, Floats, Probs, certain
+from ancd_ray.method.normals import normal_probability
 from ancd_ray.outputs import Output, Result, write_part
 from ancd_ray.stages.context import Context, StageError
 from ancd_ray.stages.descriptors import counted, described, taken
@@ -18,6 +20,7 @@ from ancd_ray.training.loop import Classes
 
 MAX_REGIONS = 4000  # of which distances of all to all are taken; further ones go where their neighbours are
 _VOTES = 5
+_REJECT = 0.5  # probability of "normal" from which a region is not sorted further
 
 
 def run(context: Context, method: str, classes: Classes, seed: int) -> Result:
@@ -34,9 +37,14 @@ def run(context: Context, method: str, classes: Classes, seed: int) -> Result:
             f"product {context.product}: {len(novel)} regions cannot be {classes.n_novel} classes; lower classes.novel"
         )
     base = described(context.inputs["base"], None, labelled=True) if "base" in context.inputs else None
-    probs_NK = clustered(novel, base, method, classes.n_novel, seed)
-    if classes.has_normal:
-        probs_NK = normal_first(probs_NK, novel.score_N)
+    if classes.has_normal and "detect" in context.inputs:
+        image_ids = source.table("descriptors", ["image_id"]).column("image_id").to_pylist()
+        normal_N = normal_regions(context.inputs["detect"], image_ids)
+        probs_NK = with_normal(novel, base, method, classes.n_novel, seed, normal_N)
+    else:
+        probs_NK = clustered(novel, base, method, classes.n_novel, seed)
+        if classes.has_normal:
+            probs_NK = normal_first(probs_NK, novel.score_N)
     values = {
         "losses": {},
         "head_losses": [],
@@ -60,12 +68,40 @@ def clustered(novel: Described, base: Described | None, method: str, n_classes: 
     return voted(features_ND, features_ND[chosen], probs_MK)
 
 
+def normal_regions(maps: Output, image_ids: Sequence[str]) -> Floats:
+    """Probability (N,) of each region's image to be normal, by the scores of all images."""
+    table = maps.table("maps", ["image_id", "score"])
+    probability = normal_probability(table.column("score").to_numpy())
+    of_image = dict(zip(table.column("image_id").to_pylist(), probability, strict=True))
+    return np.array([of_image[image_id] for image_id in image_ids])
+
+
+def with_normal(
+    novel: Described, base: Described | None, method: str, n_classes: int, seed: int, normal_N: Floats
+) -> Probs:
+    """Probabilities (N, K) with normal as the first class; the method sorts what is rather not normal into the others."""
+    probs_NK = np.zeros((len(novel), n_classes), np.float32)
+    probs_NK[:, 0] = normal_N
+    rest = np.flatnonzero(normal_N < _REJECT)
+    n_others = n_classes - 1
+    if not n_others or not len(rest):
+        probs_NK[:, 0] = 1.0
+        return probs_NK
+    others = certain(np.zeros(len(rest), np.int64), n_others)
+    if 1 < n_others < len(rest):
+        others = clustered(taken(novel, rest), base, method, n_others, seed)
+    near_NK = voted(novel.appearance_ND, novel.appearance_ND[rest], others)
+    near_NK[rest] = others
+    probs_NK[:, 1:] = (1 - normal_N)[:, None] * near_NK
+    return probs_NK
+
+
 def voted(features_ND: Floats, known_MD: Floats, probs_MK: Probs) -> Probs:
     """Mean probabilities of the nearest known regions, for each region."""
     rows = []
     for block in np.array_split(features_ND, -(-len(features_ND) // 1024)):
         squared = np.square(known_MD).sum(axis=1) - 2 * block @ known_MD.T
-        nearest = np.argpartition(squared, _VOTES, axis=1)[:, :_VOTES]
+        nearest = np.argsort(squared, axis=1)[:, :_VOTES]
         rows.append(probs_MK[nearest].mean(axis=1))
     return np.asarray(np.concatenate(rows), np.float32)
 
