@@ -120,7 +120,7 @@ def bench(job_file: Path, overrides: tuple[str, ...], number: str, seeds: int) -
 
         job = _load(job_file, overrides)
         measured = harness.measure(
-            number, seeds, lambda more: _load(job_file, (*overrides, *more)), run_row, lambda text: click.echo(text)
+            number, seeds, lambda more: _load(job_file, (*overrides, *more)), run_row, click.echo
         )
         command = " ".join(["ancd-ray bench", str(job_file), *overrides, f"--table {number} --seeds {seeds}"])
         text = harness.markdown(number, measured, command)

@@ -22,10 +22,10 @@ def normal_probability(scores_N: NDArray[np.floating[Any]]) -> NDArray[np.float6
     if len(levels) < 2:
         return np.zeros(len(values_N))
     if len(levels) == 2:
-        return (values_N == levels[0]).astype(np.float64)
+        return np.asarray(values_N == levels[0], np.float64)
     mixture = GaussianMixture(2, n_init=3, random_state=0).fit(values_N[:, None])
     low = int(mixture.means_.argmin())
-    probability_N = mixture.predict_proba(values_N[:, None])[:, low]
+    probability_N: NDArray[np.float64] = mixture.predict_proba(values_N[:, None])[:, low]
     order = np.argsort(values_N)
     first = int(np.searchsorted(values_N[order], mixture.means_[low, 0]))
     falling = probability_N[order]

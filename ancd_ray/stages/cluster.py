@@ -79,7 +79,7 @@ def normal_regions(maps: Output, image_ids: Sequence[str]) -> Floats:
 def with_normal(
     novel: Described, base: Described | None, method: str, n_classes: int, seed: int, normal_N: Floats
 ) -> Probs:
-    """Probabilities (N, K) with normal as the first class; the method sorts what is rather not normal into the others."""
+    """Probabilities (N, K), the first class being "normal"; the method sorts the rest into the others."""
     probs_NK = np.zeros((len(novel), n_classes), np.float32)
     probs_NK[:, 0] = normal_N
     rest = np.flatnonzero(normal_N < _REJECT)
