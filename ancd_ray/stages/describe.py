@@ -65,10 +65,11 @@ def _described(regions: Sequence[Mapping[str, Any]], model: Backbone) -> Iterato
     masks_BHW = torch.from_numpy(np.stack([mask for _, mask in pairs])).float() / 255
     empty_B = masks_BHW.amax(dim=(1, 2)) == 0
     masks_BHW[empty_B] = 1.0  # nothing stands out: the whole of it is the region
-    encoded = model.encode(images, masks_BHW)
     width = sum(model.widths)
-    found = statistics(encoded.tokens_BND[..., :width].float(), masks_BHW.to(encoded.tokens_BND.device))
-    found["token"] = encoded.cls_BD[:, :width].float()
+    # Behind a mask a trunk may leave out the tokens that it hides: all of them, in their places, come without one.
+    tokens_BND = model.encode(images, torch.ones_like(masks_BHW)).tokens_BND[..., :width].float()
+    found = statistics(tokens_BND, masks_BHW.to(tokens_BND.device))
+    found["token"] = model.encode(images, masks_BHW).cls_BD[:, :width].float()
     features = {name: values.cpu().numpy() for name, values in found.items()}
     for i, region in enumerate(regions):
         yield {
