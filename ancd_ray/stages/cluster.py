@@ -81,8 +81,8 @@ def with_normal(
 ) -> Probs:
     """Probabilities (N, K), the first class being "normal"; the method sorts the rest into the others."""
     probs_NK = np.zeros((len(novel), n_classes), np.float32)
-    probs_NK[:, 0] = normal_N
     rest = np.flatnonzero(normal_N < _REJECT)
+    probs_NK[:, 0] = np.where(normal_N < _REJECT, 0, normal_N)  # doubt among the others is no sign of being normal
     n_others = n_classes - 1
     if not n_others or not len(rest):
         probs_NK[:, 0] = 1.0
@@ -92,7 +92,7 @@ def with_normal(
         others = clustered(taken(novel, rest), base, method, n_others, seed)
     near_NK = voted(novel.appearance_ND, novel.appearance_ND[rest], others)
     near_NK[rest] = others
-    probs_NK[:, 1:] = (1 - normal_N)[:, None] * near_NK
+    probs_NK[:, 1:] = (1 - probs_NK[:, :1]) * near_NK
     return probs_NK
 
 
