@@ -29,7 +29,9 @@ def test_clustering_with_an_estimated_number(small_job: MakeJob, run_job: Callab
     assert 2 <= values["n_classes"] <= 6
     assert len(values["silhouette"]) == len(values["numbers"]) == 5
     assert 0 <= values["confidence"] <= 1
-    assert (run.folder.path / "report.html").is_file()
+    report = run.folder.read("report.html").decode()
+    assert "Number of classes" in report
+    assert f"{values['n_classes']} classes have the best silhouette" in report
     again = run_job(small_job(tmp_path, *overrides, "merge.strategy=average"))
     assert again.computed == {"merge", "evaluate"}
 
