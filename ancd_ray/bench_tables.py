@@ -102,10 +102,10 @@ TABLES: dict[str, Table] = {
         "Merging",
         _MTD,
         (
-            Row("average", ("merge.strategy=average",), (0.257, 0.223, 0.501)),
-            Row("by score", ("merge.strategy=score",), (0.228, 0.208, 0.485)),
-            Row("proportional to area", ("merge.strategy=area",)),
-            Row("eq. 10", ("merge.strategy=paper",), (0.268, 0.228, 0.509)),
+            Row("average", ("merge.rule=average",), (0.257, 0.223, 0.501)),
+            Row("by score", ("merge.rule=score",), (0.228, 0.208, 0.485)),
+            Row("proportional to area", ("merge.rule=area",)),
+            Row("eq. 10", ("merge.rule=paper",), (0.268, 0.228, 0.509)),
         ),
     ),
     "VIII": Table(

@@ -18,7 +18,7 @@ FORMAT = 1
 
 
 def describe(job: Job, outputs: Outputs) -> dict[str, Any]:
-    """What `bundle.json` says."""
+    """What `bundle.json` says; `job` is the job as it is for the product."""
     trained = outputs["train"].values
     return {
         "format": FORMAT,
@@ -31,6 +31,7 @@ def describe(job: Job, outputs: Outputs) -> dict[str, Any]:
         "detector_state": _state(outputs.get("fit_detector")),
         "mebin": {**job.mebin.model_dump(), "range": outputs["regions"].values["range"]},
         "tau_alpha": job.merge.tau_alpha,
+        "merge_rule": job.merge.rule,
         "steps": {name: output.fingerprint for name, output in outputs.items()},
     }
 

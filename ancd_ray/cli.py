@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ancd_ray import __version__
-from ancd_ray.errors import AncdError
+from ancd_ray import __version__, cli_remote
+from ancd_ray.terminal import explained, write
 
 if TYPE_CHECKING:
     from ancd_ray.config import Job
 
-INTERRUPTED = 130
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
@@ -44,10 +40,6 @@ def _job_arguments(command: _F) -> _F:
     return click.argument("job_file", type=click.Path(path_type=Path, allow_dash=True), metavar="JOB.yaml")(command)
 
 
-def _address_option(command: _F) -> _F:
-    return click.option("--address", envvar="ANCD_RAY_ADDRESS", help="Ray's dashboard, http://host:8265.")(command)
-
-
 @main.command()
 @_job_arguments
 @click.option(
@@ -55,23 +47,39 @@ def _address_option(command: _F) -> _F:
     help="http://host:8265 sends the job to that cluster; `auto` joins the Ray of this machine. Default: here.",
 )
 @click.option("--no-wait", is_flag=True, help="With http://: return once it is sent, instead of following its log.")
-def submit(job_file: Path, overrides: tuple[str, ...], address: str | None, no_wait: bool) -> None:
-    """Run a job, here or on a cluster.
+@click.option(
+    "--apply",
+    "target",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Of a sweep: write a job file with each product's best settings, ready to be submitted.",
+)
+def submit(job_file: Path, overrides: tuple[str, ...], address: str | None, no_wait: bool, target: Path | None) -> None:
+    """Run a job, here or on a cluster; one with a `sweep:` section tries settings instead.
 
     KEY=VALUE changes a key of the job file; the value is YAML: `train.lambda=0.5`, `data.base=null`.
 
     The last line of the output is the run folder. It holds report.html, summary.json and the tables of results.
     """
-    with _explained():
+    with explained():
         job = _load(job_file, overrides)
+        if target and not job.sweep:
+            raise click.UsageError(f"--apply is for sweeps, and {job_file} has no `sweep:` section")
         if address and "://" in address:
+            if target:
+                raise click.UsageError(f"--apply is for sweeps that run here; later: ancd-ray apply RUN {target}")
             sys.exit(_send(job, address, follow=not no_wait))
         from ancd_ray.display import Display
-        from ancd_ray.job import run
 
+        if job.sweep:
+            from ancd_ray.sweep.run import run
+        else:
+            from ancd_ray.job import run
         display = Display(f"{job.name} → {job.output_root}")
         with display.running():
             folder = run(job, address, display)
+        if target:
+            _apply(str(folder), target)
         click.echo(str(folder))
 
 
@@ -79,11 +87,18 @@ def submit(job_file: Path, overrides: tuple[str, ...], address: str | None, no_w
 @_job_arguments
 def plan(job_file: Path, overrides: tuple[str, ...]) -> None:
     """Show what a job would do: which steps are done, which would run, and why."""
-    with _explained():
+    with explained():
         from ancd_ray.pipeline import outlook
         from ancd_ray.plan import make
 
-        made = make(_load(job_file, overrides))
+        job = _load(job_file, overrides)
+        if job.sweep:
+            from ancd_ray.sweep.planning import lay_out
+
+            space = lay_out(job)
+            click.echo("\n".join([*space.forecast(), f"results go to {space.folder}"]))
+            return
+        made = make(job)
         looks = outlook(made)
         width = [
             max(len(text) for text in column)
@@ -94,6 +109,19 @@ def plan(job_file: Path, overrides: tuple[str, ...]) -> None:
             click.echo(line.rstrip())
         ready = sum(look.state == "cached" for look in looks)
         click.echo(f"{ready} of {len(looks)} steps are done; results go to {made.run_folder}")
+
+
+@main.command("apply")
+@click.argument("run_folder", type=str, metavar="RUN")
+@click.argument("target", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE")
+def apply_(run_folder: str, target: Path) -> None:
+    """Write a job file with the best settings of a finished sweep.
+
+    RUN is the folder that `submit` printed. Each product gets its best settings as `overrides`; submitting the file
+    trains nothing again that the sweep has trained.
+    """
+    with explained():
+        _apply(run_folder, target)
 
 
 @main.command()
@@ -107,7 +135,7 @@ def bench(job_file: Path, overrides: tuple[str, ...], number: str, seeds: int) -
 
     The tables go to OUTPUT/bench as Markdown and CSV; the last line of the output is the Markdown file.
     """
-    with _explained():
+    with explained():
         from ancd_ray import bench as harness
         from ancd_ray.display import Display
         from ancd_ray.job import run
@@ -135,7 +163,7 @@ def bench(job_file: Path, overrides: tuple[str, ...], number: str, seeds: int) -
 @click.argument("run_folder", type=str, metavar="RUN")
 def report(run_folder: str) -> None:
     """Draw the report of a finished run again, and print its figures."""
-    with _explained():
+    with explained():
         from ancd_ray.job import rerender
         from ancd_ray.store import Folder
 
@@ -161,7 +189,7 @@ def report(run_folder: str) -> None:
 @click.option("--seed", default=0, show_default=True)
 def demo_data(folder: Path, images: int, normals: int, base: int, size: int, seed: int) -> None:
     """Generate a plausible product to try things on: textured metal, four kinds of defect with masks, a base set."""
-    with _explained():
+    with explained():
         from ancd_ray.demo import generate
 
         try:
@@ -181,7 +209,7 @@ def weights() -> None:
 @weights.command("list")
 def weights_list() -> None:
     """Show backbones that jobs commonly use, and where their weights come from."""
-    with _explained():
+    with explained():
         from ancd_ray.weights import KNOWN
 
         for name, note in KNOWN.items():
@@ -198,7 +226,7 @@ def weights_pull(name: str, target: Path) -> None:
 
     Use it with backbone.name=NAME backbone.weights=FILE; the sha256 that is printed can go into the job file too.
     """
-    with _explained():
+    with explained():
         from ancd_ray.weights import pull
 
         path, digest = pull(name, target)
@@ -206,52 +234,13 @@ def weights_pull(name: str, target: Path) -> None:
         click.echo(str(path))
 
 
-@main.command()
-@click.argument("submission_id")
-@_address_option
-def status(submission_id: str, address: str | None) -> None:
-    """Tell how a submitted job is doing."""
-    with _explained():
-        from ancd_ray import submit as remote
+def _apply(run_folder: str, target: Path) -> None:
+    from ancd_ray.store import Folder
+    from ancd_ray.sweep.apply import apply
 
-        click.echo(_line(remote.status(_needed(address), submission_id)))
-
-
-@main.command()
-@click.argument("submission_id")
-@click.option("--follow", "-f", is_flag=True, help="Go on until the job ends, and end with its exit code.")
-@_address_option
-def logs(submission_id: str, follow: bool, address: str | None) -> None:
-    """Print the log of a submitted job."""
-    with _explained():
-        from ancd_ray import submit as remote
-
-        if follow:
-            sys.exit(remote.follow(_needed(address), submission_id, _write))
-        _write(remote.logs(_needed(address), submission_id))
-
-
-@main.command()
-@click.argument("submission_id")
-@_address_option
-def stop(submission_id: str, address: str | None) -> None:
-    """Stop a submitted job; submitting it again continues it."""
-    with _explained():
-        from ancd_ray import submit as remote
-
-        was_running = remote.stop(_needed(address), submission_id)
-        click.echo(f"{submission_id} {'is being stopped' if was_running else 'is over already'}")
-
-
-@main.command("list")
-@_address_option
-def list_jobs(address: str | None) -> None:
-    """List the jobs of a cluster, the newest first."""
-    with _explained():
-        from ancd_ray import submit as remote
-
-        for job in remote.list_jobs(_needed(address)):
-            click.echo(_line(job))
+    for product in apply(Folder(run_folder), target):
+        click.echo(f"{product}: no trial has a result; it keeps the settings of the job", err=True)
+    click.echo(f"{target}: the best settings of {run_folder}", err=True)
 
 
 def _load(job_file: Path, overrides: tuple[str, ...]) -> Job:
@@ -268,40 +257,12 @@ def _send(job: Job, address: str, follow: bool) -> int:
     if not follow:
         click.echo(submission_id)
         return 0
-    return remote.follow(address, submission_id, _write)
-
-
-def _write(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()
-
-
-def _line(job: Any) -> str:
-    seconds = "" if job.seconds is None else f"{job.seconds:.0f} s"
-    return f"{job.id}  {job.status:<10} {seconds:>8}  {job.message or ''}".rstrip()
-
-
-def _needed(address: str | None) -> str:
-    if not address:
-        raise click.UsageError("give --address http://host:8265, or set ANCD_RAY_ADDRESS")
-    return address
+    return remote.follow(address, submission_id, write)
 
 
 def _figure(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
-@contextmanager
-def _explained() -> Iterator[None]:
-    """Turns what users can put right into one line each and an exit code; anything else keeps its traceback."""
-    signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))  # kubectl's way of Ctrl-C
-    try:
-        yield
-    except AncdError as error:
-        for line in str(error).splitlines():
-            click.echo(f"error: {line}", err=True)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        click.echo("stopped; the same command continues where it was", err=True)
-        sys.stderr.flush()
-        os._exit(INTERRUPTED)  # Ray's threads would make an orderly exit wait for work nobody wants any more
+for _verb in cli_remote.VERBS:
+    main.add_command(_verb)

@@ -1,4 +1,4 @@
-"""The job file as frozen models: one YAML document is one job.
+"""The job file as frozen models: one YAML document is one job (its `sweep:` section is in `config_sweep.py`).
 
 Unknown keys are refused; every default is here and nowhere else. `jobfile.py` reads, overrides and explains errors.
 """
@@ -7,17 +7,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
-Share = Annotated[float, Field(ge=0, le=1)]
-
-
-class Section(BaseModel):
-    """A section of the job file: immutable, and strict about its keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
-
+from ancd_ray.config_base import Name, Section, Share
+from ancd_ray.config_sweep import Sweep
 
 # --- detectors ---------------------------------------------------------------------------------------------------
 
@@ -68,6 +61,7 @@ class _Product(Section):
     maps: str | None = None  # folder of anomaly maps for `detector.name: precomputed`, paired by relative name
     exclude: tuple[str, ...] = ()  # classes to leave out, such as `combined` or `good`
     novel: PositiveInt | None = None  # number of classes of this product, over `classes.novel`
+    overrides: dict[str, Any] = Field({})  # dotted key → its value for this product alone: `train.lambda: 0.5`
 
 
 class MvtecProduct(_Product):
@@ -184,8 +178,8 @@ class Train(Section):
 class Merge(Section):
     """Region merging (Section III-D)."""
 
-    strategy: Literal["paper", "average", "score", "area"] = "paper"  # Table VII; area: proportional to the area
-    tau_alpha: PositiveFloat = 100.0
+    tau_alpha: PositiveFloat = 100.0  # pixels of length; small: the largest region decides
+    rule: Literal["paper", "average", "score", "area"] = "paper"  # what weighs a region (Table VII)
 
 
 class Discovery(Section):
@@ -243,6 +237,7 @@ class Job(Section):
     resources: Resources = Resources()
     tracking: Tracking = Tracking()
     submit: Submit = Submit()
+    sweep: Sweep | None = None
     output: str | None = None  # folder or URI; null: runs/<name>
 
     @property

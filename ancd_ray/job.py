@@ -33,7 +33,7 @@ def run(job: Job, address: str | None, display: Display) -> Folder:
     resources = job.resources
     with exclusive(plan.root):
         tracking.check(tracking.uri_of(plan))
-        _check_backbone(plan)
+        check_backbones(plan)
         with Runtime(resources.cpus, resources.gpus, resources.in_process_below, address) as runtime:
             runs = pipeline.run(plan, runtime, display)
         folder = plan.run_folder
@@ -52,18 +52,19 @@ def run(job: Job, address: str | None, display: Display) -> Folder:
     return folder
 
 
-def _check_backbone(plan: JobPlan) -> None:
-    """Loads the backbone before hours of other work, if a step will need it.
+def check_backbones(plan: JobPlan) -> None:
+    """Loads the backbones before hours of other work, if a step will need them.
 
     Raises:
-        JobError: it cannot be had.
+        JobError: one cannot be had.
     """
     if all(look.state == "cached" for look in pipeline.outlook(plan) if "backbone" in look.step.config):
         return
-    try:
-        backbone(plan.job.backbone)
-    except ValueError as error:
-        raise JobError(str(error)) from error
+    for config in {product.job.backbone for product in plan.products}:
+        try:
+            backbone(config)
+        except ValueError as error:
+            raise JobError(str(error)) from error
 
 
 def _write_results(plan: JobPlan, runs: Sequence[StepRun], folder: Folder) -> None:
@@ -95,6 +96,8 @@ def rerender(folder: Folder) -> RunReport:
     Raises:
         StoreError: this is no run folder, or its steps are gone.
     """
+    if folder.exists("sweep.parquet"):
+        raise StoreError(f"{folder}: a sweep; submit it again, which trains nothing twice and draws its report")
     if not folder.exists(RECORD):
         raise StoreError(f"{folder}: no run folder (it has no {RECORD}); `ancd-ray submit` prints the one it made")
     root = Folder(folder.uri.rsplit("/", 2)[0])

@@ -68,7 +68,7 @@ def validate(document: Mapping[str, Any], overrides: Sequence[str] = (), source:
     try:
         job = Job.model_validate(tree)
     except ValidationError as error:
-        problems += [f"{source}: {line}" for line in _explain(error)]
+        problems += [f"{source}: {line}" for line in explain(error)]
     if problems:
         raise JobError(*problems)
     return job
@@ -88,6 +88,15 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ValueError("the value is not valid YAML; quote it for the shell") from error
+    assign(tree, key, value)
+
+
+def assign(tree: dict[str, Any], key: str, value: Any) -> None:
+    """Puts a value at a dotted key of a job's document.
+
+    Raises:
+        ValueError: the key leads nowhere.
+    """
     *parents, last = key.split(".")
     node: Any = tree
     for part in parents:
@@ -147,7 +156,7 @@ def _dotted(where: Location) -> str:
 # --- pydantic's errors, for people ------------------------------------------------------------------------------
 
 
-def _explain(error: ValidationError) -> list[str]:
+def explain(error: ValidationError) -> list[str]:
     """One line a key; the branches of a union that all failed are joined by "or"."""
     lines: dict[str, str] = {}
     places = [_untag(problem["loc"]) for problem in error.errors()]
@@ -201,7 +210,12 @@ def _untag(loc: Location) -> tuple[Location, type[BaseModel] | None]:
     kept: list[str | int] = []
     candidates: list[Any] = [Job]
     parent: type[BaseModel] | None = None
+    keyed = False  # the part is a key of a mapping
     for part in loc:
+        if keyed:
+            kept.append(part)
+            keyed = False
+            continue
         tagged = [model for model in candidates if part in _tags(model)]
         if tagged and part not in _keys(candidates[0] if len(candidates) == 1 else None):
             candidates = tagged
@@ -216,6 +230,7 @@ def _untag(loc: Location) -> tuple[Location, type[BaseModel] | None]:
                 field for model in models for name, field in model.model_fields.items() if part in (name, field.alias)
             ]
             candidates = [leaf for field in fields for leaf in _leaves(field.annotation)]
+            keyed = any(get_origin(field.annotation) is dict for field in fields)
     return tuple(kept), parent
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from functools import cache
@@ -16,6 +16,7 @@ from ancd_ray.plan import VERSIONS, JobPlan, Step
 from ancd_ray.runtime import Runtime
 from ancd_ray.stages.context import Context
 from ancd_ray.store import Folder
+from ancd_ray.training.loop import History
 
 _LIBRARIES = ("ancd-ray", "ray", "torch", "timm", "numpy", "pyarrow", "opencv-python-headless", "mlflow")
 
@@ -50,14 +51,26 @@ class StepRun:
 
 
 def run(plan: JobPlan, runtime: Runtime, display: Display) -> list[StepRun]:
-    """All steps of a plan, in order; each result is found or made.
+    """All steps of a plan, in order; see `run_steps`."""
+    return run_steps(plan.steps, plan.root, runtime, display, plan.job.resources.max_quarantined)
+
+
+def run_steps(
+    steps: Sequence[Step],
+    root: Folder,
+    runtime: Runtime,
+    display: Display,
+    max_quarantined: float,
+    on_epoch: Callable[[History], None] = lambda _: None,
+) -> list[StepRun]:
+    """Steps in an order in which each finds its inputs; each result is found or made.
 
     Raises:
         StageError, RuntimeProblem: a step cannot be done; the steps before it stay.
     """
     done: dict[str, StepRun] = {}
-    for step in plan.steps:
-        folder = step.folder(plan.root)
+    for step in steps:
+        folder = step.folder(root)
         with display.step(step.name, step.product) as progress:
             found = Output.find(folder)
             if found:
@@ -65,7 +78,7 @@ def run(plan: JobPlan, runtime: Runtime, display: Display) -> list[StepRun]:
                 done[step.fingerprint] = StepRun(found, cached=True)
                 continue
             inputs = {name: done[source.fingerprint].output for name, source in step.inputs.items()}
-            context = Context(step.product, folder, inputs, runtime, progress, plan.job.resources.max_quarantined)
+            context = Context(step.product, folder, inputs, runtime, progress, max_quarantined, on_epoch)
             done[step.fingerprint] = StepRun(_execute(step, context), cached=False)
     return list(done.values())
 

@@ -7,18 +7,19 @@ same fingerprint is the same result; whatever else changes in the job does not t
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from ancd_ray.config import GroundTruth, Job, PatchCore, Precomputed, Product
+from ancd_ray.archive import AUTO, Archive, Holding
+from ancd_ray.config import GroundTruth, Job, PatchCore, Product
 from ancd_ray.jobfile import JobError
-from ancd_ray.layouts import LayoutError, Listed, list_product
-from ancd_ray.layouts.maps import pair_maps
+from ancd_ray.layouts import LayoutError
 from ancd_ray.outputs import Result
-from ancd_ray.preflight import base_problems, detector_of, detector_problems, training_problems
+from ancd_ray.overrides import effective
+from ancd_ray.preflight import base_problems, detector_problems, training_problems
 from ancd_ray.stages import (
     catalog,
     classify,
@@ -36,10 +37,7 @@ from ancd_ray.stages import (
 from ancd_ray.stages import train as training
 from ancd_ray.stages.context import Context
 from ancd_ray.store import Folder, digest
-from ancd_ray.tables import GOOD
 from ancd_ray.training.loop import Classes
-
-AUTO = 0  # a number of classes that a step of its own estimates
 
 # Raised by whoever changes what a step computes: its results so far, and all that follow from them, are then stale.
 VERSIONS = {
@@ -47,14 +45,15 @@ VERSIONS = {
     "fit_detector": 1,
     "detect": 1,
     "score_maps": 1,
-    "regions": 1,
+    "regions": 2,
     "views": 1,
     "describe": 1,
     "count_classes": 1,
     "cluster": 1,
+    "clean_views": 1,
     "train": 2,
-    "classify": 1,
-    "merge": 1,
+    "classify": 2,
+    "merge": 2,
     "evaluate": 1,
 }
 
@@ -75,6 +74,13 @@ class Step:
         inputs = {name: step.fingerprint for name, step in self.inputs.items()}
         return digest([self.name, self.product, VERSIONS[self.name], self.config, inputs])[:16]
 
+    def without_listing(self) -> Step:
+        """The same step for another process, without the listing of the archive that its catalog would start from."""
+        inputs = {name: step.without_listing() for name, step in self.inputs.items()}
+        if self.name != "catalog":
+            return replace(self, inputs=inputs)
+        return replace(self, run=partial(catalog.run, rows=()))
+
     def folder(self, root: Folder) -> Folder:
         """Where its result is kept."""
         return root / "steps" / self.name / f"{self.product}-{self.fingerprint}"
@@ -82,11 +88,14 @@ class Step:
 
 @dataclass(frozen=True)
 class ProductPlan:
-    """The steps of a product, by name and in order, and the classes that are looked for."""
+    """A product: the job as it is for it, its steps by name and in order, those of the base set before them."""
 
     name: str
+    job: Job
     steps: Mapping[str, Step]
-    classes: Classes | None = None  # None for the base set
+    base: Mapping[str, Step]
+    classes: Classes
+    labelled: bool  # whether any image has a label to compare with
 
 
 @dataclass(frozen=True)
@@ -95,14 +104,14 @@ class JobPlan:
 
     job: Job
     root: Folder
-    base: ProductPlan | None
     products: tuple[ProductPlan, ...]
 
     @property
     def steps(self) -> list[Step]:
-        """Every step in an order in which it can run."""
-        plans = [*([self.base] if self.base else []), *self.products]
-        return [step for plan in plans for step in plan.steps.values()]
+        """Every step once, in an order in which it can run."""
+        steps = [step for plan in self.products for step in plan.base.values()]
+        steps += [step for plan in self.products for step in plan.steps.values()]
+        return list({step.fingerprint: step for step in steps}.values())
 
     @property
     def run_folder(self) -> Folder:
@@ -111,89 +120,56 @@ class JobPlan:
         return self.root / "runs" / f"{self.job.name}-{digest(ends)[:12]}"
 
 
-def make(job: Job) -> JobPlan:
+def make(job: Job, archive: Archive | None = None) -> JobPlan:
     """Lists the archive and lays out the steps; nothing is opened or computed yet.
+
+    `archive`: its listings, where other plans over it are made too.
 
     Raises:
         JobError: something is wrong that would waste the work; all that can be found, one line each.
     """
     problems: list[str] = []
-    job = _rooted(job)
-    base_listing: list[Listed] = []
-    base: ProductPlan | None = None
+    job = rooted(job)
+    archive = archive or Archive(job.data.root)
+    base: Holding | None = None
     if job.data.base:
-        base_listing = _list(job.data.base, job.data.root, problems)
-        base_listing = [image for image in base_listing if image.role == "novel" and image.label != GOOD]
-        problems += base_problems(job.data.base, base_listing)
-        base = _base_steps(job, job.data.base, base_listing) if base_listing else None
-    known = tuple(sorted({image.label for image in base_listing if image.label}))
+        try:
+            base = archive.base(job.data.base)
+            problems += base_problems(job.data.base, base.listing)
+        except LayoutError as error:
+            problems.append(str(error))
     products = []
     for product in job.data.products:
-        listing = _list(product, job.data.root, problems)
-        if not listing:
-            continue
-        maps: dict[str, str] = {}
         try:
-            if isinstance(detector_of(job, product), Precomputed):
-                listing, maps = pair_maps(product, job.data.root, listing)
-            classes = _classes(job, product, listing, known)
+            own = effective(job, product)
+            holding = archive.product(product, own.detector)
+            classes = holding.classes(own, product, base.labels if base else ())
+        except JobError as error:
+            problems += error.lines
+            continue
         except (LayoutError, ValueError) as error:
             problems.append(str(error))
             continue
-        problems += detector_problems(job, product, listing)
-        products.append(_steps(job, product, listing, maps, classes, base))
-    problems += training_problems(job)
+        problems += detector_problems(own, product, holding.listing) + training_problems(own)
+        products.append(_steps(own, product, holding, classes, base))
     if problems:
-        raise JobError(*problems)
-    return JobPlan(job, Folder(job.output_root), base, tuple(products))
+        raise JobError(*dict.fromkeys(problems))
+    return JobPlan(job, Folder(job.output_root), tuple(products))
 
 
-def _rooted(job: Job) -> Job:
+def rooted(job: Job) -> Job:
     """The job with an absolute root: workers of Ray run in folders of their own."""
     root = Folder(job.data.root).uri
     return job.model_copy(update={"data": job.data.model_copy(update={"root": root})})
 
 
-# --- from the archive
-
-
-def _list(product: Product, root: str, problems: list[str]) -> list[Listed]:
-    try:
-        return list_product(product, root)
-    except LayoutError as error:
-        problems.append(str(error))
-        return []
-
-
-def _classes(job: Job, product: Product, listing: Sequence[Listed], known: tuple[str, ...]) -> Classes:
-    """How many classes to look for, and whether the first of them means "normal".
-
-    Raises:
-        ValueError: the number is to come from labels that are not there.
-    """
-    labels = {image.label for image in listing if image.role == "novel" and image.label}
-    has_normal = GOOD in labels if labels else GOOD not in product.exclude
-    if product.novel is not None:
-        return Classes(known, product.novel, has_normal)
-    if job.classes.novel == "auto":
-        return Classes(known, AUTO, has_normal)
-    if job.classes.novel != "from_labels":
-        return Classes(known, job.classes.novel, has_normal)
-    if not labels:
-        raise ValueError(
-            f"product {product.name}: classes.novel=from_labels, but nothing is labelled; "
-            "set classes.novel to the number of classes to look for, the normal one included"
-        )
-    return Classes(known, len(labels), has_normal)
-
-
 # --- the steps
 
 
-def _base_steps(job: Job, base: Product, listing: Sequence[Listed]) -> ProductPlan:
+def _base_steps(job: Job, base: Product, holding: Holding) -> dict[str, Step]:
     """The base set goes the way of a product whose detector is the truth, up to its views."""
     name = base.name
-    steps = {"catalog": _catalog(job, base, listing, is_base=True, maps={})}
+    steps = {"catalog": _catalog(job, name, holding)}
     detector = GroundTruth(name="ground_truth")
     steps["detect"] = _detect(job, name, detector, steps)
     steps["regions"] = _regions(job, name, detector, steps)
@@ -201,19 +177,13 @@ def _base_steps(job: Job, base: Product, listing: Sequence[Listed]) -> ProductPl
         steps["views"] = _views(job, name, job.train.views.base, steps)
     if job.discovery.method == "gcd":
         steps["describe"] = _describe(job, name, steps)
-    return ProductPlan(name, steps)
+    return steps
 
 
-def _steps(
-    job: Job,
-    product: Product,
-    listing: Sequence[Listed],
-    maps: Mapping[str, str],
-    classes: Classes,
-    base: ProductPlan | None,
-) -> ProductPlan:
-    name, detector = product.name, detector_of(job, product)
-    steps = {"catalog": _catalog(job, product, listing, is_base=False, maps=maps)}
+def _steps(job: Job, product: Product, holding: Holding, classes: Classes, base: Holding | None) -> ProductPlan:
+    """All steps of a product; `job` is the job as it is for this product."""
+    name, detector = product.name, job.detector
+    steps = {"catalog": _catalog(job, name, holding)}
     if isinstance(detector, PatchCore):
         run = partial(fit_detector.run, detector=detector, trunk=job.backbone)
         slice_ = {"detector": detector.model_dump(), "backbone": _backbone(job)}
@@ -223,34 +193,37 @@ def _steps(
         inputs = {key: steps[key] for key in ("catalog", "detect")}
         steps["score_maps"] = Step("score_maps", name, {}, inputs, score_maps.run)
     steps["regions"] = _regions(job, name, detector, steps)
-    if job.train.views.bank and job.discovery.method in ("anomalyncd", "consensus"):
+    base_steps = _base_steps(job, job.data.base, base) if job.data.base and base else {}
+    method = job.discovery.method
+    if job.train.views.bank and method in ("anomalyncd", "consensus"):
         steps["views"] = _views(job, name, job.train.views.bank, steps)
-    if job.discovery.method != "anomalyncd" or classes.n_novel == AUTO:
+    if method != "anomalyncd" or classes.n_novel == AUTO:
         steps["describe"] = _describe(job, name, steps)
     if classes.n_novel == AUTO:
         steps["count_classes"] = _count_classes(job, name, steps, classes)
-    if job.discovery.method == "anomalyncd":
-        steps["train"] = _train(job, name, steps, classes, base)
-        inputs = {"regions": steps["regions"], "train": steps["train"]}
+    if method == "anomalyncd":
+        if job.train.views.bank:
+            run = partial(views.run, trunk=job.backbone, n_views=1, clean=True)
+            slice_ = {"backbone": _backbone(job)}
+            steps["clean_views"] = Step("clean_views", name, slice_, {"regions": steps["regions"]}, run)
+        steps["train"] = _train(job, name, steps, classes, base_steps)
+        inputs = {key: steps[key] for key in ("regions", "clean_views", "train") if key in steps}
         run = partial(classify.run, trunk=job.backbone)
         steps["classify"] = Step("classify", name, {"backbone": _backbone(job)}, inputs, run)
         predicted = {"train": steps["train"], "classify": steps["classify"]}
     else:
-        steps["cluster"] = _cluster(job, name, steps, classes, base)
+        steps["cluster"] = _cluster(job, name, steps, classes, base_steps)
         predicted = {"train": steps["cluster"], "classify": steps["cluster"]}
     inputs = {"catalog": steps["catalog"], **predicted}
-    run = partial(merge.run, tau_alpha=job.merge.tau_alpha, strategy=job.merge.strategy)
-    steps["merge"] = Step("merge", name, job.merge.model_dump(), inputs, run)
+    steps["merge"] = Step("merge", name, job.merge.model_dump(), inputs, partial(merge.run, config=job.merge))
     inputs = {**{key: steps[key] for key in ("detect", "merge", "score_maps") if key in steps}, **predicted}
     steps["evaluate"] = Step("evaluate", name, {}, inputs, evaluate.run)
-    return ProductPlan(name, steps, classes)
+    return ProductPlan(name, job, steps, base_steps, classes, bool(holding.labels))
 
 
-def _catalog(job: Job, product: Product, listing: Sequence[Listed], is_base: bool, maps: Mapping[str, str]) -> Step:
-    rows = catalog.listing_rows(product.name, listing, is_base, maps)
-    stamps = sorted([image.path, image.stamp] for image in listing)
-    slice_ = {"root": job.data.root, "listing": digest([rows, stamps])}
-    return Step("catalog", product.name, slice_, {}, partial(catalog.run, rows=rows))
+def _catalog(job: Job, name: str, holding: Holding) -> Step:
+    slice_ = {"root": job.data.root, "listing": holding.digest}
+    return Step("catalog", name, slice_, {}, partial(catalog.run, rows=holding.rows))
 
 
 def _detect(job: Job, name: str, detector: Any, steps: Mapping[str, Step]) -> Step:
@@ -274,11 +247,11 @@ def _views(job: Job, name: str, n_views: int, steps: Mapping[str, Step]) -> Step
     return Step("views", name, slice_, {"regions": steps["regions"]}, run)
 
 
-def _train(job: Job, name: str, steps: Mapping[str, Step], classes: Classes, base: ProductPlan | None) -> Step:
+def _train(job: Job, name: str, steps: Mapping[str, Step], classes: Classes, base: Mapping[str, Step]) -> Step:
     source = "views" if job.train.views.bank else "regions"
     inputs = {"novel": steps[source]}
     if base:
-        inputs["base"] = base.steps[source]
+        inputs["base"] = base[source]
     if "count_classes" in steps:
         inputs["count_classes"] = steps["count_classes"]
     # who trains, and how often it is saved, does not change what is learned
@@ -299,13 +272,13 @@ def _count_classes(job: Job, name: str, steps: Mapping[str, Step], classes: Clas
     return Step("count_classes", name, slice_, {"describe": steps["describe"]}, run)
 
 
-def _cluster(job: Job, name: str, steps: Mapping[str, Step], classes: Classes, base: ProductPlan | None) -> Step:
+def _cluster(job: Job, name: str, steps: Mapping[str, Step], classes: Classes, base: Mapping[str, Step]) -> Step:
     method = job.discovery.method
     inputs = {key: steps[key] for key in ("describe", "count_classes") if key in steps}
     if method == "consensus":  # beside appearance it looks at views, and at scores for what is normal
         inputs |= {key: steps[key] for key in ("detect", "views") if key in steps}
     if method == "gcd" and base:
-        inputs["base"] = base.steps["describe"]
+        inputs["base"] = base["describe"]
     slice_ = {"method": method, "seed": job.train.seed, "classes": [classes.n_novel, classes.has_normal]}
     run = partial(cluster.run, method=method, classes=classes, seed=job.train.seed)
     return Step("cluster", name, slice_, inputs, run)

@@ -4,13 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ancd_ray.config import Detector, GroundTruth, Job, PatchCore, Product
+from ancd_ray.config import GroundTruth, Job, PatchCore, Product
 from ancd_ray.layouts import Listed
-
-
-def detector_of(job: Job, product: Product) -> Detector:
-    """The detector of a product: its own, or the job's."""
-    return product.detector or job.detector
 
 
 def base_problems(base: Product, listing: Sequence[Listed]) -> list[str]:
@@ -25,10 +20,10 @@ def base_problems(base: Product, listing: Sequence[Listed]) -> list[str]:
 
 
 def detector_problems(job: Job, product: Product, listing: Sequence[Listed]) -> list[str]:
-    """A detector needs what it learns from, or what it takes for maps."""
+    """A detector (of the job as it is for the product) needs what it learns from, or what it takes for maps."""
     if not any(image.role == "novel" for image in listing):
         return [f"product {product.name}: all of its images are normal ones; there is nothing to sort"]
-    detector = detector_of(job, product)
+    detector = job.detector
     if isinstance(detector, PatchCore) and not any(image.role == "normal" for image in listing):
         return [
             f"product {product.name}: has no normal images, which PatchCore learns from; "
@@ -47,4 +42,15 @@ def training_problems(job: Job) -> list[str]:
             f"train.batch_size={job.train.batch_size} cannot be shared by train.workers={job.train.workers}: every "
             "worker needs as many novel as base regions; take a multiple of twice the workers"
         ]
+    return []
+
+
+def device_problems(job: Job, is_remote: bool) -> list[str]:
+    """Ray believes what it is told of this machine's GPUs, and then waits for ever."""
+    if is_remote or not job.resources.gpus:
+        return []
+    import torch
+
+    if job.resources.gpus > (have := torch.cuda.device_count()):
+        return [f"resources.gpus={job.resources.gpus}: this machine has {have}"]
     return []

@@ -24,6 +24,7 @@ from ancd_ray.errors import AncdError
 from ancd_ray.outputs import Done, Shard, Work, commit_shard, finished_shard, finished_shards
 from ancd_ray.store import Folder
 
+BLOCKS_A_CORE, ROWS_A_BLOCK = 4, 500  # of what Ray Data hands out as one task
 STALLED_AFTER_S = 1800  # without a finished shard; a hang becomes an error that names the step
 
 
@@ -68,6 +69,7 @@ class Runtime:
     gpus: int | None = None
     in_process_below: int = 64
     address: str | None = None  # None: a Ray of our own; "auto": the Ray that this machine belongs to
+    dashboard: bool = False  # Ray's, without which groups of workers within trials leave their places taken
     _started: bool = field(default=False, init=False)
     _mine: bool = field(default=False, init=False)
 
@@ -110,7 +112,7 @@ class Runtime:
 
         options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
         if self.address is None:
-            options |= {"num_cpus": self.cpus, "num_gpus": self.gpus, "include_dashboard": False}
+            options |= {"num_cpus": self.cpus, "num_gpus": self.gpus, "include_dashboard": self.dashboard}
         on_sigterm = signal.getsignal(signal.SIGTERM)
         try:
             with _no_stderr():
@@ -154,7 +156,9 @@ class Runtime:
         import ray
 
         items = [{"shard": shard.index} for shard in shards]
-        dataset = ray.data.from_items(items, override_num_blocks=len(items))
+        # A task costs some 50 ms of a core and is what progress advances by: a few a core, more where they are long.
+        blocks = max(BLOCKS_A_CORE * cpus, sum(shard.rows for shard in shards) // ROWS_A_BLOCK)
+        dataset = ray.data.from_items(items, override_num_blocks=min(len(items), blocks))
         task = _ShardTask(worker, {shard.index: shard for shard in shards}, folder)
         if worker.load == "model" and gpus:
             # from_items holds its blocks already: no read task competes with the actors, so they may take every CPU

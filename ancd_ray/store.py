@@ -131,6 +131,11 @@ class Folder:
         """Deletes a file."""
         self._place[0].delete_file(self.file(name))
 
+    def remove(self) -> None:
+        """Deletes the folder with all that is in it, if it is there."""
+        if self._place[0].get_file_info(self._place[1]).type != pafs.FileType.NotFound:
+            self._place[0].delete_dir(self._place[1])
+
     def copy_to(self, name: str, target: Folder, target_name: str) -> None:
         """Copies a file to another folder, without holding it in memory."""
         with target._atomically(target_name) as path:

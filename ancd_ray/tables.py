@@ -184,6 +184,24 @@ METRICS = _schema(
     ],
 )
 
+
+def sweep_schema(settings: Mapping[str, pa.DataType]) -> pa.Schema:
+    """The result table of a sweep: a row is a product with settings (dotted key → type) of training and of merging."""
+    figures = [pa.field(name, pa.float64()) for name in ("nmi", "ari", "f1", "unsupervised")]  # at image level
+    return _schema(
+        "sweep",
+        [
+            pa.field("product", pa.string(), nullable=False),
+            *(pa.field(key, kind) for key, kind in settings.items()),  # null where a trial ended before it
+            *figures,
+            pa.field("seconds", pa.float64(), nullable=False),  # of the trial: training and classification
+            pa.field("status", pa.string(), nullable=False),  # done | stopped | failed
+            pa.field("reason", pa.string()),  # of a trial without figures, one line
+            pa.field("trial", pa.string(), nullable=False),
+        ],
+    )
+
+
 SCHEMAS: Mapping[str, pa.Schema] = {
     "listing": LISTING,
     "images": IMAGES,

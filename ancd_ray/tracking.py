@@ -16,7 +16,7 @@ from ancd_ray import bundle
 from ancd_ray.errors import AncdError
 from ancd_ray.jobfile import CREDENTIALS, resolved
 from ancd_ray.pipeline import StepRun
-from ancd_ray.plan import JobPlan
+from ancd_ray.plan import JobPlan, ProductPlan
 from ancd_ray.reporting import Outputs, outputs_of
 from ancd_ray.store import Folder
 
@@ -59,8 +59,21 @@ def log(plan: JobPlan, runs: Sequence[StepRun], summary: Mapping[str, Any], run_
     Raises:
         TrackingProblem: the store refused; the results of the job are not touched by it.
     """
+    with connected(plan) as client:
+        if client:
+            _log(client, plan, runs, summary, run_folder)
+
+
+@contextmanager
+def connected(plan: JobPlan) -> Iterator[Any]:
+    """A client of the job's store; None where it has no store.
+
+    Raises:
+        TrackingProblem: the store refused.
+    """
     uri = uri_of(plan)
     if uri is None:
+        yield None
         return
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
@@ -70,29 +83,41 @@ def log(plan: JobPlan, runs: Sequence[StepRun], summary: Mapping[str, Any], run_
         from mlflow.exceptions import MlflowException
 
         try:
-            _log(mlflow.MlflowClient(tracking_uri=uri), plan, runs, summary, run_folder)
+            yield mlflow.MlflowClient(tracking_uri=uri)
         except (MlflowException, OSError) as error:
             raise TrackingProblem(f"tracking.uri {_hidden(uri)}: {str(error).splitlines()[0]}") from error
 
 
 def _log(client: Any, plan: JobPlan, runs: Sequence[StepRun], summary: Mapping[str, Any], run_folder: Folder) -> None:
+    with parent_run(client, plan, run_folder) as (experiment, parent):
+        if not parent:
+            return
+        for key in ("images", "regions", "quarantined"):
+            client.log_metric(parent, key, summary[key])
+        by_product = outputs_of(runs)
+        for product in plan.products:
+            _log_product(client, experiment, parent, product, by_product[product.name])
+
+
+@contextmanager
+def parent_run(
+    client: Any, plan: JobPlan, run_folder: Folder, files: Sequence[str] = ("report.html", "summary.json")
+) -> Iterator[tuple[str, str | None]]:
+    """The experiment and the run of a job, finished when the body is done; no run if it is there already."""
     experiment = _experiment(client, plan)
     name = run_folder.uri.rpartition("/")[2]
     if client.search_runs(
         [experiment], f"tags.{_q(_RUN_TAG)} = '{name}' and attributes.status = 'FINISHED'", max_results=1
     ):
+        yield experiment, None
         return
     parent = client.create_run(experiment, run_name=name, tags={_RUN_TAG: f"{name} (unfinished)"}).info.run_id
     client.log_text(parent, resolved(plan.job), "job.yaml")
     for key, value in _params(plan).items():
         client.log_param(parent, key, value)
-    for key in ("images", "regions", "quarantined"):
-        client.log_metric(parent, key, summary[key])
-    by_product = outputs_of(runs)
-    for product in plan.products:
-        _log_product(client, experiment, parent, plan, product.name, by_product[product.name])
+    yield experiment, parent
     with tempfile.TemporaryDirectory() as scratch:
-        for file in ("report.html", "summary.json"):
+        for file in files:
             path = Path(scratch) / file
             path.write_bytes(run_folder.read(file))
             client.log_artifact(parent, str(path))
@@ -100,22 +125,55 @@ def _log(client: Any, plan: JobPlan, runs: Sequence[StepRun], summary: Mapping[s
     client.set_terminated(parent)
 
 
-def _log_product(client: Any, experiment: str, parent: str, plan: JobPlan, name: str, outputs: Outputs) -> None:
+def _log_product(client: Any, experiment: str, parent: str, product: ProductPlan, outputs: Outputs) -> None:
+    run = child_run(client, experiment, parent, product.name, product.name)
+    figures = {
+        f"{level}/{key}": value for level, values in outputs["evaluate"].values.items() for key, value in values.items()
+    }
+    log_figures(client, run, figures, outputs["train"].values["losses"])
+    log_model(client, run, product, outputs)
+    client.set_terminated(run)
+
+
+def child_run(client: Any, experiment: str, parent: str, name: str, product: str) -> str:
+    """A run below another, for a product."""
+    tags = {"mlflow.parentRunId": parent, "product": product}
+    return str(client.create_run(experiment, run_name=name, tags=tags).info.run_id)
+
+
+def log_figures(
+    client: Any, run: str, figures: Mapping[str, float | None], losses: Mapping[str, Sequence[float]]
+) -> None:
+    """Figures that exist, and the curves of the losses by epoch."""
     from mlflow.entities import Metric
 
-    run = client.create_run(experiment, run_name=name, tags={"mlflow.parentRunId": parent, "product": name}).info.run_id
-    losses = outputs["train"].values["losses"]
     metrics = [
         Metric(f"loss/{term}", value, 0, epoch) for term, values in losses.items() for epoch, value in enumerate(values)
     ]
-    for level, figures in outputs["evaluate"].values.items():
-        found = {key: value for key, value in figures.items() if value is not None and math.isfinite(value)}
-        metrics += [Metric(f"{level}/{key}", value, 0, 0) for key, value in found.items()]
+    known = {key: value for key, value in figures.items() if value is not None and math.isfinite(value)}
+    metrics += [Metric(key, value, 0, 0) for key, value in known.items()]
     for start in range(0, len(metrics), 1000):  # the most that the service takes at once
         client.log_batch(run, metrics=metrics[start : start + 1000])
+
+
+def log_model(client: Any, run: str, product: ProductPlan, outputs: Outputs) -> str:
+    """The model bundle of a product as the artifact `model`; returns where it is."""
     with tempfile.TemporaryDirectory() as scratch:
-        client.log_artifacts(run, str(bundle.write(plan.job, outputs, Path(scratch) / "model")), "model")
-    client.set_terminated(run)
+        client.log_artifacts(run, str(bundle.write(product.job, outputs, Path(scratch) / "model")), "model")
+    return f"{client.get_run(run).info.artifact_uri}/model"
+
+
+def register(client: Any, name: str, source: str, run: str, tags: Mapping[str, str]) -> int:
+    """A new version of a registered model, which becomes its `champion`; one that the run has registered stays."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.get_registered_model(name)
+    except MlflowException:
+        client.create_registered_model(name)
+    version = client.create_model_version(name, source, run_id=run, tags=dict(tags)).version
+    client.set_registered_model_alias(name, "champion", version)
+    return int(version)
 
 
 def _experiment(client: Any, plan: JobPlan) -> str:

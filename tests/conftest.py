@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,3 +96,16 @@ def finished(
     """The small job, run once for all tests that only look."""
     job = small_job(tmp_path_factory.mktemp("finished") / "out")
     return job, run_job(job)
+
+
+@pytest.fixture(scope="session")
+def ray_of_the_tests() -> Iterator[None]:
+    """One Ray on this machine for all tests; jobs find it and leave it running."""
+    import ray
+
+    from ancd_ray.runtime import Runtime
+
+    with Runtime(cpus=2) as runtime:
+        runtime.start()
+        assert ray.is_initialized()
+        yield

@@ -22,7 +22,7 @@ def _invoke(*arguments: str, text: str | None = None) -> Result:
 
 
 @pytest.mark.parametrize(
-    "verb", ["submit", "plan", "report", "demo-data", "weights", "status", "logs", "stop", "list", None]
+    "verb", ["submit", "plan", "apply", "report", "demo-data", "weights", "status", "logs", "stop", "list", None]
 )
 def test_help_teaches(verb: str | None) -> None:
     result = _invoke(*([verb] if verb else []), "--help")
@@ -53,6 +53,7 @@ def test_every_error_of_a_job_file_at_once_and_exit_2(tmp_path: Path) -> None:
     [
         (("submit", "nowhere.yaml"), "nowhere.yaml: No such file", 2),
         (("report", "nowhere"), "no run folder", 1),
+        (("apply", "nowhere", "best.yaml"), "no folder of a sweep", 1),
         (("status", "a"), "--address", 2),
         (("list", "--address", "http://127.0.0.1:9"), "does not answer", 1),
         (("logs", "a", "--address", "http://127.0.0.1:9"), "does not answer", 1),
@@ -123,7 +124,7 @@ def test_weights_list() -> None:
     assert "lite" in listed
 
 
-@pytest.mark.parametrize("name", ["quickstart", "mtd", "full"])
+@pytest.mark.parametrize("name", ["quickstart", "mtd", "full", "sweep"])
 def test_the_jobs_we_ship_are_jobs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ANCD_DATA", "/archive")
     assert load(REPO / "jobs" / f"{name}.yaml").name == name

@@ -185,7 +185,6 @@ def _shrunk(image: NDArray[np.uint8], mask: Mask, scale: float) -> tuple[NDArray
         return image, mask
     height, width = (max(1, round(length * scale)) for length in mask.shape)
     small = np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
-    # The largest value of each block: areas would round thin defects of a large image down to nothing.
-    tops, lefts = (np.arange(n) * full // n for n, full in zip((height, width), mask.shape, strict=True))
-    touched = np.maximum.reduceat(np.maximum.reduceat(mask, tops, axis=0), lefts, axis=1)
-    return small, np.where(touched, 255, 0).astype(np.uint8)
+    # As floats: in whole numbers the share of a thin defect in a large image would be rounded down to nothing.
+    share = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
+    return small, (share > 0).astype(np.uint8) * np.uint8(255)

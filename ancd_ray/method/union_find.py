@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def counts_above(
+def counts_above(  # noqa: PLR0912  (one loop: numba pays for arrays that go through calls)
     values_HW: NDArray[np.uint8], words: NDArray[np.uint64], height_of: NDArray[np.uint8], n_levels: int
 ) -> NDArray[np.int64]:
     """Number of 8-connected regions of height at least n, …, 2, 1, for n levels (at most 255).
@@ -40,8 +40,9 @@ def counts_above(
     width = columns + 2  # a border of empty blocks on the left and right, and a row of them on top
     size = (rows + 1) * width
     root = np.empty(size, np.uint32)
-    top, right, bottom = np.zeros(size, np.uint8), np.zeros(size, np.uint8), np.zeros(size, np.uint8)
-    corner_left, corner_right = np.zeros(size, np.uint8), np.zeros(size, np.uint8)  # of the lower row
+    block = np.zeros(
+        (size, 5), np.uint8
+    )  # heights: the peak, the right side, the lower side, its left and right corner
     blocks, n_blocks = np.empty(rows * columns, np.uint32), 0
     # ridges: a linked list for each height, because how many there will be is not known
     one, other, following = np.empty(4 * size, np.uint32), np.empty(4 * size, np.uint32), np.empty(4 * size, np.int32)
@@ -58,13 +59,24 @@ def counts_above(
                 if peak == 0:
                     continue
                 here = np.uint32((y + 1) * width + x + 1)
-                top[here], right[here], bottom[here] = peak, max(b, d), max(c, d)
-                corner_left[here], corner_right[here] = c, d
+                block[here, 0], block[here, 1], block[here, 2] = peak, max(b, d), max(c, d)
+                block[here, 3], block[here, 4] = c, d
                 root[here] = here
                 blocks[n_blocks] = here
                 n_blocks += 1
-                for side in range(4):
-                    near, meet = _neighbour(side, here, width, (a, b, c), (right, bottom, corner_left, corner_right))
+                for side in range(4):  # the blocks that were there before, and where this one meets them
+                    if side == 0:
+                        near = np.uint32(here - 1)
+                        meet = min(max(a, c), block[near, 1])
+                    elif side == 1:
+                        near = np.uint32(here - width)
+                        meet = min(max(a, b), block[near, 2])
+                    elif side == 2:
+                        near = np.uint32(here - width - 1)
+                        meet = min(a, block[near, 4])
+                    else:
+                        near = np.uint32(here - width + 1)
+                        meet = min(b, block[near, 3])
                     if meet == 0:
                         continue
                     mine, its = _find(root, here), _find(root, near)
@@ -72,41 +84,23 @@ def counts_above(
                         continue
                     if mine == here and meet == peak:
                         root[here] = its
-                    elif its == near and meet == top[near]:
+                    elif its == near and meet == block[near, 0]:
                         root[near] = mine
                     else:
                         one[n_ridges], other[n_ridges] = mine, its
                         following[n_ridges], first[meet] = first[meet], n_ridges
                         n_ridges += 1
-    counts: NDArray[np.int64] = _merge(root, blocks[:n_blocks], top, first, following, one, other)
+    counts: NDArray[np.int64] = _merge(root, blocks[:n_blocks], block, first, following, one, other)
     return counts
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _neighbour(side: int, here: Any, width: int, pixels: Any, earlier: Any) -> Any:
-    """A block that was there before (left, above, above left, above right), and the height at which `here` meets it."""
-    a, b, c = pixels
-    right, bottom, corner_left, corner_right = earlier
-    if side == 0:
-        near = np.uint32(here - 1)
-        return near, min(max(a, c), right[near])
-    if side == 1:
-        near = np.uint32(here - width)
-        return near, min(max(a, b), bottom[near])
-    if side == 2:
-        near = np.uint32(here - width - 1)
-        return near, min(a, corner_right[near])
-    near = np.uint32(here - width + 1)
-    return near, min(b, corner_left[near])
-
-
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _merge(root: Any, blocks: Any, top: Any, first: Any, following: Any, one: Any, other: Any) -> Any:
+def _merge(root: Any, blocks: Any, block: Any, first: Any, following: Any, one: Any, other: Any) -> Any:
     """Works off the ridges from the highest to the lowest; the number of regions at each height."""
     appear = np.zeros(len(first), np.int64)
-    for block in blocks:
-        if root[block] == block:
-            appear[top[block]] += 1
+    for here in blocks:
+        if root[here] == here:
+            appear[block[here, 0]] += 1
     counts, n = np.empty(len(first) - 1, np.int64), 0
     for height in range(len(counts), 0, -1):
         n += appear[height]

@@ -23,6 +23,8 @@ from ancd_ray.report.model import (
     group_quarantine,
 )
 from ancd_ray.report.render import render
+from ancd_ray.report.render_sweep import render_sweep
+from ancd_ray.report.sweep_model import LostTrial, Point, SweepReport, SweptProduct
 from ancd_ray.report.thumbnails import thumbnail
 
 __all__ = [
@@ -36,13 +38,18 @@ __all__ = [
     "EstimatedNumber",
     "GalleryItem",
     "ImageScores",
+    "LostTrial",
+    "Point",
     "ProductReport",
     "QuarantineGroup",
     "RunReport",
     "StageTime",
+    "SweepReport",
+    "SweptProduct",
     "TokenMap",
     "embedding_2d",
     "group_quarantine",
     "render",
+    "render_sweep",
     "thumbnail",
 ]

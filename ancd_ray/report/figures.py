@@ -27,9 +27,9 @@ NORMAL, ANOMALOUS, NEUTRAL = "#2f9e6e", "#d64550", "#3f78d0"
 PALETTE = (
     "#3f78d0", "#e07b16", "#2f9e6e", "#d64550", "#8f5fd0", "#b58900", "#139eb0", "#d05aa8", "#8a6148", "#6f7a8a",
 )  # fmt: skip
-_AXIS = {"gridcolor": "#e6eaef", "linecolor": "#b6bfca", "zeroline": False, "automargin": True}
-_LEGEND = {"orientation": "h", "yanchor": "bottom", "y": 1.01, "x": 0}
-_LAYOUT = {
+AXIS = {"gridcolor": "#e6eaef", "linecolor": "#b6bfca", "zeroline": False, "automargin": True}
+LEGEND = {"orientation": "h", "yanchor": "bottom", "y": 1.01, "x": 0}
+LAYOUT = {
     "template": "none",
     "font": {"family": "system-ui, sans-serif", "size": 13, "color": "#1c2430"},
     "margin": {"l": 48, "r": 12, "t": 12, "b": 44},
@@ -97,8 +97,8 @@ def token_map(tokens: TokenMap, names: Mapping[int, str], max_points: int = MAX_
         for i, label in enumerate(found):
             rows, legend = kept[labels[kept] == label], len(found) <= LEGEND_ENTRIES
             _scatter(figure, tokens, rows, label, colour=class_colour(i), by="label", legend=legend)
-    axis = {**_AXIS, "showticklabels": False, "showgrid": False, "showline": True, "mirror": True}
-    figure.update_layout(_LAYOUT, margin={"l": 8, "r": 8, "t": 8, "b": 8}, hovermode="closest", legend=_LEGEND)
+    axis = {**AXIS, "showticklabels": False, "showgrid": False, "showline": True, "mirror": True}
+    figure.update_layout(LAYOUT, margin={"l": 8, "r": 8, "t": 8, "b": 8}, hovermode="closest", legend=LEGEND)
     return figure.update_layout(xaxis=axis, yaxis=axis)
 
 
@@ -158,10 +158,10 @@ def score_histogram(scores: ImageScores) -> go.Figure:
             marker={"color": colour, "opacity": 0.6, "line": {"width": 0}},
             hovertemplate="score %{x:.3f}: %{y} images<extra>" + name + "</extra>",
         )
-    named = {"showlegend": scores.is_anomalous is not None, "legend": _LEGEND}
+    named = {"showlegend": scores.is_anomalous is not None, "legend": LEGEND}
     return _with_axes(figure, "anomaly score of the image", "images", barmode="overlay", bargap=0, **named)
 
 
 def _with_axes(figure: go.Figure, x: str, y: str, **layout: Any) -> go.Figure:
-    xaxis, yaxis = ({**_AXIS, "title": {"text": text}} for text in (x, y))
-    return figure.update_layout({**_LAYOUT, **layout}, xaxis=xaxis, yaxis=yaxis)
+    xaxis, yaxis = ({**AXIS, "title": {"text": text}} for text in (x, y))
+    return figure.update_layout({**LAYOUT, **layout}, xaxis=xaxis, yaxis=yaxis)

@@ -41,17 +41,8 @@ def render(run: RunReport) -> str:
     Raises:
         ValueError: a region of a gallery cannot be decoded.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("ancd_ray.report"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters.update(
-        figure=_figure, number=_number, share=_share, duration=_duration, plot=_plot_json, basename=_basename
-    )
-    environment.globals.update(
+    templates = environment()
+    templates.globals.update(
         figures=figures,
         wording=wording,
         colour=figures.class_colour,
@@ -59,8 +50,7 @@ def render(run: RunReport) -> str:
         token_map=_token_map,
         confusion_table=_confusion_table,
     )
-    scripts = {"plotly_js": get_plotlyjs(), "report_js": _source(environment, "report.js")}
-    return environment.get_template("report.html.j2").render(
+    return templates.get_template("report.html.j2").render(
         run=run,
         mean=_mean_scores(run.products),
         gallery=gallery.fitting(run.products),
@@ -68,10 +58,30 @@ def render(run: RunReport) -> str:
         examples_per_reason=EXAMPLES_PER_REASON,
         stages=[(name, list(rows)) for name, rows in groupby(run.stages, key=lambda stage: stage.product)],
         seconds=_seconds(run.stages),
-        style=Markup(_source(environment, "report.css")),
-        script_hashes=Markup(" ".join(map(_csp_hash, scripts.values()))),
-        **{name: Markup(text) for name, text in scripts.items()},  # our own and plotly's: nothing from a run is in it
+        **{name: Markup(text) for name, text in inlined(templates).items()},
     )
+
+
+def environment() -> jinja2.Environment:
+    """The templates, which escape all that they print, and the filters that they know."""
+    templates = jinja2.Environment(
+        loader=jinja2.PackageLoader("ancd_ray.report"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    templates.filters.update(
+        figure=_figure, number=_number, share=_share, duration=_duration, plot=_plot_json, basename=_basename
+    )
+    return templates
+
+
+def inlined(templates: jinja2.Environment) -> dict[str, str]:
+    """Style, scripts, and the scripts' digests for the policy: our own and plotly's, nothing of a run is in them."""
+    scripts = {"plotly_js": get_plotlyjs(), "report_js": _source(templates, "report.js")}
+    hashes = " ".join(map(_csp_hash, scripts.values()))
+    return {**scripts, "style": _source(templates, "report.css"), "script_hashes": hashes}
 
 
 def _source(environment: jinja2.Environment, name: str) -> str:

@@ -20,15 +20,19 @@ from ancd_ray.runtime import Load
 from ancd_ray.stages.context import Context
 from ancd_ray.stages.models import backbone
 from ancd_ray.training.learner import Learner
-from ancd_ray.training.sources import Views
+from ancd_ray.training.sources import Ints, ViewBank, Views
 
 _BATCH = 32
+_COPIED = ("image_id", "product", "label", "area", "score")
 
 
 def run(context: Context, trunk: BackboneConfig) -> Result:
-    """The table `region_predictions`."""
+    """The table `region_predictions`; clean views that an earlier step has encoded need no trunk."""
     worker = Classify(trunk, context.inputs["train"])
-    return Result.of_shards(context.map(worker, aligned({"regions": context.inputs["regions"]})))
+    sources = {"regions": context.inputs["regions"]}
+    if "clean_views" in context.inputs:
+        sources["views"] = context.inputs["clean_views"]
+    return Result.of_shards(context.map(worker, aligned(sources)))
 
 
 @dataclass(frozen=True)
@@ -43,34 +47,49 @@ class Classify:
         """The rows of `region_predictions`."""
         trunk = backbone(self.trunk)
         learner = load_learner(self.model, trunk)
-        regions = shard.rows_of("regions")
+        columns = None if "views" not in shard.inputs else [*_COPIED, "region_id"]
+        regions = shard.table("regions", columns).to_pylist()
+        bank = ViewBank([shard.table("views")]) if regions and "views" in shard.inputs else None
         rows: list[dict[str, Any]] = []
         for start in range(0, len(regions), _BATCH):
-            rows += self._classify(regions[start : start + _BATCH], trunk, learner)
+            batch = regions[start : start + _BATCH]
+            views = bank.load(*_only_views(start, len(batch))) if bank else _encode(batch, trunk)
+            rows += self._classify(batch, Views(*(part.to(trunk.device) for part in views)), learner)
         return Work({"region_predictions": rows})
 
     @torch.inference_mode()
     def _classify(
-        self, regions: Sequence[Mapping[str, Any]], trunk: Backbone, learner: Learner
+        self, regions: Sequence[Mapping[str, Any]], views: Views, learner: Learner
     ) -> Iterator[dict[str, Any]]:
         values = self.model.values
-        pairs = [clean_view(decode_rgb(r["image"]), decode_mask(r["mask"]), trunk.view_size) for r in regions]
-        images = normalise(np.stack([image for image, _ in pairs]), trunk.mean, trunk.std)
-        masks = torch.from_numpy(np.stack([mask for _, mask in pairs])).float() / 255
-        token_BD = learner.tail(*Views(*trunk.encode(images, masks)))
+        token_BD = learner.tail(*views)
         logits_HBC = learner.heads(token_BD).float().cpu().numpy()
         probs_HBK = novel_probs(logits_HBC, len(values["base_classes"]))
         probs_BK = probs_HBK[values["best_head"]]
         tokens_BD = token_BD.float().cpu().numpy()
         for i, region in enumerate(regions):
             yield {
-                **{key: region[key] for key in ("region_id", "image_id", "product", "label", "area", "score")},
+                **{key: region[key] for key in ("region_id", *_COPIED)},
                 "probs": probs_BK[i].tolist(),
                 "embedding": tokens_BD[i].tolist(),
                 "head_cls": probs_HBK[:, i].argmax(axis=-1).tolist(),
                 "cls": int(probs_BK[i].argmax()),
                 "confidence": float(probs_BK[i].max()),
             }
+
+
+def _only_views(start: int, n: int) -> tuple[Ints, Ints]:
+    """Regions start … start + n of a bank, and the number of the only view that each has, (1, n)."""
+    return np.arange(start, start + n), np.zeros((1, n), np.int64)
+
+
+@torch.inference_mode()
+def _encode(regions: Sequence[Mapping[str, Any]], trunk: Backbone) -> Views:
+    """The clean views of regions behind the trunk."""
+    pairs = [clean_view(decode_rgb(r["image"]), decode_mask(r["mask"]), trunk.view_size) for r in regions]
+    images = normalise(np.stack([image for image, _ in pairs]), trunk.mean, trunk.std)
+    masks = torch.from_numpy(np.stack([mask for _, mask in pairs])).float() / 255
+    return Views(*trunk.encode(images, masks))
 
 
 def load_learner(model: Output, trunk: Backbone) -> Learner:

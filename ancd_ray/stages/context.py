@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,7 @@ class Context:
     runtime: Runtime
     progress: Progress
     max_quarantined: float = 0.5
+    on_epoch: Callable[[Any], None] = lambda _: None  # hears how far a training is: its history
 
     def map(self, worker: Worker, shards: Sequence[Shard]) -> list[Done]:
         """Every shard through the worker; see `Runtime.map_shards`.

@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ancd_ray.method.merging import Rule, merge_images
+from ancd_ray.config import Merge
+from ancd_ray.method.merging import merge_images
 from ancd_ray.outputs import Result, Shard, Work, aligned
 from ancd_ray.runtime import Load
 from ancd_ray.stages.context import Context
@@ -17,10 +18,10 @@ from ancd_ray.tables import matrix
 _REGION_COLUMNS = ["image_id", "probs", "area", "score"]
 
 
-def run(context: Context, tau_alpha: float, strategy: Rule = "paper") -> Result:
+def run(context: Context, config: Merge) -> Result:
     """The table `image_predictions`."""
     tables = {"images": context.inputs["catalog"], "region_predictions": context.inputs["classify"]}
-    worker = MergeRegions(tau_alpha, bool(context.inputs["train"].values["has_normal"]), strategy)
+    worker = MergeRegions(config, bool(context.inputs["train"].values["has_normal"]))
     return Result.of_shards(context.map(worker, aligned(tables)))
 
 
@@ -28,9 +29,8 @@ def run(context: Context, tau_alpha: float, strategy: Rule = "paper") -> Result:
 class MergeRegions:
     """The images of a shard from their regions."""
 
-    tau_alpha: float
+    config: Merge
     has_normal: bool
-    strategy: Rule = "paper"
     load: ClassVar[Load] = "light"
 
     def __call__(self, shard: Shard) -> Work:
@@ -41,8 +41,9 @@ class MergeRegions:
         images = {row["image_id"]: row for row in shard.rows_of("images")}
         ids, image_of_region = np.unique(np.asarray(regions.column("image_id")), return_inverse=True)
         probs = matrix(regions.column("probs"))
-        areas, region_scores = (regions.column(name).to_numpy() for name in ("area", "score"))
-        merged = merge_images(image_of_region, probs, areas, self.tau_alpha, self.strategy, region_scores)
+        areas, region_scores = regions.column("area").to_numpy(), regions.column("score").to_numpy()
+        rule, tau_alpha = self.config.rule, self.config.tau_alpha
+        merged = merge_images(image_of_region, probs, areas, tau_alpha, rule, region_scores)
         scores = np.full(len(ids), -np.inf)
         np.maximum.at(scores, image_of_region, region_scores)
         counts = np.bincount(image_of_region)

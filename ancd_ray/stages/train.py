@@ -102,6 +102,7 @@ def _alone(work: _Work, context: Context) -> None:
         context.progress.advance(history.epochs - shown)
         context.progress.note(f"loss {history.terms['total'][-1]:.3f}")
         shown = history.epochs
+        context.on_epoch(history)
 
     work.train(Rank(device=device()), on_epoch)
 
@@ -148,7 +149,7 @@ def _told(history: History) -> dict[str, Any]:
 
 
 class _Watch:
-    """Shows the progress of rank 0, which runs elsewhere, by what it writes."""
+    """Tells of the progress of rank 0, which runs elsewhere, by what it writes."""
 
     def __init__(self, folder: Folder, context: Context) -> None:
         self._folder, self._context = folder, context
@@ -166,10 +167,13 @@ class _Watch:
         shown = 0
         while not self._end.wait(2.0):
             if self._folder.exists(_CURVES):
-                total = self._folder.read_json(_CURVES)["terms"]["total"]
-                self._context.progress.advance(len(total) - shown)
-                self._context.progress.note(f"loss {total[-1]:.3f}")
-                shown = len(total)
+                curves = self._folder.read_json(_CURVES)
+                history = History(curves["terms"], curves["head_losses"])
+                if history.epochs > shown:
+                    self._context.progress.advance(history.epochs - shown)
+                    self._context.progress.note(f"loss {history.terms['total'][-1]:.3f}")
+                    shown = history.epochs
+                    self._context.on_epoch(history)
 
 
 def _cause(error: BaseException) -> str:

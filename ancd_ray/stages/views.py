@@ -17,7 +17,7 @@ import torch
 from ancd_ray.backbones.base import Backbone
 from ancd_ray.config import Backbone as BackboneConfig
 from ancd_ray.images import decode_mask, decode_rgb
-from ancd_ray.method.views import normalise, random_view
+from ancd_ray.method.views import clean_view, normalise, random_view
 from ancd_ray.outputs import Result, Shard, Work, aligned
 from ancd_ray.runtime import Load
 from ancd_ray.stages.context import Context
@@ -26,9 +26,9 @@ from ancd_ray.stages.models import backbone
 _BATCH = 32  # views at once through the trunk
 
 
-def run(context: Context, trunk: BackboneConfig, n_views: int) -> Result:
-    """The table `views`, as Arrow files that map into memory."""
-    worker = EncodeViews(trunk, n_views)
+def run(context: Context, trunk: BackboneConfig, n_views: int, clean: bool = False) -> Result:
+    """The table `views`, as Arrow files that map into memory; `clean`: the view that is classified, as it is."""
+    worker = EncodeViews(trunk, n_views, clean)
     return Result.of_shards(context.map(worker, aligned({"regions": context.inputs["regions"]})))
 
 
@@ -38,6 +38,7 @@ class EncodeViews:
 
     trunk: BackboneConfig
     n_views: int
+    clean: bool = False
     load: ClassVar[Load] = "model"
 
     def __call__(self, shard: Shard) -> Work:
@@ -54,6 +55,9 @@ class EncodeViews:
     ) -> Iterator[tuple[Mapping[str, Any], int, Any, Any]]:
         for region in regions:
             image, mask = decode_rgb(region["image"]), decode_mask(region["mask"])
+            if self.clean:
+                yield (region, 0, *clean_view(image, mask, size))
+                continue
             for view in range(self.n_views):
                 rng = np.random.default_rng([zlib.crc32(region["region_id"].encode()), view])
                 yield (region, view, *random_view(image, mask, rng, size))

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -21,19 +21,6 @@ from ancd_ray.plan import make
 from tests.conftest import REPO, Ran
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-
-
-@pytest.fixture(scope="session")
-def ray_of_the_tests() -> Iterator[None]:
-    """One Ray on this machine for all tests; jobs find it and leave it running."""
-    import ray
-
-    from ancd_ray.runtime import Runtime
-
-    with Runtime(cpus=2) as runtime:
-        runtime.start()
-        assert ray.is_initialized()
-        yield
 
 
 def _rows(run: Ran, table: str) -> list[dict[str, object]]:

@@ -32,7 +32,7 @@ def test_clustering_with_an_estimated_number(small_job: MakeJob, run_job: Callab
     report = run.folder.read("report.html").decode()
     assert "Number of classes" in report
     assert f"{values['n_classes']} classes have the best silhouette" in report
-    again = run_job(small_job(tmp_path, *overrides, "merge.strategy=average"))
+    again = run_job(small_job(tmp_path, *overrides, "merge.rule=average"))
     assert again.computed == {"merge", "evaluate"}
 
 
@@ -42,7 +42,7 @@ def test_ablations_are_in_the_fingerprints(small_job: MakeJob, tmp_path: Path) -
         before, after = ({step.name: step.fingerprint for step in p.products[0].steps.values()} for p in plans)
         return {name for name in before if before[name] != after.get(name)}
 
-    assert changed("merge.strategy=score") == {"merge", "evaluate"}
+    assert changed("merge.rule=score") == {"merge", "evaluate"}
     assert "regions" in changed("mebin.binarize=otsu")
     assert "detect" not in changed("mebin.crop=image")
     assert "views" in changed("backbone.mask=none")

@@ -93,7 +93,7 @@ def test_another_output_folder_gives_the_same_bytes(
         ("merge.tau_alpha=10", {"merge", "evaluate"}),
         ("train.lambda=0.5", {"train", "classify", "merge", "evaluate"}),
         ("train.views.bank=3", {"views", "train", "classify", "merge", "evaluate"}),
-        ("mebin.keep=all", {"regions", "views", "train", "classify", "merge", "evaluate"}),
+        ("mebin.keep=all", {"regions", "views", "clean_views", "train", "classify", "merge", "evaluate"}),
     ],
 )
 def test_a_changed_key_redoes_what_depends_on_it(

@@ -1,0 +1,79 @@
+"""The verbs for jobs that were sent to a cluster."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from ancd_ray.terminal import explained, write
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def _address_option(command: _F) -> _F:
+    return click.option("--address", envvar="ANCD_RAY_ADDRESS", help="Ray's dashboard, http://host:8265.")(command)
+
+
+@click.command()
+@click.argument("submission_id")
+@_address_option
+def status(submission_id: str, address: str | None) -> None:
+    """Tell how a submitted job is doing."""
+    with explained():
+        from ancd_ray import submit as remote
+
+        click.echo(_line(remote.status(_needed(address), submission_id)))
+
+
+@click.command()
+@click.argument("submission_id")
+@click.option("--follow", "-f", is_flag=True, help="Go on until the job ends, and end with its exit code.")
+@_address_option
+def logs(submission_id: str, follow: bool, address: str | None) -> None:
+    """Print the log of a submitted job."""
+    with explained():
+        from ancd_ray import submit as remote
+
+        if follow:
+            sys.exit(remote.follow(_needed(address), submission_id, write))
+        write(remote.logs(_needed(address), submission_id))
+
+
+@click.command()
+@click.argument("submission_id")
+@_address_option
+def stop(submission_id: str, address: str | None) -> None:
+    """Stop a submitted job; submitting it again continues it."""
+    with explained():
+        from ancd_ray import submit as remote
+
+        was_running = remote.stop(_needed(address), submission_id)
+        click.echo(f"{submission_id} {'is being stopped' if was_running else 'is over already'}")
+
+
+@click.command("list")
+@_address_option
+def list_jobs(address: str | None) -> None:
+    """List the jobs of a cluster, the newest first."""
+    with explained():
+        from ancd_ray import submit as remote
+
+        for job in remote.list_jobs(_needed(address)):
+            click.echo(_line(job))
+
+
+def _line(job: Any) -> str:
+    seconds = "" if job.seconds is None else f"{job.seconds:.0f} s"
+    return f"{job.id}  {job.status:<10} {seconds:>8}  {job.message or ''}".rstrip()
+
+
+def _needed(address: str | None) -> str:
+    if not address:
+        raise click.UsageError("give --address http://host:8265, or set ANCD_RAY_ADDRESS")
+    return address
+
+
+VERBS = (status, logs, stop, list_jobs)

@@ -1,0 +1,34 @@
+"""Writes what a sweep has found as a job file: each product with its best settings as `overrides`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ancd_ray.store import Folder, StoreError
+
+_HEADER = "# Made by ancd-ray from the sweep {folder}: each product has the settings that were best for it.\n"
+
+
+def apply(folder: Folder, target: Path) -> list[str]:
+    """Writes the job file of a sweep's best settings; returns the products that have none, and keep the job's.
+
+    Raises:
+        StoreError: this is no folder of a sweep, or the file cannot be written.
+    """
+    if not (folder.exists("job.yaml") and folder.exists("sweep.parquet")):
+        raise StoreError(f"{folder}: no folder of a sweep; `ancd-ray submit` prints the one it made")
+    document: dict[str, Any] = yaml.safe_load(folder.read("job.yaml"))
+    found = {product["product"]: product["best"] for product in folder.read_json("summary.json")["products"]}
+    document.pop("sweep", None)
+    for product in document["data"]["products"]:
+        if best := found.get(product["name"]):
+            product["overrides"] = {**product["overrides"], **best}
+    text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+    try:
+        target.write_text(_HEADER.format(folder=folder) + text, "utf-8")
+    except OSError as error:
+        raise StoreError(f"{target}: {error.strerror or error}") from error
+    return sorted(name for name, best in found.items() if not best)

@@ -1,0 +1,168 @@
+"""Runs trials with Ray Tune.
+
+Tune places trials, keeps so many going, retries what a dead worker has left, and stops some early (ASHA). It does not
+resume: a trial leaves ordinary results of steps and a record, so a sweep that is started again simply does not ask for
+what is there. That needs no checkpoint of Tune's own, holds when the sweep has changed meanwhile, and is one mechanism
+for sweeps and jobs.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from ancd_ray.config_sweep import Sweep
+from ancd_ray.errors import AncdError
+from ancd_ray.method.criterion import vagueness
+from ancd_ray.runtime import Progress, Runtime, RuntimeProblem
+from ancd_ray.store import Folder
+from ancd_ray.sweep.hooks import CLARITY, EPOCH, VALUE, Proposals, recorder, searcher
+from ancd_ray.sweep.trial import Record, Task, run
+
+_WORST = -1e9  # of a trial that failed
+_REDUCTION = 3  # ASHA: of the trials that come to a rung, one in so many goes on
+_RETRIES = 2  # of a trial whose worker has died
+
+# Tune keeps its own files small, stays out of the working directory, and leaves Ctrl-C to us
+_ENVIRONMENT = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+}
+
+
+@dataclass(frozen=True)
+class Places:
+    """What one trial takes, and how many run at once."""
+
+    cpus: float
+    gpus: float
+    at_once: int
+
+
+def places(sweep: Sweep, workers: int, runtime: Runtime) -> Places:
+    """How trials share the CPUs and GPUs that Ray has.
+
+    Raises:
+        RuntimeProblem: not even one trial fits.
+    """
+    cpus, gpus = runtime.devices()
+    wanted_gpus = (1.0 if gpus else 0.0) if sweep.gpus is None else sweep.gpus
+    each_cpus = workers if workers > 1 else sweep.cpus
+    each_gpus = wanted_gpus * workers if workers > 1 else wanted_gpus
+    if each_gpus > gpus:
+        raise RuntimeProblem(f"sweep.gpus={wanted_gpus:g}: a trial takes {each_gpus:g} GPUs, and Ray has {gpus}")
+    if each_cpus > cpus:
+        key = "train.workers" if workers > 1 else "sweep.cpus"
+        raise RuntimeProblem(f"{key}={each_cpus}: a trial takes as many CPUs, and Ray has {cpus}")
+    fit = int(cpus // each_cpus)
+    if each_gpus:
+        fit = min(fit, int(gpus / each_gpus + 1e-9))
+    at_once = min(fit, sweep.max_concurrent or fit)
+    # the workers of a TorchTrainer take their own places: the trial that waits for them takes none
+    return Places(0.0, 0.0, at_once) if workers > 1 else Places(each_cpus, each_gpus, at_once)
+
+
+def tune(
+    proposals: Proposals,
+    n_trials: int,
+    sweep: Sweep,
+    share: Places,
+    epochs: int,
+    scratch: Folder,
+    progress: Progress,
+    deadline: float | None,
+) -> None:
+    """Trials until there are no more, or the time is over; every one that ended has left a record.
+
+    Args:
+        n_trials: how many there are at most.
+        epochs: of the longest training, for ASHA.
+        scratch: Tune's own files; the caller deletes them.
+        deadline: `time.monotonic()` after which nothing goes on.
+    """
+    with _environment():
+        import ray.tune as rt
+
+        # a trial whose workers take their own places takes none, but Tune wants some resource named: a byte of memory
+        resources = {"cpu": share.cpus, "gpu": share.gpus} if share.cpus else {"memory": 1}
+        trainable = rt.with_resources(_trial(sweep.scheduler == "asha"), resources)
+        config = rt.TuneConfig(
+            search_alg=searcher(proposals),
+            scheduler=_asha(epochs) if sweep.scheduler == "asha" else None,
+            num_samples=n_trials,
+            max_concurrent_trials=share.at_once,
+            time_budget_s=None if deadline is None else max(1.0, deadline - time.monotonic()),
+            reuse_actors=True,  # torch takes seconds to import
+        )
+        run_config = rt.RunConfig(
+            name="tune",
+            storage_path=scratch.uri,
+            failure_config=rt.FailureConfig(max_failures=_RETRIES),
+            callbacks=[recorder(progress, deadline)],
+            verbose=0,
+        )
+        rt.Tuner(trainable, tune_config=config, run_config=run_config).fit()
+
+
+def _trial(every_epoch: bool) -> Callable[[dict[str, Any]], None]:
+    """The function that Tune runs in a worker."""
+
+    def trial(config: dict[str, Any]) -> None:
+        import ray.tune as rt
+
+        task: Task = config["task"]
+        told: dict[str, Any] = {EPOCH: 0, CLARITY: _WORST}
+
+        def on_epoch(history: Any) -> None:
+            told.update({EPOCH: history.epochs, CLARITY: _clarity(history.terms)})
+            if history.epochs < task.epochs:
+                rt.report({**told, VALUE: _WORST})
+
+        try:
+            record = run(task, on_epoch if every_epoch else lambda _: None)
+        except AncdError as error:
+            record = Record(task.id, task.product, task.settings, "failed", str(error).splitlines()[0])
+        record.write(task.records)
+        rt.report({**told, EPOCH: task.epochs, VALUE: _WORST, "record": record.status, "values": _values(record)})
+
+    return trial
+
+
+def _clarity(terms: Mapping[str, Any]) -> float:
+    return -vagueness(terms["cls_u"][-1], terms["reg"][-1])
+
+
+def _values(record: Record) -> dict[str, float | None]:
+    return {name: record.best(name) for name in ("nmi", "ari", "f1", "unsupervised")} if record.rows else {}
+
+
+def _asha(epochs: int) -> Any:
+    from ray.tune.schedulers import ASHAScheduler
+
+    grace = max(1, min(epochs, -(-epochs // _REDUCTION**2)))
+    return ASHAScheduler(
+        time_attr=EPOCH, metric=CLARITY, mode="max", max_t=epochs + 1, grace_period=grace, reduction_factor=_REDUCTION
+    )
+
+
+@contextmanager
+def _environment() -> Iterator[None]:
+    """Tune is set up by environment variables; ours hold while it runs."""
+    before = {name: os.environ.get(name) for name in _ENVIRONMENT}
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    try:
+        yield
+    finally:
+        for name, earlier in before.items():
+            if earlier is None:
+                del os.environ[name]

@@ -1,0 +1,138 @@
+"""A whole sweep: killed, continued, its table, report, MLflow runs, and the job file of its best settings."""
+
+from __future__ import annotations
+
+import csv
+import io
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from ancd_ray.config import Job
+from ancd_ray.jobfile import load, resolved
+from ancd_ray.pipeline import outlook
+from ancd_ray.plan import make
+from ancd_ray.store import Folder
+from ancd_ray.sweep.apply import apply
+from tests.conftest import REPO, Ran
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+SweepOf = Callable[..., Job]
+RunSweep = Callable[[Job], tuple[Folder, str]]
+
+
+@dataclass(frozen=True)
+class Swept:
+    """A sweep that was killed after its first trial, and run again."""
+
+    job: Job
+    folder: Folder
+
+
+@pytest.fixture(scope="module")
+def swept(
+    small_sweep: SweepOf, run_sweep: RunSweep, ray_of_the_tests: None, tmp_path_factory: pytest.TempPathFactory
+) -> Swept:
+    root = tmp_path_factory.mktemp("sweep")
+    tile = "layout: mvtec, path: tile"
+    few = f"{{name: few, {tile}, exclude: [good, hole, scratch, stain]}}"  # five images, six regions
+    products = f"data.products=[{{name: tile, {tile}}}, {{name: other, {tile}, exclude: [crack]}}, {few}]"
+    job = small_sweep(root / "out", products, register_best=True)
+    file = root / "job.yaml"
+    file.write_text(resolved(job))
+    command = [sys.executable, "-m", "tests.sweep.killed", "1", str(file)]
+    ended = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=300, check=False)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    done = {path: path.stat().st_mtime_ns for path in Path(job.output_root).glob("steps/*/*/manifest.json")}
+    assert 0 < sum("/train/" in str(path) for path in done) < 4
+    folder, _ = run_sweep(job)
+    assert {path: path.stat().st_mtime_ns for path in done} == done, "nothing that was done is done again"
+    return Swept(job, folder)
+
+
+def test_one_row_for_every_setting(swept: Swept) -> None:
+    table = pq.read_table(swept.folder.path / "sweep.parquet")
+    rows = table.to_pylist()
+    figures = [row for row in rows if row["status"] == "done"]
+    assert len(figures) == 2 * 2 * 3
+    assert {(row["product"], row["train.lambda"], row["merge.tau_alpha"]) for row in figures} == {
+        (product, lam, tau) for product in ("tile", "other") for lam in (0.1, 0.3) for tau in (10, 50, 100)
+    }
+    for row in figures:
+        assert 0 <= row["nmi"] <= 1
+        assert 0 < row["f1"] <= 1
+        assert -1 <= row["unsupervised"] <= 1
+    text = list(csv.reader(io.StringIO((swept.folder.path / "sweep.csv").read_text())))
+    assert text[0] == table.column_names
+    assert len(text) == len(rows) + 1
+
+
+def test_a_product_that_cannot_be_trained_is_a_row_with_its_reason(swept: Swept) -> None:
+    rows = pq.read_table(swept.folder.path / "sweep.parquet").to_pylist()
+    lost = [row for row in rows if row["status"] == "failed"]
+    assert {row["product"] for row in lost} == {"few"}
+    assert all("has 6 regions" in row["reason"] and row["nmi"] is None for row in lost)
+    assert "has 6 regions" in (swept.folder.path / "report.html").read_text()
+
+
+def test_the_best_settings_are_a_job_that_trains_nothing_again(
+    swept: Swept, run_job: Callable[[Job], Ran], tmp_path: Path
+) -> None:
+    assert apply(swept.folder, tmp_path / "best.yaml") == ["few"]
+    job = load(tmp_path / "best.yaml")
+    assert job.sweep is None
+    assert [set(product.overrides) for product in job.data.products] == [
+        {"train.lambda", "merge.tau_alpha"},
+        {"train.lambda", "merge.tau_alpha"},
+        set(),
+    ]
+    job = job.model_copy(update={"data": job.data.model_copy(update={"products": job.data.products[:2]})})
+    todo = {look.step.name for look in outlook(make(job)) if look.state != "cached"}
+    assert todo <= {"merge", "evaluate"}
+    results = {(r["product"], r["level"]): r["nmi"] for r in run_job(job).summary["results"]}
+    for product in swept.folder.read_json("summary.json")["products"][:2]:
+        assert results[product["product"], "image"] == pytest.approx(product["figures"]["nmi"])
+
+
+def test_runs_and_models_in_mlflow(swept: Swept, run_sweep: RunSweep) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{swept.job.output_root}/mlflow.db")
+    experiment = client.get_experiment_by_name("small")
+    assert experiment is not None
+    name = swept.folder.uri.rpartition("/")[2]
+    runs = client.search_runs([experiment.experiment_id])
+    (parent,) = [run for run in runs if run.info.run_name == name]
+    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    good = [run for run in children if run.data.tags["status"] == "done"]
+    assert len(good) == 4
+    for run in good:
+        assert {"train.lambda", "merge.tau_alpha"} <= set(run.data.params)
+        assert {"image/nmi", "image/unsupervised", "loss/total"} <= set(run.data.metrics)
+        assert len(client.get_metric_history(run.info.run_id, "loss/total")) == swept.job.train.epochs
+    assert {run.info.status for run in children if run not in good} == {"FAILED"}
+    for product in ("tile", "other"):
+        version = client.get_model_version_by_alias(f"small.{product}", "champion")
+        assert version.run_id in {run.info.run_id for run in good}
+    run_sweep(swept.job)
+    assert len(client.search_runs([experiment.experiment_id])) == len(runs), "a sweep is tracked once"
+
+
+def test_nothing_is_left_behind(swept: Swept) -> None:
+    assert {path.name for path in swept.folder.path.iterdir()} == {
+        "job.yaml",
+        "report.html",
+        "summary.json",
+        "sweep.csv",
+        "sweep.parquet",
+        "trials",
+    }
+    assert not list(Path(swept.job.output_root).rglob("*.tmp"))
+    assert not list(Path(swept.job.output_root).glob("steps/train/*/checkpoints/*"))
