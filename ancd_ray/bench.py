@@ -84,7 +84,8 @@ def markdown(number: str, measured: Sequence[Measured], command: str) -> str:
     for one in measured:
         here = _shown(one.mean, one.spread) or f"not run: {one.note}"
         level = (one.product or "–", one.level or "–", str(len(one.runs)))
-        lines.append(f"| {one.row.name} | {' | '.join(level)} | {here} | {_shown(one.row.published) or '–'} |")
+        published = _shown(None if one.level == "region" else one.row.published) or "–"  # it reports images
+        lines.append(f"| {one.row.name} | {' | '.join(level)} | {here} | {published} |")
     return "\n".join([*lines, "", f"```sh\n{command}\n```", ""])
 
 
@@ -105,7 +106,7 @@ def _csv_rows(measured: Sequence[Measured]) -> Iterator[list[Any]]:
             *(one.product, one.level, one.row.name, len(one.runs)),
             *(f"{value:.4f}" if value != "" else "" for value in figures),
             one.note,
-            *(one.row.published or empty),
+            *(empty if one.level == "region" else one.row.published or empty),
         ]
 
 
