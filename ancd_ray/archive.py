@@ -14,6 +14,8 @@ from ancd_ray.store import digest
 from ancd_ray.tables import GOOD
 from ancd_ray.training.loop import Classes
 
+AUTO = 0  # a number of classes that a step of its own estimates
+
 
 @dataclass(frozen=True)
 class Holding:
@@ -38,6 +40,8 @@ class Holding:
         has_normal = GOOD in labels if labels else GOOD not in product.exclude
         if product.novel is not None:
             return Classes(known, product.novel, has_normal)
+        if job.classes.novel == "auto":
+            return Classes(known, AUTO, has_normal)
         if job.classes.novel != "from_labels":
             return Classes(known, job.classes.novel, has_normal)
         if not labels:

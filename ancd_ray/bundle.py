@@ -41,7 +41,8 @@ def write(job: Job, outputs: Outputs, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     document = json.dumps(describe(job, outputs), indent=1, ensure_ascii=False, sort_keys=True)
     (folder / "bundle.json").write_text(document + "\n", "utf-8")
-    (folder / "model.safetensors").write_bytes(outputs["train"].folder.read("model.safetensors"))
+    if "model.safetensors" in outputs["train"].manifest["files"]:  # a clustering leaves none
+        (folder / "model.safetensors").write_bytes(outputs["train"].folder.read("model.safetensors"))
     return folder
 
 

@@ -125,6 +125,41 @@ def apply_(run_folder: str, target: Path) -> None:
 
 
 @main.command()
+@_job_arguments
+@click.option(
+    "--table", "number", required=True, type=click.Choice(["II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X"])
+)
+@click.option("--seeds", default=1, show_default=True, type=click.IntRange(min=1), help="Runs of each row.")
+def bench(job_file: Path, overrides: tuple[str, ...], number: str, seeds: int) -> None:
+    """Run the rows of a table of the paper on a job's products, beside the published figures.
+
+    The tables go to OUTPUT/bench as Markdown and CSV; the last line of the output is the Markdown file.
+    """
+    with explained():
+        from ancd_ray import bench as harness
+        from ancd_ray.display import Display
+        from ancd_ray.job import run
+        from ancd_ray.store import Folder
+
+        def run_row(job: Job) -> Folder:
+            display = Display(f"{job.name} → {job.output_root}")
+            with display.running():
+                return run(job, None, display)
+
+        job = _load(job_file, overrides)
+        measured = harness.measure(
+            number, seeds, lambda more: _load(job_file, (*overrides, *more)), run_row, click.echo
+        )
+        command = " ".join(["ancd-ray bench", str(job_file), *overrides, f"--table {number} --seeds {seeds}"])
+        text = harness.markdown(number, measured, command)
+        folder = Folder(job.output_root) / "bench"
+        folder.write(f"table-{number}.md", text.encode())
+        folder.write(f"table-{number}.csv", harness.as_csv(measured).encode())
+        click.echo(text)
+        click.echo(f"{folder}/table-{number}.md")
+
+
+@main.command()
 @click.argument("run_folder", type=str, metavar="RUN")
 def report(run_folder: str) -> None:
     """Draw the report of a finished run again, and print its figures."""

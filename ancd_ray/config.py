@@ -114,6 +114,9 @@ class Data(Section):
 class Mebin(Section):
     """Main element binarization (Section III-B) and cropping."""
 
+    binarize: Literal["mebin", "otsu", "fixed"] = "mebin"  # Table III; otsu and fixed take one threshold, no erosion
+    threshold: Share = 0.5  # epsilon of `binarize: fixed`, of the normalised map
+    crop: Literal["regions", "image"] = "regions"  # Table VI; image: the whole image with its mask is one region
     levels: Annotated[int, Field(ge=8, le=256)] = 64
     min_run: PositiveInt = 4  # the paper's tau
     erosion_px: Annotated[int, Field(ge=1, le=64)] = 6
@@ -136,7 +139,8 @@ class Backbone(Section):
     name: str = "lite"
     weights: str = "auto"  # auto | package | timm | a .safetensors or .pth file
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
-    mask_layers: PositiveInt = 9  # L_m: the last blocks whose class token sees only the mask
+    mask_layers: PositiveInt = 9  # L_m: the last blocks whose class token sees only the mask (Table V)
+    mask: Literal["class", "patch", "all", "none"] = "class"  # tokens whose attention is masked (Table IV)
 
 
 class Views(Section):
@@ -178,10 +182,19 @@ class Merge(Section):
     rule: Literal["paper", "average", "score", "area"] = "paper"  # what weighs a region (Table VII)
 
 
+class Discovery(Section):
+    """What sorts the regions: the paper's training, or a clustering of frozen features (`ancd_ray/baselines`)."""
+
+    method: Literal["anomalyncd", "consensus", "kmeans", "ward", "gmm", "anomaly_clustering", "uniformaly", "gcd"] = (
+        "anomalyncd"
+    )
+
+
 class Classes(Section):
     """How many classes to look for, the normal one included."""
 
-    novel: PositiveInt | Literal["from_labels"] = "from_labels"
+    novel: PositiveInt | Literal["from_labels", "auto"] = "from_labels"  # auto: estimated on frozen features
+    at_most: Annotated[int, Field(ge=3, le=64)] = 12  # the largest number that `auto` tries
 
 
 # --- running ----------------------------------------------------------------------------------------------------
@@ -219,6 +232,7 @@ class Job(Section):
     backbone: Backbone = Backbone()
     train: Train = Train()
     merge: Merge = Merge()
+    discovery: Discovery = Discovery()
     classes: Classes = Classes()
     resources: Resources = Resources()
     tracking: Tracking = Tracking()

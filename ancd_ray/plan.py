@@ -13,7 +13,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from ancd_ray.archive import Archive, Holding
+from ancd_ray.archive import AUTO, Archive, Holding
 from ancd_ray.config import GroundTruth, Job, PatchCore, Product
 from ancd_ray.jobfile import JobError
 from ancd_ray.layouts import LayoutError
@@ -23,6 +23,9 @@ from ancd_ray.preflight import base_problems, detector_problems, training_proble
 from ancd_ray.stages import (
     catalog,
     classify,
+    cluster,
+    count_classes,
+    describe,
     detect,
     evaluate,
     fit_detector,
@@ -44,6 +47,9 @@ VERSIONS = {
     "score_maps": 1,
     "regions": 2,
     "views": 1,
+    "describe": 1,
+    "count_classes": 1,
+    "cluster": 1,
     "clean_views": 1,
     "train": 2,
     "classify": 2,
@@ -167,8 +173,10 @@ def _base_steps(job: Job, base: Product, holding: Holding) -> dict[str, Step]:
     detector = GroundTruth(name="ground_truth")
     steps["detect"] = _detect(job, name, detector, steps)
     steps["regions"] = _regions(job, name, detector, steps)
-    if job.train.views.bank:
+    if job.train.views.bank and job.discovery.method == "anomalyncd":
         steps["views"] = _views(job, name, job.train.views.base, steps)
+    if job.discovery.method == "gcd":
+        steps["describe"] = _describe(job, name, steps)
     return steps
 
 
@@ -186,18 +194,29 @@ def _steps(job: Job, product: Product, holding: Holding, classes: Classes, base:
         steps["score_maps"] = Step("score_maps", name, {}, inputs, score_maps.run)
     steps["regions"] = _regions(job, name, detector, steps)
     base_steps = _base_steps(job, job.data.base, base) if job.data.base and base else {}
-    if job.train.views.bank:
+    method = job.discovery.method
+    if job.train.views.bank and method in ("anomalyncd", "consensus"):
         steps["views"] = _views(job, name, job.train.views.bank, steps)
-        run = partial(views.run, trunk=job.backbone, n_views=1, clean=True)
-        slice_ = {"backbone": _backbone(job)}
-        steps["clean_views"] = Step("clean_views", name, slice_, {"regions": steps["regions"]}, run)
-    steps["train"] = _train(job, name, steps, classes, base_steps)
-    inputs = {key: steps[key] for key in ("regions", "clean_views", "train") if key in steps}
-    run = partial(classify.run, trunk=job.backbone)
-    steps["classify"] = Step("classify", name, {"backbone": _backbone(job)}, inputs, run)
-    inputs = {key: steps[key] for key in ("catalog", "classify", "train")}
+    if method != "anomalyncd" or classes.n_novel == AUTO:
+        steps["describe"] = _describe(job, name, steps)
+    if classes.n_novel == AUTO:
+        steps["count_classes"] = _count_classes(job, name, steps, classes)
+    if method == "anomalyncd":
+        if job.train.views.bank:
+            run = partial(views.run, trunk=job.backbone, n_views=1, clean=True)
+            slice_ = {"backbone": _backbone(job)}
+            steps["clean_views"] = Step("clean_views", name, slice_, {"regions": steps["regions"]}, run)
+        steps["train"] = _train(job, name, steps, classes, base_steps)
+        inputs = {key: steps[key] for key in ("regions", "clean_views", "train") if key in steps}
+        run = partial(classify.run, trunk=job.backbone)
+        steps["classify"] = Step("classify", name, {"backbone": _backbone(job)}, inputs, run)
+        predicted = {"train": steps["train"], "classify": steps["classify"]}
+    else:
+        steps["cluster"] = _cluster(job, name, steps, classes, base_steps)
+        predicted = {"train": steps["cluster"], "classify": steps["cluster"]}
+    inputs = {"catalog": steps["catalog"], **predicted}
     steps["merge"] = Step("merge", name, job.merge.model_dump(), inputs, partial(merge.run, config=job.merge))
-    inputs = {key: steps[key] for key in ("detect", "train", "classify", "merge", "score_maps") if key in steps}
+    inputs = {**{key: steps[key] for key in ("detect", "merge", "score_maps") if key in steps}, **predicted}
     steps["evaluate"] = Step("evaluate", name, {}, inputs, evaluate.run)
     return ProductPlan(name, job, steps, base_steps, classes, bool(holding.labels))
 
@@ -233,11 +252,36 @@ def _train(job: Job, name: str, steps: Mapping[str, Step], classes: Classes, bas
     inputs = {"novel": steps[source]}
     if base:
         inputs["base"] = base[source]
+    if "count_classes" in steps:
+        inputs["count_classes"] = steps["count_classes"]
     # who trains, and how often it is saved, does not change what is learned
     config = job.train.model_dump(by_alias=True, exclude={"workers", "checkpoint_every"})
     slice_ = {"train": config, "backbone": _backbone(job), "classes": [classes.n_novel, classes.has_normal]}
     run = partial(training.run, config=job.train, trunk=job.backbone, classes=classes)
     return Step("train", name, slice_, inputs, run)
+
+
+def _describe(job: Job, name: str, steps: Mapping[str, Step]) -> Step:
+    run = partial(describe.run, trunk=job.backbone)
+    return Step("describe", name, {"backbone": _backbone(job)}, {"regions": steps["regions"]}, run)
+
+
+def _count_classes(job: Job, name: str, steps: Mapping[str, Step], classes: Classes) -> Step:
+    slice_ = {"at_most": job.classes.at_most, "has_normal": classes.has_normal}
+    run = partial(count_classes.run, at_most=job.classes.at_most, has_normal=classes.has_normal)
+    return Step("count_classes", name, slice_, {"describe": steps["describe"]}, run)
+
+
+def _cluster(job: Job, name: str, steps: Mapping[str, Step], classes: Classes, base: Mapping[str, Step]) -> Step:
+    method = job.discovery.method
+    inputs = {key: steps[key] for key in ("describe", "count_classes") if key in steps}
+    if method == "consensus":  # beside appearance it looks at views, and at scores for what is normal
+        inputs |= {key: steps[key] for key in ("detect", "views") if key in steps}
+    if method == "gcd" and base:
+        inputs["base"] = base["describe"]
+    slice_ = {"method": method, "seed": job.train.seed, "classes": [classes.n_novel, classes.has_normal]}
+    run = partial(cluster.run, method=method, classes=classes, seed=job.train.seed)
+    return Step("cluster", name, slice_, inputs, run)
 
 
 def _backbone(job: Job) -> dict[str, Any]:

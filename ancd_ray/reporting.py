@@ -20,6 +20,7 @@ from ancd_ray.report import (
     ClusterScores,
     Confusion,
     Counts,
+    EstimatedNumber,
     GalleryItem,
     ImageScores,
     ProductReport,
@@ -65,6 +66,9 @@ def outputs_of(runs: Sequence[StepRun]) -> dict[str, dict[str, Output]]:
     found: dict[str, dict[str, Output]] = {}
     for run in runs:
         found.setdefault(run.product, {})[run.name] = run.output
+    for outputs in found.values():
+        if "cluster" in outputs:  # it does what training and classification do together
+            outputs["train"] = outputs["classify"] = outputs["cluster"]
     return found
 
 
@@ -125,7 +129,17 @@ def _product(name: str, outputs: Outputs) -> ProductReport:
         losses=trained["losses"],
         confusion=_confusion(outputs, names),
         token_map=_token_map(outputs),
+        estimated=_estimated(outputs),
     )
+
+
+def _estimated(outputs: Outputs) -> EstimatedNumber | None:
+    """What is known of the number of classes, where it was estimated."""
+    if not (step := outputs.get("count_classes")):
+        return None
+    values = step.values
+    curve = list(zip(values["numbers"], values["silhouette"], values["stability"], strict=True))
+    return EstimatedNumber(values["n_classes"], values["confidence"], curve, values.get("warning"))
 
 
 def class_names(trained: Mapping[str, Any]) -> list[str]:

@@ -112,6 +112,24 @@ VIEWS = _schema(
     ],
 )
 
+DESCRIPTORS = _schema(
+    "descriptors",
+    [  # frozen features of a region as inference sees it: what clusterings work on
+        pa.field("region_id", pa.string(), nullable=False),
+        *_ID,
+        pa.field("role", pa.string(), nullable=False),
+        pa.field("label", pa.string()),
+        pa.field("area", pa.int64(), nullable=False),
+        pa.field("score", pa.float32(), nullable=False),
+        pa.field("token", _FLOATS, nullable=False),  # class token before the trainable block
+        pa.field("masked", _FLOATS, nullable=False),  # mean of the patch tokens, by how much of the mask is in each
+        pa.field("context", _FLOATS, nullable=False),  # mean of all patch tokens
+        pa.field("spread", _FLOATS, nullable=False),  # standard deviation inside of the mask
+        pa.field("top", _FLOATS, nullable=False),  # mean of the tenth of the patches with most of the mask
+        pa.field("shape", _FLOATS, nullable=False),  # see `method.shape.CUES`
+    ],
+)
+
 REGION_PREDICTIONS = _schema(
     "region_predictions",
     [
@@ -191,6 +209,7 @@ SCHEMAS: Mapping[str, pa.Schema] = {
     "patches": PATCHES,
     "regions": REGIONS,
     "views": VIEWS,
+    "descriptors": DESCRIPTORS,
     "region_predictions": REGION_PREDICTIONS,
     "image_predictions": IMAGE_PREDICTIONS,
     "quarantine": QUARANTINE,

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ancd_ray.method.mgvit import MaskMode
 from ancd_ray.store import local_copy
 
 if TYPE_CHECKING:
@@ -15,29 +16,36 @@ if TYPE_CHECKING:
 
 
 def load(
-    name: str, weights: str = "auto", sha256: str | None = None, mask_layers: int = 9, device: str = "cpu"
+    name: str,
+    weights: str = "auto",
+    sha256: str | None = None,
+    mask_layers: int = 9,
+    device: str = "cpu",
+    mask: MaskMode = "class",
 ) -> Backbone:
     """A backbone by name: `lite`, or any timm ViT with a class token.
 
     `weights` is `auto` (the package for `lite`, timm otherwise), `package`, `timm`, `random`, or a file; `sha256` is
-    what that file must have.
+    what that file must have. `mask` names the tokens whose attention is masked (Table IV); `lite` has `class`, `none`.
 
     Raises:
         ValueError: no such backbone or file, or weights that are not what they should be; one line.
     """
     if name == "lite":
+        if mask not in ("class", "none"):
+            raise ValueError(f"backbone.mask: {mask} needs a transformer; lite has class and none")
         from ancd_ray.backbones.lite import Lite
 
         if weights in ("auto", "package"):
-            return Lite(None, device)
+            return Lite(None, device, mask)
         with _checked(weights, sha256) as file:
-            return Lite(file, device)
+            return Lite(file, device, mask)
     from ancd_ray.backbones.timm_vit import TimmViT
 
     if weights in ("auto", "timm", "random"):
-        return TimmViT(name, "timm" if weights == "auto" else weights, mask_layers, device)
+        return TimmViT(name, "timm" if weights == "auto" else weights, mask_layers, device, mask_mode=mask)
     with _checked(weights, sha256) as file:
-        return TimmViT(name, file, mask_layers, device)
+        return TimmViT(name, file, mask_layers, device, mask_mode=mask)
 
 
 @contextmanager

@@ -55,6 +55,7 @@ class Backbone(Protocol):
     name: str
     device: str
     dim: int  # width of its tokens
+    widths: tuple[int, ...]  # the scales that a token starts with, in turn; frozen features weigh them alike
     view_size: int  # side of the views it is fed, pixels
     mean: tuple[float, float, float]
     std: tuple[float, float, float]

@@ -22,7 +22,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ancd_ray.backbones.base import Encoded
 from ancd_ray.backbones.exported import exported
-from ancd_ray.method.mgvit import in_groups
+from ancd_ray.method.mgvit import MaskMode, in_groups
 
 STRIDES = (16, 32)
 _CHANNELS = {16: 112, 32: 320}
@@ -35,6 +35,7 @@ class Lite:
     """The frozen trunk; see `base.Backbone`."""
 
     name = "lite"
+    widths = tuple(_CHANNELS.values())
     view_size = 224
     mean = (0.485, 0.456, 0.406)
     std = (0.229, 0.224, 0.225)
@@ -44,8 +45,10 @@ class Lite:
     projector_width = 512
     lr = 0.1  # its tail and the heads start from nothing; the loss ends lower than with a ViT's 0.003
 
-    def __init__(self, weights: Path | None = None, device: str = "cpu") -> None:
+    def __init__(self, weights: Path | None = None, device: str = "cpu", mask: MaskMode = "class") -> None:
         """Loads the trunk; `weights` is a file of timm's `tf_efficientnet_lite0`, or None for the package's.
+
+        With `mask` none the class token is the mean of all tokens, and sees all.
 
         Raises:
             ValueError: the file does not hold these weights.
@@ -57,6 +60,7 @@ class Lite:
             raise ValueError(f"{weights}: not the weights of tf_efficientnet_lite0: {missing[0]} is missing")
         self.dim = sum(_CHANNELS.values())
         self.device = device
+        self._mask = mask
         self._digest = digest_of(trunk.state_dict())
         trunk = fold_norms(trunk.eval()).requires_grad_(False).to(memory_format=torch.channels_last)
         on_cpu = torch.device(device).type == "cpu"
@@ -79,6 +83,8 @@ class Lite:
         grid = (_GRID, _GRID)
         maps = [F.interpolate(level, grid, mode="bilinear") for level in self.patch_features(images_BCHW, STRIDES)]
         tokens_BND = torch.cat([F.normalize(level, dim=1) for level in maps], dim=1).flatten(2).transpose(1, 2)
+        if self._mask == "none":
+            masks_BHW = torch.ones_like(masks_BHW)
         share_BN = F.adaptive_avg_pool2d(masks_BHW.to(self.device)[:, None], grid).flatten(1)
         visible_BN = share_BN >= 0.5
         share_BN = torch.where(share_BN.sum(dim=1, keepdim=True) > 0, share_BN, 1.0)

@@ -78,6 +78,7 @@ class TimmViT:
         self._n_registers = model.num_prefix_tokens - 1
         self._rotary = getattr(model, "rope", None) is not None
         self.dim: int = model.embed_dim + 2 * self._rotary
+        self.widths: tuple[int, ...] = (model.embed_dim,)  # without the positions
         self.multiple = self.stride = int(model.patch_embed.patch_size[0])
         # blocks 6 and 9 of 12: all have one scale
         self.detector_layers: tuple[int, ...] = (depth // 2 - 1, 3 * depth // 4 - 1)

@@ -118,6 +118,16 @@ class TokenMap:
 
 
 @dataclass(frozen=True)
+class EstimatedNumber:
+    """An estimated number of classes, the share of resamples that agree, and rows (number, silhouette, stability)."""
+
+    n_classes: int
+    confidence: float
+    curve: Sequence[tuple[int, float, float]]
+    warning: str | None = None
+
+
+@dataclass(frozen=True)
 class ProductReport:
     """All that is shown of one product; `losses` holds one value an epoch by name of the loss."""
 
@@ -136,6 +146,7 @@ class ProductReport:
     losses: Mapping[str, Sequence[float]] = field(default_factory=dict)
     confusion: Confusion | None = None
     token_map: TokenMap | None = None
+    estimated: EstimatedNumber | None = None  # None where the number of classes was given
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from ancd_ray.method.crops import (
     square,
 )
 from ancd_ray.method.mebin import MebinParams, binarize
+from ancd_ray.method.thresholds import threshold_mask
 from ancd_ray.outputs import Output, Result, Shard, Work, aligned
 from ancd_ray.runtime import Load
 from ancd_ray.stages.context import Context, quarantined
@@ -111,10 +112,20 @@ class CutRegions:
         """The mask at image size and the squares around its main elements."""
         params = CropParams(self.config.padding, self.config.min_crop, self.config.merge_gap, self.config.keep)
         if self.measured is None:
-            return values, mask_boxes(values, params)
-        found = binarize(values, self.measured.low, self.measured.high, mebin_params(self.config))
-        mask = mask_to_image_size(found.mask, height, width)
-        return mask, region_boxes(mask, found.n_regions, params)
+            mask, n_regions = values, 0
+        else:
+            found, n_regions = self._binarized(values, self.measured)
+            mask = mask_to_image_size(found, height, width)
+        if self.config.crop == "image":
+            return mask, [Box(0, 0, width, height)]
+        return mask, mask_boxes(mask, params) if self.measured is None else region_boxes(mask, n_regions, params)
+
+    def _binarized(self, values: NDArray[Any], measured: Range) -> tuple[Bytes, int]:
+        """The mask at the map's size and the number of its regions."""
+        if self.config.binarize != "mebin":
+            return threshold_mask(values, measured.low, measured.high, self.config.binarize, self.config.threshold)
+        found = binarize(values, measured.low, measured.high, mebin_params(self.config))
+        return found.mask, found.n_regions
 
     def _score(self, values: NDArray[Any], box: Box, height: int, width: int) -> float:
         assert self.measured is not None

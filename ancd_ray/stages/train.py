@@ -20,6 +20,7 @@ from ancd_ray.config import Backbone as BackboneConfig
 from ancd_ray.config import Train
 from ancd_ray.outputs import Output, Result
 from ancd_ray.stages.context import Context, StageError
+from ancd_ray.stages.descriptors import counted
 from ancd_ray.stages.models import backbone, device
 from ancd_ray.store import Folder
 from ancd_ray.training.loop import Classes, History, Rank, train
@@ -65,6 +66,7 @@ def run(context: Context, config: Train, trunk: BackboneConfig, classes: Classes
     Raises:
         StageError: there is too little to learn from, or training broke down.
     """
+    classes = counted(classes, context.inputs)
     table = "regions" if config.views.fresh else "views"
     sources = tuple(output for name, output in context.inputs.items() if output.rows(table))
     if not any(output.rows(table) for name, output in context.inputs.items() if name == "novel"):

@@ -1,0 +1,44 @@
+"""What a baseline is given: the frozen features of a set of regions. Shapes: N regions, V views of each, D widths."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ancd_ray.method.clustering import Labels, calibrated
+
+Floats = NDArray[np.floating[Any]]
+Probs = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Described:
+    """Features of N regions; `labels` are known classes and are there for the base set alone."""
+
+    token_ND: Floats
+    masked_ND: Floats
+    context_ND: Floats
+    spread_ND: Floats
+    top_ND: Floats
+    shape_NS: Floats
+    score_N: Floats
+    area_N: Floats
+    widths: tuple[int, ...]
+    views_VND: Floats | None = None  # class tokens of augmented views, where a view bank is kept
+    labels: tuple[str, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.masked_ND)
+
+    @property
+    def appearance_ND(self) -> NDArray[np.float64]:
+        """Masked features, calibrated."""
+        return calibrated(self.masked_ND, self.widths)
+
+
+def certain(labels_N: Labels, n_classes: int) -> Probs:
+    """Probabilities of a clustering that knows no doubt."""
+    return np.eye(n_classes, dtype=np.float32)[labels_N]

@@ -1,0 +1,18 @@
+"""Masked features, calibrated, their first 32 principal components, and a mixture of Gaussians."""
+
+from __future__ import annotations
+
+from sklearn.decomposition import PCA
+
+from ancd_ray.baselines.described import Described, Probs, certain
+from ancd_ray.method import clustering
+
+_COMPONENTS = 32  # a Gaussian in more dimensions than a class has regions explains anything
+
+
+def classes(novel: Described, base: Described | None, n_classes: int, seed: int) -> Probs:
+    """Probabilities (N, K)."""
+    features_ND = novel.appearance_ND
+    n_components = min(_COMPONENTS, *features_ND.shape)
+    reduced_ND = PCA(n_components, svd_solver="full").fit_transform(features_ND)
+    return certain(clustering.gmm(reduced_ND, n_classes, seed), n_classes)

@@ -1,0 +1,127 @@
+"""Runs the rows of a table of the paper as jobs, and sets their figures beside the published ones.
+
+A row is the job with some keys changed, run as `submit` runs it; steps that rows share are computed once.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ancd_ray.bench_tables import TABLES, Figures, Row
+from ancd_ray.config import Job
+from ancd_ray.errors import AncdError
+from ancd_ray.store import Folder
+
+LoadJob = Callable[[Sequence[str]], Job]  # overrides → the job
+RunJob = Callable[[Job], Folder]  # runs it; the run folder
+_COLUMNS = ("product", "level", "row", "seeds", "nmi", "ari", "f1", "nmi_sd", "ari_sd", "f1_sd", "note")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A row on one product and level: the figures of every seed, or why there are none."""
+
+    row: Row
+    product: str
+    level: str
+    runs: tuple[Figures, ...]
+    note: str = ""
+
+    @property
+    def mean(self) -> Figures | None:
+        """Mean over the seeds."""
+        return _by_column(self.runs, statistics.fmean) if self.runs else None
+
+    @property
+    def spread(self) -> Figures | None:
+        """Standard deviation over the seeds (n − 1); None of a single one."""
+        return _by_column(self.runs, statistics.stdev) if len(self.runs) > 1 else None
+
+
+def measure(number: str, seeds: int, load: LoadJob, run: RunJob, say: Callable[[str], None]) -> list[Measured]:
+    """All rows of a table on the job's products.
+
+    A row that cannot be run (a mask that the backbone does not have) stays in the table with the reason.
+    """
+    found: list[Measured] = []
+    for row in TABLES[number].rows:
+        runs: dict[tuple[str, str], list[Figures]] = {}
+        note = ""
+        for seed in range(seeds):
+            say(f"{row.name}, seed {seed}")
+            try:
+                folder = run(load([*row.overrides, f"train.seed={seed}"]))
+            except AncdError as error:
+                note = str(error).splitlines()[0]
+                say(note)
+                break
+            for result in folder.read_json("summary.json")["results"]:
+                if result["nmi"] is not None:
+                    figures = (result["nmi"], result["ari"], result["f1"])
+                    runs.setdefault((result["product"], result["level"]), []).append(figures)
+        if note or not runs:
+            found.append(Measured(row, "", "", (), note or "nothing is labelled"))
+        found += [Measured(row, *where, tuple(each)) for where, each in runs.items()]
+    return found
+
+
+def markdown(number: str, measured: Sequence[Measured], command: str) -> str:
+    """The table for people: mean ± standard deviation over the seeds, beside the published figures."""
+    table = TABLES[number]
+    lines = [
+        f"## Table {number}: {table.title}",
+        "",
+        f"Published: {table.source}; ViT-B/8 (DINO), base set AeBAD-S. NMI / ARI / F1, mean ± standard deviation.",
+        "",
+        "| row | product | level | seeds | here | published |",
+        "|---|---|---|---|---|---|",
+    ]
+    for one in measured:
+        here = _shown(one.mean, one.spread) or f"not run: {one.note}"
+        level = (one.product or "–", one.level or "–", str(len(one.runs)))
+        published = _shown(None if one.level == "region" else one.row.published) or "–"  # it reports images
+        lines.append(f"| {one.row.name} | {' | '.join(level)} | {here} | {published} |")
+    return "\n".join([*lines, "", f"```sh\n{command}\n```", ""])
+
+
+def as_csv(measured: Sequence[Measured]) -> str:
+    """The table for programs."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([*_COLUMNS, "published_nmi", "published_ari", "published_f1"])
+    writer.writerows(_csv_rows(measured))
+    return out.getvalue()
+
+
+def _csv_rows(measured: Sequence[Measured]) -> Iterator[list[Any]]:
+    empty = ("", "", "")
+    for one in measured:
+        figures = (*(one.mean or empty), *(one.spread or empty))
+        yield [
+            *(one.product, one.level, one.row.name, len(one.runs)),
+            *(f"{value:.4f}" if value != "" else "" for value in figures),
+            one.note,
+            *(empty if one.level == "region" else one.row.published or empty),
+        ]
+
+
+def _by_column(runs: Sequence[Figures], of: Callable[[Sequence[float]], float]) -> Figures:
+    nmi, ari, f1 = (of(column) for column in zip(*runs, strict=True))
+    return nmi, ari, f1
+
+
+def _shown(mean: Figures | None, spread: Figures | None = None) -> str:
+    """`.123 ± .010 / …`; nothing for no figures."""
+    if mean is None:
+        return ""
+    figures = [f"{value:.3f}".replace("0.", ".") for value in mean]
+    if spread:
+        return " / ".join(
+            f"{figure} ± {f'{sd:.3f}'.replace('0.', '.')}" for figure, sd in zip(figures, spread, strict=True)
+        )
+    return " / ".join(figures)

@@ -1,0 +1,140 @@
+"""The rows of the paper's tables as changes of a job, beside the published figures.
+
+Published figures are NMI, ARI and F1 with ViT-B/8 (DINO) and base set AeBAD-S: of MTD where the paper has them, else
+the mean over MVTec AD. MuSc gives the maps unless a row says otherwise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+Figures = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row: its name, what it changes in the job (as on the command line), and what the paper reports."""
+
+    name: str
+    overrides: tuple[str, ...]
+    published: Figures | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table; `source` tells where the published figures were measured."""
+
+    title: str
+    source: str
+    rows: tuple[Row, ...]
+
+
+_MVTEC, _MTD = "MVTec AD, MuSc", "MTD, MuSc"
+
+TABLES: dict[str, Table] = {
+    "II": Table(
+        "Methods on the same regions and the same backbone",
+        "MTD; GCD, SimGCD and UNO on whole images, Anomaly Clustering and AnomalyNCD without normal images",
+        (
+            Row("masked features, k-means", ("discovery.method=kmeans",)),
+            Row("masked features, Ward", ("discovery.method=ward",)),
+            Row("masked features, Gaussian mixture", ("discovery.method=gmm",)),
+            Row("Anomaly Clustering", ("discovery.method=anomaly_clustering",), (0.179, 0.120, 0.346)),
+            Row("UniFormaly", ("discovery.method=uniformaly",), (0.421, 0.322, 0.609)),
+            Row("GCD", ("discovery.method=gcd",), (0.211, 0.115, 0.381)),
+            Row(
+                "SimGCD (our trainer: no mask, no crop, no correction)",
+                ("backbone.mask=none", "mebin.crop=image", "train.correction=false"),
+                (0.105, 0.048, 0.293),
+            ),
+            Row(
+                "UNO-style (as SimGCD, no entropy term, no representation of base labels)",
+                ("backbone.mask=none", "mebin.crop=image", "train.correction=false", "train.mu=0", "train.lambda=0"),
+                (0.034, 0.011, 0.221),
+            ),
+            Row("AnomalyNCD", ("discovery.method=anomalyncd",), (0.268, 0.228, 0.509)),
+            Row("consensus (ours)", ("discovery.method=consensus",)),
+        ),
+    ),
+    "III": Table(
+        "Binarization",
+        _MVTEC,
+        (
+            Row("ε = 0.1", ("mebin.binarize=fixed", "mebin.threshold=0.1"), (0.554, 0.482, 0.650)),
+            Row("ε = 0.3", ("mebin.binarize=fixed", "mebin.threshold=0.3"), (0.499, 0.404, 0.587)),
+            Row("ε = 0.5", ("mebin.binarize=fixed", "mebin.threshold=0.5"), (0.567, 0.458, 0.640)),
+            Row("ε = 0.7", ("mebin.binarize=fixed", "mebin.threshold=0.7"), (0.495, 0.395, 0.623)),
+            Row("ε = 0.9", ("mebin.binarize=fixed", "mebin.threshold=0.9"), (0.077, 0.013, 0.337)),
+            Row("Otsu", ("mebin.binarize=otsu",), (0.382, 0.268, 0.499)),
+            Row("MEBin", ("mebin.binarize=mebin",), (0.613, 0.526, 0.712)),
+        ),
+    ),
+    "IV": Table(
+        "Mask of the attention",
+        _MVTEC,
+        (
+            Row("none", ("backbone.mask=none",), (0.598, 0.494, 0.698)),
+            Row("all tokens", ("backbone.mask=all",), (0.507, 0.382, 0.600)),
+            Row("patch tokens", ("backbone.mask=patch",), (0.563, 0.467, 0.686)),
+            Row("class token", ("backbone.mask=class",), (0.613, 0.526, 0.712)),
+        ),
+    ),
+    "V": Table(
+        "Mask-guided blocks L_m",
+        _MTD,
+        (
+            Row("1", ("backbone.mask_layers=1",), (0.191, 0.157, 0.420)),
+            Row("3", ("backbone.mask_layers=3",), (0.209, 0.173, 0.436)),
+            Row("6", ("backbone.mask_layers=6",), (0.253, 0.214, 0.492)),
+            Row("9", ("backbone.mask_layers=9",), (0.268, 0.228, 0.509)),
+            Row("12", ("backbone.mask_layers=12",), (0.249, 0.213, 0.492)),
+        ),
+    ),
+    "VI": Table(
+        "Crop or whole image",
+        "MTD, PatchCore",
+        (
+            Row("whole image", ("mebin.crop=image",), (0.142, 0.166, 0.432)),
+            Row("crops", ("mebin.crop=regions",), (0.380, 0.390, 0.617)),
+        ),
+    ),
+    "VII": Table(
+        "Merging",
+        _MTD,
+        (
+            Row("average", ("merge.rule=average",), (0.257, 0.223, 0.501)),
+            Row("by score", ("merge.rule=score",), (0.228, 0.208, 0.485)),
+            Row("proportional to area", ("merge.rule=area",)),
+            Row("eq. 10", ("merge.rule=paper",), (0.268, 0.228, 0.509)),
+        ),
+    ),
+    "VIII": Table(
+        "Correction of pseudo labels",
+        _MVTEC,
+        (
+            Row("without", ("train.correction=false",), (0.597, 0.517, 0.714)),
+            Row("with", ("train.correction=true",), (0.613, 0.526, 0.712)),
+        ),
+    ),
+    "IX": Table(
+        "Base set",
+        _MTD,
+        (
+            Row("without", ("data.base=null",), (0.227, 0.202, 0.485)),
+            Row("with", (), (0.268, 0.228, 0.509)),
+        ),
+    ),
+    "X": Table(
+        "Ground-truth masks",
+        "MTD",
+        (
+            Row(
+                "Anomaly Clustering",
+                ("detector={name: ground_truth}", "discovery.method=anomaly_clustering"),
+                (0.467, 0.359, 0.482),
+            ),
+            Row("AnomalyNCD", ("detector={name: ground_truth}",), (0.829, 0.863, 0.841)),
+            Row("consensus (ours)", ("detector={name: ground_truth}", "discovery.method=consensus")),
+        ),
+    ),
+}

@@ -1,0 +1,76 @@
+"""Clusterings of frozen features; every function gives labels (N,) 0..K-1, the same for the same input and seed.
+
+Shape suffixes: N regions, D feature width, K classes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
+from sklearn.cluster import AgglomerativeClustering, KMeans, SpectralClustering
+from sklearn.mixture import GaussianMixture
+
+Floats = NDArray[np.floating[Any]]
+Labels = NDArray[np.int64]
+_NEIGHBOURS = 20  # of the graph behind spectral clustering
+_WIDTH = 0.5  # of its kernel, relative to the local scale
+_LINK = 1e-6  # between all: a graph in pieces has no useful spectrum
+
+
+def calibrated(tokens_ND: Floats, widths: tuple[int, ...]) -> NDArray[np.float64]:
+    """Tokens centred on their mean; each of the `widths` (scales of the trunk) has the same share of a length of 1."""
+    tokens_ND = np.asarray(tokens_ND, np.float64) - np.mean(tokens_ND, axis=0, dtype=np.float64)
+    parts = np.split(tokens_ND, np.cumsum(widths)[:-1], axis=1)
+    lengths = [np.sqrt(np.square(part).sum(axis=1).mean() + 1e-12) for part in parts]
+    scaled = [part / length for part, length in zip(parts, lengths, strict=True)]
+    return np.asarray(np.concatenate(scaled, axis=1) / len(widths) ** 0.5)
+
+
+def steady(tokens_ND: Floats, views_VND: Floats, shrinkage: float = 1.0) -> NDArray[np.float64]:
+    """Tokens on axes that weigh little what differs between views of one region (within-class whitening).
+
+    `views_VND` are V tokens of each region; the covariance of their deviations from the region's mean is shrunk by
+    `shrinkage` times its mean eigenvalue. Contrastive learning has the same aim; here it is one matrix.
+    """
+    deviations = np.asarray(views_VND - views_VND.mean(axis=0), np.float64).reshape(-1, views_VND.shape[-1])
+    values_D, axes_DD = np.linalg.eigh(deviations.T @ deviations / max(len(deviations), 1))
+    turned_ND = np.asarray(tokens_ND, np.float64) @ axes_DD
+    return np.asarray(turned_ND / np.sqrt(values_D.clip(min=0) + shrinkage * values_D.mean() + 1e-12))
+
+
+def ward(features_ND: Floats, n_classes: int) -> Labels:
+    """Ward's agglomerative clustering."""
+    return np.asarray(AgglomerativeClustering(n_classes).fit_predict(features_ND), np.int64)
+
+
+def kmeans(features_ND: Floats, n_classes: int, seed: int = 0) -> Labels:
+    """The best of ten runs of k-means."""
+    return np.asarray(KMeans(n_classes, n_init=10, random_state=seed).fit_predict(features_ND), np.int64)
+
+
+def gmm(features_ND: Floats, n_classes: int, seed: int = 0) -> Labels:
+    """A mixture of Gaussians with diagonal covariances, begun from k-means."""
+    mixture = GaussianMixture(n_classes, covariance_type="diag", reg_covar=1e-4, n_init=3, random_state=seed)
+    return np.asarray(mixture.fit_predict(np.asarray(features_ND, np.float64)), np.int64)
+
+
+def spectral(features_ND: Floats, n_classes: int) -> Labels:
+    """Spectral clustering of mutual neighbours, the kernel as wide as the surroundings of both are sparse."""
+    distance_NN = cdist(features_ND, features_ND)
+    k = min(_NEIGHBOURS, len(features_ND) - 1)
+    local_N = np.sort(distance_NN, axis=1)[:, 1 : k + 1].mean(axis=1)
+    scale_NN = (local_N[:, None] + local_N[None] + distance_NN) / 3 + 1e-12
+    affinity_NN = np.exp(-np.square(distance_NN / (_WIDTH * scale_NN)) / 2)
+    np.fill_diagonal(affinity_NN, 0)
+    near_NN = np.zeros(affinity_NN.shape, bool)
+    np.put_along_axis(near_NN, np.argsort(-affinity_NN, axis=1)[:, :k], True, axis=1)
+    return spectral_of(affinity_NN * (near_NN & near_NN.T), n_classes)
+
+
+def spectral_of(affinity_NN: Floats, n_classes: int) -> Labels:
+    """Spectral clustering of a symmetric affinity; without chance."""
+    clusters = SpectralClustering(n_classes, affinity="precomputed", assign_labels="cluster_qr", random_state=0)
+    return np.asarray(clusters.fit_predict(affinity_NN + _LINK), np.int64)

@@ -1,0 +1,50 @@
+"""Shape cues of a region: what a crop, scaled to one size, throws away."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+CUES = ("log_area", "log_elongation", "solidity", "log_length", "log_compactness")
+
+
+def shape_cues(mask_HW: NDArray[np.uint8], side: int) -> NDArray[np.float32]:
+    """The cues (5,) of a region's mask, in the order of `CUES`; zeros where nothing is marked.
+
+    Area and length are in pixels of the original, so that a large and a small defect of one look differ.
+
+    Args:
+        mask_HW: mask of the sub-image, 0 where normal.
+        side: side of the sub-image's box in pixels of the original.
+    """
+    marked = (mask_HW > 0).astype(np.uint8)
+    area = int(marked.sum())
+    if not area:
+        return np.zeros(len(CUES), np.float32)
+    contours, _ = cv2.findContours(marked, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    points = np.concatenate(contours)
+    hull = max(cv2.contourArea(cv2.convexHull(points)), 1.0)
+    # a line of one pixel has a width of 0 between centres of pixels
+    short, long = sorted(length + 1 for length in cv2.minAreaRect(points)[1])
+    outline = sum(cv2.arcLength(contour, True) for contour in contours) + 1
+    scale = side / len(marked)
+    cues = (
+        np.log(area * scale**2 + 1),
+        np.log(long / short),
+        min(area / hull, 1.2),
+        np.log(long * scale),
+        np.log(4 * np.pi * area / outline**2 + 1e-3),
+    )
+    return np.asarray(cues, np.float32)
+
+
+def standardised(values_ND: NDArray[Any]) -> NDArray[np.float64]:
+    """Columns with mean 0 and equal spread, rows with mean square 1; a constant column is 0."""
+    values_ND = np.asarray(values_ND, np.float64)
+    spread_D = values_ND.std(axis=0)
+    centred_ND = values_ND - values_ND.mean(axis=0)
+    scaled_ND = np.divide(centred_ND, spread_D, out=np.zeros_like(centred_ND), where=spread_D > 1e-9)
+    return np.asarray(scaled_ND / max(values_ND.shape[1], 1) ** 0.5)

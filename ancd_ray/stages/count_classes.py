@@ -1,0 +1,43 @@
+"""Count classes: the number of classes where nobody knows it (`classes.novel: auto`), with its curve and confidence."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import numpy as np
+
+from ancd_ray.method.class_number import estimate
+from ancd_ray.method.shape import standardised
+from ancd_ray.outputs import Result
+from ancd_ray.stages.context import Context, StageError
+from ancd_ray.stages.descriptors import described, taken
+
+_SAMPLE = 2000  # regions that are looked at
+_SHAPE = 0.35  # weight of the shape cues in the second set of features
+DOUBTFUL = 0.5  # confidence below which a warning is given
+
+
+def run(context: Context, at_most: int, has_normal: bool) -> Result:
+    """Values `n_classes`, `confidence`, `numbers`, `silhouette`, `stability` and, where there is doubt, `warning`.
+
+    Raises:
+        StageError: there are too few regions to tell.
+    """
+    regions = described(context.inputs["describe"])
+    if len(regions) > _SAMPLE:
+        regions = taken(regions, np.linspace(0, len(regions) - 1, _SAMPLE).astype(int))
+    appearance_ND = regions.appearance_ND
+    with_shape = np.concatenate([appearance_ND, _SHAPE * standardised(regions.shape_NS)], axis=1)
+    try:
+        found = estimate([appearance_ND, with_shape], at_most)
+    except ValueError as error:
+        raise StageError(f"product {context.product}: {error}; set classes.novel") from error
+    values = asdict(found)
+    what = "classes, the normal one included" if has_normal else "classes"
+    context.progress.note(f"{found.n_classes} {what}, confidence {found.confidence:.0%}")
+    if found.confidence < DOUBTFUL:
+        values["warning"] = (
+            f"{found.n_classes} classes were estimated, but only {found.confidence:.0%} of the resamples agree; "
+            "look at the curve, or set classes.novel"
+        )
+    return Result({}, values)

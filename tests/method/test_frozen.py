@@ -1,0 +1,115 @@
+"""Clusterings of frozen features, consensus, number of classes, normal images, shape cues, single thresholds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from ancd_ray.method import clustering
+from ancd_ray.method.class_number import estimate
+from ancd_ray.method.consensus import co_association, consensus
+from ancd_ray.method.metrics import cluster_scores
+from ancd_ray.method.normals import normal_probability
+from ancd_ray.method.shape import CUES, shape_cues, standardised
+from ancd_ray.method.thresholds import threshold_mask
+
+SIZES = (40, 25, 12)
+
+
+def _blobs(noise: float = 0.5) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(len(SIZES)), SIZES)
+    centres = rng.normal(size=(len(SIZES), 8)) * 3
+    return centres[labels] + noise * rng.normal(size=(len(labels), 8)), labels
+
+
+@pytest.mark.parametrize("cluster", [clustering.ward, clustering.kmeans, clustering.gmm, clustering.spectral])
+def test_every_clustering_finds_blobs(cluster) -> None:  # type: ignore[no-untyped-def]
+    features, labels = _blobs()
+    assert cluster_scores(labels, cluster(features, 3)).ari > 0.95
+
+
+def test_calibrated_gives_each_scale_the_same_length() -> None:
+    tokens = np.random.default_rng(0).normal(size=(50, 6)) * [1, 1, 1, 100, 100, 100] + 7
+    found = clustering.calibrated(tokens, (3, 3))
+    np.testing.assert_allclose(found.mean(axis=0), 0, atol=1e-12)
+    for part in (found[:, :3], found[:, 3:]):
+        assert np.square(part).sum(axis=1).mean() == pytest.approx(0.5)
+
+
+def test_steady_weighs_little_what_views_change() -> None:
+    rng = np.random.default_rng(0)
+    tokens = rng.normal(size=(200, 3))
+    views = tokens + rng.normal(size=(8, 200, 3)) * [3.0, 0.1, 0.1]
+    found = clustering.steady(tokens, views, shrinkage=0.01)
+    by_axis = [np.corrcoef(tokens[:, 0], column)[0, 1] ** 2 for column in found.T]
+    weak = int(np.argmax(by_axis))
+    assert found[:, weak].std() < 0.3 * np.delete(found, weak, axis=1).std()
+
+
+def test_consensus_finds_classes_that_differ_in_shape_alone() -> None:
+    features, labels = _blobs()
+    shape = np.where(labels == 2, 3.0, 0.0)[:, None] + np.random.default_rng(1).normal(size=(len(labels), 1)) * 0.2
+    features[labels == 2] = features[labels == 0][: SIZES[2]]  # looks like class 0
+    appearance = clustering.calibrated(features, (8,))
+    probs = consensus([appearance], standardised(shape), 3, seed=0)
+    np.testing.assert_allclose(probs.sum(axis=1), 1, rtol=1e-5)
+    assert cluster_scores(labels, probs.argmax(axis=1)).ari > 0.9
+    assert np.array_equal(probs, consensus([appearance], standardised(shape), 3, seed=0)), "a seed is a result"
+
+
+def test_co_association_is_a_symmetric_share() -> None:
+    features, _ = _blobs()
+    together = co_association([features], np.zeros((len(features), 1)), 3, seed=0)
+    assert np.array_equal(together, together.T)
+    assert together.min() >= 0
+    assert np.all(np.diag(together) == 1)
+
+
+def test_number_of_classes_of_blobs() -> None:
+    features, _ = _blobs()
+    found = estimate([features], at_most=6)
+    assert found.n_classes == 3
+    assert found.confidence > 0.8
+    assert found.numbers == [2, 3, 4, 5, 6]
+    assert found.stability[1] > 0.95
+    with pytest.raises(ValueError, match="too few"):
+        estimate([features[:3]], at_most=6)
+
+
+def test_normal_images_by_their_scores() -> None:
+    rng = np.random.default_rng(0)
+    scores = np.exp(np.concatenate([rng.normal(0, 0.1, 200), rng.normal(1, 0.3, 100)]))
+    normal = normal_probability(scores) > 0.5
+    assert normal[:200].mean() > 0.95
+    assert normal[200:].mean() < 0.05
+    order = np.argsort(scores)
+    assert np.all(np.diff(normal_probability(scores)[order]) <= 0), "a higher score is never more normal"
+    assert normal_probability(np.array([0.0, 1.0, 1.0, 0.0])).tolist() == [1, 0, 0, 1]
+    assert not normal_probability(np.ones(4)).any()
+
+
+def test_shape_cues_know_the_size_that_a_crop_loses() -> None:
+    mask = np.zeros((64, 64), np.uint8)
+    mask[20:40, 28:34] = 255
+    small, large = (dict(zip(CUES, shape_cues(mask, side), strict=True)) for side in (64, 640))
+    assert large["log_area"] - small["log_area"] == pytest.approx(np.log(100), abs=0.02)
+    assert large["log_length"] - small["log_length"] == pytest.approx(np.log(10), abs=1e-5)
+    for cue in ("log_elongation", "solidity", "log_compactness"):
+        assert small[cue] == large[cue]
+    assert small["log_elongation"] == pytest.approx(np.log(20 / 6), abs=0.05)
+    assert not shape_cues(np.zeros((8, 8), np.uint8), 8).any()
+
+
+def test_single_thresholds() -> None:
+    values = np.zeros((20, 20), np.float32)
+    values[2:6, 2:6], values[10:14, 10:14] = 10.0, 6.0
+    mask, n_regions = threshold_mask(values, 0.0, 10.0, "fixed", 0.7)
+    assert n_regions == 1
+    assert set(np.unique(mask)) == {0, 255}
+    assert threshold_mask(values, 0.0, 10.0, "fixed", 0.5)[1] == 2
+    assert threshold_mask(values, 0.0, 10.0, "otsu")[1] == 2
+    assert threshold_mask(values, 3.0, 3.0, "otsu")[1] == 0
+    with pytest.raises(ValueError, match="finite"):
+        threshold_mask(np.full((2, 2), np.nan), 0.0, 1.0, "otsu")
