@@ -61,9 +61,10 @@ def compare(file: Path, overrides: list[str]) -> None:
         print(f"  = {whole / one:.2f} jobs (goal: at most {GOAL})")
         print(f"naive, {settings // products} cold jobs: {naive:.0f} s, {naive / whole:.0f} times as long", end=" ")
         print(f"(goal: at least {NAIVE_GOAL})")
-        for product in summary["products"]:
-            print(f"{product['product']}: best {product['best']}, {summary['metric']} {product['figures']['nmi']:.3f}, "
-                  f"{product['distance']:+.3f} over {product['default']}, trials {product['trials']}")  # fmt: skip
+        metric = summary["metric"]
+        for product in (one for one in summary["products"] if one["best"]):
+            figure, gained = product["figures"][metric], product["distance"]
+            print(f"{product['product']}: best {product['best']}, {metric} {figure:.3f}, {gained:+.3f} over defaults")
 
 
 def _submit(file: Path, output: Path, *overrides: str) -> tuple[float, Path]:
