@@ -75,8 +75,21 @@ def send(address: str, job: Job) -> str:
         runtime_env["py_modules"] = [str(Path(ancd_ray.__file__).parent)]
     submission_id = f"{job.name}-{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     with _explained(address), _client(address) as client:
-        client.submit_job(entrypoint=_ENTRYPOINT, runtime_env=runtime_env, submission_id=submission_id)
+        _hand_over(client, entrypoint=_ENTRYPOINT, runtime_env=runtime_env, submission_id=submission_id)
     return submission_id
+
+
+def _hand_over(client: JobSubmissionClient, **job: Any) -> None:
+    """Submits, patiently: a cluster that has just started answers before it can take a job."""
+    silent_until = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            client.submit_job(**job)
+            return
+        except RuntimeError as error:
+            if "No available agent" not in str(error) or time.monotonic() > silent_until:
+                raise
+            time.sleep(_POLL_S)
 
 
 def follow(address: str, submission_id: str, write: Callable[[str], None]) -> int:
