@@ -61,10 +61,11 @@ def _answers(url: str) -> bool:
 @pytest.fixture(scope="module")
 def head() -> Iterator[Head]:
     """Starts the head on ports of its own, and ends the processes that it started by their ids."""
-    port, dashboard, token = _free_port(), _free_port(), secrets.token_hex(32)
+    port, dashboard, agent, token = _free_port(), _free_port(), _free_port(), secrets.token_hex(32)
     program = Path(sys.executable).with_name("ray")
     command = [str(program), "start", "--head", "--block", "--num-cpus=2", f"--port={port}", "--disable-usage-stats"]
     command += [f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1", "--include-dashboard=true"]
+    command += [f"--dashboard-agent-listen-port={agent}"]  # another Ray of this machine may have the usual one
     env = {**_clean(), "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
     # jobs run `python`, which has to be this one
     env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
