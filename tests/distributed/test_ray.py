@@ -92,10 +92,10 @@ def test_a_killed_driver_resumes(small_job: Callable[..., Job], run_job: Callabl
 
 
 def test_ctrl_c_ends_at_once_and_leaves_nothing(small_job: Callable[..., Job], tmp_path: Path) -> None:
-    job = small_job(tmp_path / "out", "train.epochs=100000", "data.base=null")
     file = tmp_path / "job.yaml"
-    file.write_text(resolved(job))
     for sent in (signal.SIGINT, signal.SIGTERM):
+        job = small_job(tmp_path / sent.name, "train.epochs=100000", "data.base=null")
+        file.write_text(resolved(job))
         process = subprocess.Popen(
             [sys.executable, "-m", "ancd_ray", "submit", str(file)], cwd=REPO, stderr=subprocess.PIPE, text=True
         )
