@@ -102,8 +102,9 @@ def leftovers(trials: int) -> None:
             folder = run(validate(document), None, Display("tiny"))
             seconds = time.monotonic() - start
             time.sleep(5)  # Ray takes a moment to bury its dead
-            groups = [group for group in list_placement_groups() if group.state != "REMOVED"]
-            actors = list_actors(filters=[("state", "!=", "DEAD")])
+            here = ray.get_runtime_context().gcs_address  # not whichever Ray of this machine was the last to start
+            groups = [group for group in list_placement_groups(here) if group.state != "REMOVED"]
+            actors = list_actors(here, filters=[("state", "!=", "DEAD")])
             files = sorted(_files() - before)
             done = len(list((folder.path / "trials").glob("*.json")))
             free = ray.available_resources().get("CPU"), ray.cluster_resources().get("CPU")
