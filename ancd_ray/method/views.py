@@ -63,6 +63,12 @@ def normalise(images_BHWC: Image, mean: Sequence[float], std: Sequence[float]) -
     return images_BCHW.sub_(255 * mean_C11).div_(255 * std_C11)
 
 
+def tensors(views: Sequence[tuple[Image, Image]], mean: Sequence[float], std: Sequence[float]) -> tuple[Tensor, Tensor]:
+    """Views of one size as a trunk takes them: normalised images (B, 3, H, W), and masks (B, H, W) in 0..1."""
+    images = normalise(np.stack([image for image, _ in views]), mean, std)
+    return images, torch.from_numpy(np.stack([mask for _, mask in views])).float() / 255
+
+
 def adjust_brightness(image: Image, factor: float) -> Image:
     """factor · image: 0 is black, 1 the image."""
     return _blend_with_level(image, 0.0, factor)

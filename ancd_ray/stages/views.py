@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 
 from ancd_ray.backbones.base import Backbone
 from ancd_ray.config import Backbone as BackboneConfig
 from ancd_ray.images import decode_mask, decode_rgb
-from ancd_ray.method.views import clean_view, normalise, random_view
+from ancd_ray.method.views import clean_view, random_view, tensors
 from ancd_ray.outputs import Result, Shard, Work, aligned
 from ancd_ray.runtime import Load
 from ancd_ray.stages.context import Context
@@ -64,9 +63,7 @@ class EncodeViews:
 
 
 def _encode(model: Backbone, batch: Sequence[tuple[Mapping[str, Any], int, Any, Any]]) -> Iterator[dict[str, Any]]:
-    images = normalise(np.stack([image for _, _, image, _ in batch]), model.mean, model.std)
-    masks = torch.from_numpy(np.stack([mask for *_, mask in batch])).float() / 255
-    encoded = model.encode(images, masks)
+    encoded = model.encode(*tensors([(image, mask) for _, _, image, mask in batch], model.mean, model.std))
     cls = encoded.cls_BD.half().cpu().numpy()
     tokens = encoded.tokens_BND.half().cpu().numpy()
     visible = encoded.visible_BN.cpu().numpy()

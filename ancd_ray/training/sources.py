@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ancd_ray.backbones.base import Backbone, Encoded
 from ancd_ray.images import decode_mask, decode_rgb
-from ancd_ray.method.views import normalise, random_view
+from ancd_ray.method.views import random_view, tensors
 
 Ints = NDArray[np.int64]
 
@@ -162,9 +162,7 @@ class FreshViews:
     def _encode(self, views: Sequence[tuple[int, int]]) -> Encoded:
         size = self._backbone.view_size
         drawn = [random_view(*self._region(region), np.random.default_rng(seed), size) for region, seed in views]
-        images = normalise(np.stack([image for image, _ in drawn]), self._backbone.mean, self._backbone.std)
-        masks = torch.from_numpy(np.stack([mask for _, mask in drawn])).float() / 255
-        return self._backbone.encode(images, masks)
+        return self._backbone.encode(*tensors(drawn, self._backbone.mean, self._backbone.std))
 
     def _decode(self, region: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         return decode_rgb(self._images[region].as_py()), decode_mask(self._masks[region].as_py())
