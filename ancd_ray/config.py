@@ -35,15 +35,32 @@ class GroundTruth(Section):
     name: Literal["ground_truth"]
 
 
+Side = Annotated[int, Field(ge=64, le=2048)]
+
+
 class PatchCore(Section):
     """A memory bank of normal patches; the distance to its nearest one is the anomaly score."""
 
     name: Literal["patchcore"]
-    image_size: Annotated[int, Field(ge=64, le=2048)] = 320  # long side in pixels; the aspect is kept
+    # Long side in pixels, the aspect is kept; of several ([320, 512]) the maps are averaged, at the size of the first.
+    image_size: Side | Annotated[tuple[Side, ...], Field(min_length=1, max_length=4)] = 320
     coreset: PositiveInt = 8000  # patches in the memory bank
     candidates: PositiveInt = 60000  # patches that the greedy coreset chooses from
     smoothing: Annotated[float, Field(ge=0)] = 4.0  # sigma of the Gaussian on the map, in its pixels
+    contrast: Annotated[float, Field(ge=1, le=8)] = 2.0  # exponent within a map, whose maximum stays; 1: distances
     brightness: bool = True  # bring every image to the same mean and contrast first
+
+    @field_validator("image_size")
+    @classmethod
+    def _distinct(cls, value: int | tuple[int, ...]) -> int | tuple[int, ...]:
+        if isinstance(value, tuple) and len(set(value)) < len(value):
+            raise ValueError("the same size stands there twice")
+        return value
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The long sides at which it looks at an image."""
+        return self.image_size if isinstance(self.image_size, tuple) else (self.image_size,)
 
 
 Detector = Annotated[Precomputed | GroundTruth | PatchCore, Field(discriminator="name")]

@@ -73,8 +73,9 @@ MAPS = _schema(
 
 PATCHES = _schema(
     "patches",
-    [  # features of some patches of a normal image, row-major float16
+    [  # features of some patches of a normal image at one size, row-major float16
         *_ID,
+        pa.field("image_size", pa.int32(), nullable=False),
         pa.field("dim", pa.int32(), nullable=False),
         pa.field("features", pa.large_binary(), nullable=False),
     ],

@@ -8,7 +8,7 @@ Shape suffixes: B images, H W pixels, R C rows and columns of patches, N patches
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from safetensors.torch import load, save
 from torch import Tensor
 
 from ancd_ray.backbones.base import Backbone
@@ -30,35 +31,34 @@ _PROJECTION = 64  # width in which the greedy choice measures distances (Johnson
 
 @dataclass
 class Patches:
-    """Features on the grid of the finer scale; it looks at images as the memory bank has seen them."""
+    """Features on the grid of the finer scale; it looks at images as the memory banks have seen them."""
 
     backbone: Backbone
     config: PatchCoreConfig
     device: str
 
-    def of_images(self, images: Sequence[Image]) -> Iterator[tuple[Image, Tensor | BadImage]]:
-        """Features (R, C, D) of each image, or why there are none; in the order of the images."""
+    def of_images(self, images: Sequence[Image]) -> Iterator[tuple[Image, list[Tensor] | BadImage]]:
+        """Features (R, C, D) of each image at each size, or why there are none; in the order of the images."""
         for start in range(0, len(images), _BATCH):
             batch = images[start : start + _BATCH]
-            pixels = [self._prepare(image) for image in batch]
-            by_shape: dict[tuple[int, ...], list[int]] = {}
-            for i, item in enumerate(pixels):
-                if not isinstance(item, BadImage):
-                    by_shape.setdefault(item.shape, []).append(i)
-            features: dict[int, Tensor] = {}
-            for members in by_shape.values():  # images of one shape go through the trunk together
-                stacked = np.stack([pixels[i] for i in members])  # type: ignore[misc]
-                features.update(zip(members, self._features(stacked), strict=True))
+            decoded = [_decoded(image) for image in batch]
+            good = [i for i, rgb in enumerate(decoded) if not isinstance(rgb, BadImage)]
+            found: dict[int, list[Tensor]] = {i: [] for i in good}
+            for size in self.config.sizes:
+                for i, features in self._at({i: decoded[i] for i in good}, size):  # type: ignore[misc]
+                    found[i].append(features)
             for i, image in enumerate(batch):
-                item = pixels[i]
-                yield image, item if isinstance(item, BadImage) else features[i]
+                rgb = decoded[i]
+                yield image, rgb if isinstance(rgb, BadImage) else found[i]
 
-    def _prepare(self, image: Image) -> NDArray[np.float32] | BadImage:
-        try:
-            rgb = decode_rgb(read_bytes(image["uri"]))
-        except BadImage as error:
-            return error
-        return prepare(rgb, self.config, self.backbone)
+    def _at(self, images: Mapping[int, Bytes], size: int) -> Iterator[tuple[int, Tensor]]:
+        """Features of images at one size; those of one shape go through the trunk together."""
+        by_shape: dict[tuple[int, ...], dict[int, NDArray[np.float32]]] = {}
+        for i, rgb in images.items():
+            pixels = prepare(rgb, size, self.config.brightness, self.backbone)
+            by_shape.setdefault(pixels.shape, {})[i] = pixels
+        for members in by_shape.values():
+            yield from zip(members, self._features(np.stack(list(members.values()))), strict=True)
 
     def _features(self, pixels_BHWC: NDArray[np.float32]) -> Tensor:
         images_BCHW = torch.from_numpy(pixels_BHWC).permute(0, 3, 1, 2).to(self.device)
@@ -72,16 +72,23 @@ class Patches:
         return torch.cat(scales, dim=1).permute(0, 2, 3, 1).float()
 
 
-def prepare(rgb: Bytes, config: PatchCoreConfig, backbone: Backbone) -> NDArray[np.float32]:
+def _decoded(image: Image) -> Bytes | BadImage:
+    try:
+        return decode_rgb(read_bytes(image["uri"]))
+    except BadImage as error:
+        return error
+
+
+def prepare(rgb: Bytes, long_side: int, brightness: bool, backbone: Backbone) -> NDArray[np.float32]:
     """The image (H, W, 3) as the trunk sees it: its aspect kept, sides that the trunk can divide, levels evened out."""
     height, width = rgb.shape[:2]
-    scale = config.image_size / max(height, width)
+    scale = long_side / max(height, width)
     step = backbone.multiple
     size = [max(step, round(n * scale / step) * step) for n in (width, height)]
     interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     values = cv2.resize(rgb, size, interpolation=interpolation).astype(np.float32) / 255
     values = (values - np.asarray(backbone.mean, np.float32)) / np.asarray(backbone.std, np.float32)
-    if config.brightness:
+    if brightness:
         values = (values - values.mean()) / max(float(values.std()), 1e-2)
     return np.asarray(values, np.float32)
 
@@ -119,25 +126,52 @@ def nearest_distance(queries_ND: Tensor, memory_MD: Tensor) -> Tensor:
     return torch.cat(found)
 
 
+def packed(banks: Mapping[int, Tensor]) -> bytes:
+    """Memory banks by image size as one safetensors file."""
+    data: bytes = save({f"memory_{size}": bank_MD.contiguous() for size, bank_MD in banks.items()})
+    return data
+
+
+def unpacked(data: bytes) -> dict[int, Tensor]:
+    """The inverse of `packed`."""
+    return {int(name.removeprefix("memory_")): bank_MD for name, bank_MD in load(data).items()}
+
+
 class PatchCore:
     """See `base.Detector`."""
 
-    def __init__(self, patches: Patches, memory_MD: Tensor) -> None:
+    def __init__(self, patches: Patches, banks: Mapping[int, Tensor]) -> None:
+        """`banks`: the memory bank (M, D) of each size."""
         self._patches = patches
-        self._memory = memory_MD.float().to(patches.device)
+        self._banks = [banks[size].float().to(patches.device) for size in patches.config.sizes]
 
     @torch.no_grad()
     def score(self, images: Sequence[Image]) -> list[AnomalyMap | BadImage]:
-        """Maps at the resolution that the trunk saw: distances, upsampled from the patches and smoothed."""
+        """Maps at the resolution that the trunk saw first: distances, upsampled, averaged over the sizes, smoothed."""
         return [
             features if isinstance(features, BadImage) else self._map(features)
             for _, features in self._patches.of_images(images)
         ]
 
-    def _map(self, features_RCD: Tensor) -> AnomalyMap:
-        rows, columns, width = features_RCD.shape
-        distance_RC = nearest_distance(features_RCD.reshape(-1, width), self._memory).reshape(rows, columns)
-        stride, sigma = self._patches.backbone.stride, self._patches.config.smoothing
-        size = (columns * stride, rows * stride)
-        upsampled = cv2.resize(distance_RC.cpu().numpy(), size, interpolation=cv2.INTER_LINEAR)
-        return np.asarray(cv2.GaussianBlur(upsampled, (0, 0), sigma) if sigma else upsampled)
+    def _map(self, features: Sequence[Tensor]) -> AnomalyMap:
+        config, stride = self._patches.config, self._patches.backbone.stride
+        rows, columns, width = features[0].shape
+        total = np.zeros((rows * stride, columns * stride), np.float32)
+        for features_RCD, memory_MD in zip(features, self._banks, strict=True):
+            distance_N = nearest_distance(features_RCD.reshape(-1, width), memory_MD)
+            distance_RC = distance_N.reshape(features_RCD.shape[:2]).cpu().numpy()
+            total += cv2.resize(distance_RC, total.shape[::-1], interpolation=cv2.INTER_LINEAR)
+        mean = total / len(self._banks)
+        return contrasted(
+            cv2.GaussianBlur(mean, (0, 0), config.smoothing) if config.smoothing else mean, config.contrast
+        )
+
+
+def contrasted(map_HW: AnomalyMap, exponent: float) -> AnomalyMap:
+    """max · (map / max) ^ exponent: the score of the image stays, what is far below it in the image goes back.
+
+    Distances to the memory bank have a floor that differs from image to image; at one threshold for all images that
+    floor alone makes false positives.
+    """
+    highest = max(float(map_HW.max()), 1e-12)
+    return np.asarray(highest * (map_HW / highest) ** exponent, np.float32)

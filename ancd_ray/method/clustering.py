@@ -9,14 +9,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.distance import cdist
 from sklearn.cluster import AgglomerativeClustering, KMeans, SpectralClustering
 from sklearn.mixture import GaussianMixture
 
 Floats = NDArray[np.floating[Any]]
 Labels = NDArray[np.int64]
-_NEIGHBOURS = 20  # of the graph behind spectral clustering
-_WIDTH = 0.5  # of its kernel, relative to the local scale
 _LINK = 1e-6  # between all: a graph in pieces has no useful spectrum
 
 
@@ -55,19 +52,6 @@ def gmm(features_ND: Floats, n_classes: int, seed: int = 0) -> Labels:
     """A mixture of Gaussians with diagonal covariances, begun from k-means."""
     mixture = GaussianMixture(n_classes, covariance_type="diag", reg_covar=1e-4, n_init=3, random_state=seed)
     return np.asarray(mixture.fit_predict(np.asarray(features_ND, np.float64)), np.int64)
-
-
-def spectral(features_ND: Floats, n_classes: int) -> Labels:
-    """Spectral clustering of mutual neighbours, the kernel as wide as the surroundings of both are sparse."""
-    distance_NN = cdist(features_ND, features_ND)
-    k = min(_NEIGHBOURS, len(features_ND) - 1)
-    local_N = np.sort(distance_NN, axis=1)[:, 1 : k + 1].mean(axis=1)
-    scale_NN = (local_N[:, None] + local_N[None] + distance_NN) / 3 + 1e-12
-    affinity_NN = np.exp(-np.square(distance_NN / (_WIDTH * scale_NN)) / 2)
-    np.fill_diagonal(affinity_NN, 0)
-    near_NN = np.zeros(affinity_NN.shape, bool)
-    np.put_along_axis(near_NN, np.argsort(-affinity_NN, axis=1)[:, :k], True, axis=1)
-    return spectral_of(affinity_NN * (near_NN & near_NN.T), n_classes)
 
 
 def spectral_of(affinity_NN: Floats, n_classes: int) -> Labels:

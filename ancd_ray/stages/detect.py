@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from safetensors.torch import load
 
 from ancd_ray.config import Backbone, Detector, GroundTruth, PatchCore, Precomputed
 from ancd_ray.detectors import base, ground_truth, patchcore, precomputed
@@ -60,8 +59,8 @@ class Score:
         if isinstance(self.detector, Precomputed):
             return precomputed.Precomputed(self.detector)
         assert self.state is not None
-        memory = load(self.state.read("memory_bank.safetensors"))["memory"]
-        return patchcore.PatchCore(patchcore.Patches(backbone(self.trunk), self.detector, device()), memory)
+        banks = patchcore.unpacked(self.state.read("memory_bank.safetensors"))
+        return patchcore.PatchCore(patchcore.Patches(backbone(self.trunk), self.detector, device()), banks)
 
 
 def map_row(image: dict[str, Any], values: base.AnomalyMap) -> dict[str, Any]:

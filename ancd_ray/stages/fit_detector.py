@@ -1,4 +1,4 @@
-"""Fits PatchCore: patch features of normal images, and of them a coreset as the memory bank."""
+"""Fits PatchCore: patch features of normal images, and of those of each size a coreset as its memory bank."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
-from safetensors.torch import save
 
 from ancd_ray.config import Backbone, PatchCore
-from ancd_ray.detectors.patchcore import Patches, coreset
+from ancd_ray.detectors.patchcore import Patches, coreset, packed
 from ancd_ray.images import BadImage
 from ancd_ray.outputs import Result, Shard, Work, aligned
 from ancd_ray.runtime import Load
@@ -24,7 +24,7 @@ STATE = "memory_bank.safetensors"
 
 
 def run(context: Context, detector: PatchCore, trunk: Backbone) -> Result:
-    """The memory bank of a product as `memory_bank.safetensors`.
+    """The memory banks of a product, one for each size, as `memory_bank.safetensors`.
 
     Raises:
         StageError: the product has no usable normal image.
@@ -42,18 +42,27 @@ def run(context: Context, detector: PatchCore, trunk: Backbone) -> Result:
     done = context.map(worker, aligned({"images": catalog}))
     context.progress.note("coreset")
     result = Result.of_shards(done)
-    candidates = torch.cat(list(_features(context, result)))
-    memory = candidates[coreset(candidates, detector.coreset)].half()
-    data = save({"memory": memory.contiguous()})
+    banks, candidates = {}, 0
+    for size in detector.sizes:
+        features = torch.cat(list(_features(context, result, size)))
+        candidates += len(features)
+        banks[size] = features[coreset(features, detector.coreset)].half()
+    data = packed(banks)
     context.folder.write(STATE, data)
-    values = {"normals": normals, "candidates": len(candidates), "memory": len(memory), "dim": memory.shape[1]}
+    (dim,) = {bank.shape[1] for bank in banks.values()}
+    values = {
+        "normals": normals,
+        "candidates": candidates,
+        "memory": sum(len(bank) for bank in banks.values()),
+        "dim": dim,
+    }
     return Result(result.tables, values, {STATE: hashlib.sha256(data).hexdigest()})
 
 
-def _features(context: Context, result: Result) -> Iterator[torch.Tensor]:
+def _features(context: Context, result: Result, size: int) -> Iterator[torch.Tensor]:
     for part in result.tables["patches"]:
         table = context.folder.read_table(part.file)
-        for row in table.to_batches(max_chunksize=256):
+        for row in table.filter(pc.equal(table.column("image_size"), size)).to_batches(max_chunksize=256):
             for features, dim in zip(row.column("features"), row.column("dim"), strict=True):
                 values = np.frombuffer(features.as_buffer(), np.float16).reshape(-1, dim.as_py())
                 yield torch.from_numpy(values.astype(np.float32))
@@ -61,7 +70,7 @@ def _features(context: Context, result: Result) -> Iterator[torch.Tensor]:
 
 @dataclass(frozen=True)
 class NormalPatches:
-    """Some patches of every normal image, drawn by its id."""
+    """Some patches of every normal image at every size, drawn by its id."""
 
     detector: PatchCore
     trunk: Backbone
@@ -74,20 +83,22 @@ class NormalPatches:
         patches = Patches(backbone(self.trunk), self.detector, device())
         rows: list[dict[str, Any]] = []
         bad = []
-        for image, features in patches.of_images(images):
-            if isinstance(features, BadImage):
-                bad.append(quarantined(image, "fit_detector", str(features)))
+        for image, found in patches.of_images(images):
+            if isinstance(found, BadImage):
+                bad.append(quarantined(image, "fit_detector", str(found)))
                 continue
-            flat = features.reshape(-1, features.shape[-1]).cpu()
             rng = np.random.default_rng(int(image["image_id"][:12], 16))
-            chosen = np.sort(rng.permutation(len(flat))[: self.per_image])
-            values = flat[torch.from_numpy(chosen)].half().numpy()
-            rows.append(
-                {
-                    "image_id": image["image_id"],
-                    "product": image["product"],
-                    "dim": values.shape[1],
-                    "features": pa.py_buffer(values.tobytes()).to_pybytes(),
-                }
-            )
+            for size, features in zip(self.detector.sizes, found, strict=True):
+                flat = features.reshape(-1, features.shape[-1]).cpu()
+                chosen = np.sort(rng.permutation(len(flat))[: self.per_image])
+                values = flat[torch.from_numpy(chosen)].half().numpy()
+                rows.append(
+                    {
+                        "image_id": image["image_id"],
+                        "product": image["product"],
+                        "image_size": size,
+                        "dim": values.shape[1],
+                        "features": pa.py_buffer(values.tobytes()).to_pybytes(),
+                    }
+                )
         return Work({"patches": rows, "quarantine": bad})

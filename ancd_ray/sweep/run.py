@@ -11,10 +11,11 @@ from ancd_ray.display import Display
 from ancd_ray.job import check_backbones
 from ancd_ray.jobfile import JobError, resolved
 from ancd_ray.outputs import Output
-from ancd_ray.plan import Step, rooted
+from ancd_ray.plan import rooted
 from ancd_ray.preflight import device_problems
 from ancd_ray.runtime import Runtime, RuntimeProblem
 from ancd_ray.stages.context import StageError
+from ancd_ray.step import Step
 from ancd_ray.store import Folder, exclusive
 from ancd_ray.sweep import results, tracked, tuning
 from ancd_ray.sweep.hooks import Listed, Proposals

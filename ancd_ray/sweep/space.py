@@ -14,7 +14,8 @@ from ancd_ray.config import Job, Merge
 from ancd_ray.config_sweep import Metric, Sweep
 from ancd_ray.outputs import Output
 from ancd_ray.overrides import overridden
-from ancd_ray.plan import JobPlan, ProductPlan, Step, make
+from ancd_ray.plan import JobPlan, ProductPlan, make
+from ancd_ray.step import Step
 from ancd_ray.store import Folder, digest
 from ancd_ray.sweep.trial import Task
 

@@ -19,9 +19,9 @@ from ancd_ray.method.criterion import unsupervised
 from ancd_ray.method.merging import merge_images
 from ancd_ray.method.metrics import cluster_scores
 from ancd_ray.outputs import Output
-from ancd_ray.plan import Step
 from ancd_ray.runtime import Runtime
 from ancd_ray.stages.context import StageError
+from ancd_ray.step import Step
 from ancd_ray.store import Folder
 from ancd_ray.tables import matrix
 from ancd_ray.training.loop import History

@@ -14,7 +14,16 @@ from numpy.typing import NDArray
 from ancd_ray.backbones.lite import Lite
 from ancd_ray.config import PatchCore as Config
 from ancd_ray.detectors import patchcore
-from ancd_ray.detectors.patchcore import PatchCore, Patches, coreset, nearest_distance, prepare
+from ancd_ray.detectors.patchcore import (
+    PatchCore,
+    Patches,
+    contrasted,
+    coreset,
+    nearest_distance,
+    packed,
+    prepare,
+    unpacked,
+)
 from ancd_ray.images import BadImage
 
 
@@ -46,7 +55,7 @@ def test_coreset_is_greedy() -> None:
 )
 def test_prepare_keeps_the_aspect(shape: tuple[int, int], expected: tuple[int, int]) -> None:
     rgb = np.random.default_rng(0).integers(0, 255, (*shape, 3), np.uint8)
-    prepared = prepare(rgb, Config(name="patchcore", image_size=192), Lite())
+    prepared = prepare(rgb, 192, True, Lite())
     assert prepared.shape == (*expected, 3)
     assert prepared.mean() == pytest.approx(0, abs=1e-4)
 
@@ -56,18 +65,22 @@ def _write(folder: Path, name: str, image: NDArray[Any]) -> dict[str, str]:
     return {"uri": str(folder / name)}
 
 
-def test_a_planted_defect_is_found(tmp_path: Path) -> None:
+@pytest.mark.parametrize("image_size", [192, (192, 256)])
+def test_a_planted_defect_is_found(tmp_path: Path, image_size: int | tuple[int, ...]) -> None:
     rng = np.random.default_rng(0)
 
     def surface() -> NDArray[Any]:
         return np.asarray(cv2.GaussianBlur(rng.integers(60, 200, (192, 192, 3)).astype(np.uint8), (0, 0), 2))
 
-    config = Config(name="patchcore", image_size=192, coreset=300)
+    config = Config(name="patchcore", image_size=image_size, coreset=300)
     patches = Patches(Lite(), config, "cpu")
     normals = [_write(tmp_path, f"n{i}.png", surface()) for i in range(6)]
-    features = [item.reshape(-1, item.shape[-1]) for _, item in patches.of_images(normals) if torch.is_tensor(item)]
-    bank = torch.cat(features)
-    detector = PatchCore(patches, bank[coreset(bank, config.coreset)])
+    features = [found for _, found in patches.of_images(normals) if not isinstance(found, BadImage)]
+    banks = {}
+    for size, of_size in zip(config.sizes, zip(*features, strict=True), strict=True):
+        bank = torch.cat([item.reshape(-1, item.shape[-1]) for item in of_size])
+        banks[size] = bank[coreset(bank, config.coreset)]
+    detector = PatchCore(patches, unpacked(packed(banks)))
     spoiled = surface()
     cv2.circle(spoiled, (130, 60), 18, (255, 255, 255), -1)
     clean, found, broken = detector.score(
@@ -80,3 +93,13 @@ def test_a_planted_defect_is_found(tmp_path: Path) -> None:
     assert found.max() > 1.2 * clean.max()
     y, x = np.unravel_index(found.argmax(), found.shape)
     assert np.hypot(x - 130, y - 60) < 24
+
+
+def test_contrast_keeps_the_score_and_the_order() -> None:
+    values = np.random.default_rng(0).random((8, 9), np.float32)
+    sharper = contrasted(values, 2.0)
+    assert sharper.max() == pytest.approx(values.max())
+    assert (sharper.ravel().argsort() == values.ravel().argsort()).all()
+    np.testing.assert_allclose(sharper, values**2 / values.max(), rtol=1e-6)
+    np.testing.assert_allclose(contrasted(values, 1.0), values, rtol=1e-6)
+    assert not contrasted(np.zeros((2, 2), np.float32), 2.0).any()
