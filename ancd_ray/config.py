@@ -158,6 +158,8 @@ class Backbone(Section):
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     mask_layers: PositiveInt = 9  # L_m: the last blocks whose class token sees only the mask (Table V)
     mask: Literal["class", "patch", "all", "none"] = "class"  # tokens whose attention is masked (Table IV)
+    # Of a view, before the trunk sees it: kept, its mean colour taken off (centred), its contrast too (standardised).
+    levels: Literal["kept", "centred", "standardised"] = "kept"
 
 
 class Views(Section):

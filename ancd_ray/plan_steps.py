@@ -68,7 +68,7 @@ def _up_to_regions(job: Job, name: str, holding: Holding, detector: Detector) ->
     if isinstance(detector, PatchCore):
         run = partial(fit_detector.run, detector=detector, trunk=job.backbone)
         of_map = {"smoothing", "contrast"}  # what becomes of distances later
-        slice_ = {"detector": detector.model_dump(exclude=of_map), "backbone": _backbone(job)}
+        slice_ = {"detector": detector.model_dump(exclude=of_map), "backbone": _trunk(job)}
         steps["fit_detector"] = Step("fit_detector", name, slice_, {"catalog": steps["catalog"]}, run)
     steps["detect"] = _detect(job, name, detector, steps)
     if not isinstance(detector, GroundTruth):
@@ -116,7 +116,7 @@ def _catalog(job: Job, name: str, holding: Holding) -> Step:
 def _detect(job: Job, name: str, detector: Detector, steps: Mapping[str, Step]) -> Step:
     slice_ = {"detector": detector.model_dump()}
     if isinstance(detector, PatchCore):
-        slice_["backbone"] = _backbone(job)
+        slice_["backbone"] = _trunk(job)
     inputs = _some(steps, "catalog", "fit_detector")
     return Step("detect", name, slice_, inputs, partial(detect.run, detector=detector, trunk=job.backbone))
 
@@ -164,3 +164,8 @@ def _backbone(job: Job) -> dict[str, Any]:
     weights = Path(job.backbone.weights).expanduser()
     content = hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else None
     return {**job.backbone.model_dump(), "content": content}
+
+
+def _trunk(job: Job) -> dict[str, Any]:
+    """The slice of who looks at whole images alone: what concerns views is left out."""
+    return {key: value for key, value in _backbone(job).items() if key not in ("mask", "mask_layers", "levels")}

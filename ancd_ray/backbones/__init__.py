@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ancd_ray.method.mgvit import MaskMode
+from ancd_ray.method.views import Levels
 from ancd_ray.store import local_copy
 
 if TYPE_CHECKING:
@@ -22,15 +23,23 @@ def load(
     mask_layers: int = 9,
     device: str = "cpu",
     mask: MaskMode = "class",
+    levels: Levels = "kept",
 ) -> Backbone:
     """A backbone by name: `lite`, or any timm ViT with a class token.
 
     `weights` is `auto` (the package for `lite`, timm otherwise), `package`, `timm`, `random`, or a file; `sha256` is
     what that file must have. `mask` names the tokens whose attention is masked (Table IV); `lite` has `class`, `none`.
+    `levels`: what becomes of the levels of a view before the trunk sees them, see `method.views.evened`.
 
     Raises:
         ValueError: no such backbone or file, or weights that are not what they should be; one line.
     """
+    model = _load(name, weights, sha256, mask_layers, device, mask)
+    model.levels = levels
+    return model
+
+
+def _load(name: str, weights: str, sha256: str | None, mask_layers: int, device: str, mask: MaskMode) -> Backbone:
     if name == "lite":
         if mask not in ("class", "none"):
             raise ValueError(f"backbone.mask: {mask} needs a transformer; lite has class and none")

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ancd_ray.method.views import Image, Levels, tensors
+
 
 class Encoded(NamedTuple):
     """Output of the frozen trunk: all that training needs of a view. Tokens that are not visible may be left out."""
@@ -37,6 +39,11 @@ class Encoded(NamedTuple):
         return cls(torch.cat([part.cls_BD for part in parts]), torch.cat(tokens), torch.cat(visible))
 
 
+def inputs(model: Backbone, views: Sequence[tuple[Image, Image]]) -> tuple[Tensor, Tensor]:
+    """Views and their masks as `model.encode` takes them."""
+    return tensors(views, model.mean, model.std, model.levels)
+
+
 class Tail(Protocol):
     """The trainable end of a backbone: the last mask-guided block."""
 
@@ -59,6 +66,7 @@ class Backbone(Protocol):
     view_size: int  # side of the views it is fed, pixels
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    levels: Levels  # what becomes of the levels of a view before it sees them
     multiple: int  # the sides of an image for `patch_features` are multiples of it, pixels
     detector_layers: tuple[int, ...]  # what detectors look at, the finest first
     stride: int  # pixels of the image a patch of the first of them, each way

@@ -23,6 +23,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from ancd_ray.backbones.base import Encoded
 from ancd_ray.backbones.exported import exported
 from ancd_ray.method.mgvit import MaskMode, in_groups
+from ancd_ray.method.views import Levels
 
 STRIDES = (16, 32)
 _CHANNELS = {16: 112, 32: 320}
@@ -43,6 +44,7 @@ class Lite:
     detector_layers: tuple[int, ...] = (16, 32)
     stride = 16
     projector_width = 512
+    levels: Levels = "kept"
     lr = 0.1  # its tail and the heads start from nothing; the loss ends lower than with a ViT's 0.003
 
     def __init__(self, weights: Path | None = None, device: str = "cpu", mask: MaskMode = "class") -> None:

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from ancd_ray.backbones.base import Encoded
 from ancd_ray.backbones.timm_weights import download, load_weights
 from ancd_ray.method.mgvit import GuidedBlock, LastBlock, MaskMode, grid_positions, unturned_rows_first, visible_tokens
+from ancd_ray.method.views import Levels
 
 _TOKENS_AT_ONCE = {"cpu": 4096, "cuda": 65536}  # CPUs are no faster with more; a GPU wants to be filled
 
@@ -35,6 +36,7 @@ _TOKENS_AT_ONCE = {"cpu": 4096, "cuda": 65536}  # CPUs are no faster with more; 
 class TimmViT:
     """The frozen trunk; see `base.Backbone`."""
 
+    levels: Levels = "kept"
     lr = 0.003  # the paper's, for a pretrained block
     projector_width = 2048  # the paper's
 

@@ -13,13 +13,17 @@ Everything stays uint8 in OpenCV and look-up tables: a view of 224 px takes abou
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Literal, cast
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+Levels = Literal["kept", "centred", "standardised"]
+_CONTRAST = 0.8  # standard deviation of the luma in a natural image, in those of all of them, which trunks are used to
+_FLAT = 0.05  # deviation below which a view has no contrast to speak of: noise is not blown up
 
 Image = NDArray[np.uint8]
 """RGB pixels (H, W, 3), or a mask (H, W) of 0 and 255."""
@@ -63,10 +67,26 @@ def normalise(images_BHWC: Image, mean: Sequence[float], std: Sequence[float]) -
     return images_BCHW.sub_(255 * mean_C11).div_(255 * std_C11)
 
 
-def tensors(views: Sequence[tuple[Image, Image]], mean: Sequence[float], std: Sequence[float]) -> tuple[Tensor, Tensor]:
+def tensors(
+    views: Sequence[tuple[Image, Image]], mean: Sequence[float], std: Sequence[float], levels: Levels = "kept"
+) -> tuple[Tensor, Tensor]:
     """Views of one size as a trunk takes them: normalised images (B, 3, H, W), and masks (B, H, W) in 0..1."""
-    images = normalise(np.stack([image for image, _ in views]), mean, std)
-    return images, torch.from_numpy(np.stack([mask for _, mask in views])).float() / 255
+    images_BCHW = evened(normalise(np.stack([image for image, _ in views]), mean, std), levels)
+    return images_BCHW, torch.from_numpy(np.stack([mask for _, mask in views])).float() / 255
+
+
+def evened(images_BCHW: Tensor, levels: Levels) -> Tensor:
+    """Each view with the colour of its own mean taken off (`centred`), and brought to one contrast (`standardised`).
+
+    What is left is what differs within a sub-image: the colour of the part and the light of the day do not count.
+    """
+    if levels == "kept":
+        return images_BCHW
+    centred_BCHW = images_BCHW - images_BCHW.mean(dim=(2, 3), keepdim=True)
+    if levels == "centred":
+        return centred_BCHW
+    deviation_B111 = centred_BCHW.mean(dim=1, keepdim=True).square().mean(dim=(2, 3), keepdim=True).sqrt()
+    return _CONTRAST * centred_BCHW / deviation_B111.clamp(min=_FLAT)
 
 
 def adjust_brightness(image: Image, factor: float) -> Image:

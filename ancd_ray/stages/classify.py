@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from safetensors.torch import load
 
-from ancd_ray.backbones.base import Backbone
+from ancd_ray.backbones.base import Backbone, inputs
 from ancd_ray.config import Backbone as BackboneConfig
 from ancd_ray.images import decode_mask, decode_rgb
 from ancd_ray.method.merging import novel_probs
-from ancd_ray.method.views import clean_view, tensors
+from ancd_ray.method.views import clean_view
 from ancd_ray.outputs import Output, Result, Shard, Work, aligned
 from ancd_ray.runtime import Load
 from ancd_ray.stages.context import Context
@@ -87,7 +87,7 @@ def _only_views(start: int, n: int) -> tuple[Ints, Ints]:
 def _encode(regions: Sequence[Mapping[str, Any]], trunk: Backbone) -> Views:
     """The clean views of regions behind the trunk."""
     pairs = [clean_view(decode_rgb(r["image"]), decode_mask(r["mask"]), trunk.view_size) for r in regions]
-    return Views(*trunk.encode(*tensors(pairs, trunk.mean, trunk.std)))
+    return Views(*trunk.encode(*inputs(trunk, pairs)))
 
 
 def load_learner(model: Output, trunk: Backbone) -> Learner:

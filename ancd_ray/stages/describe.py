@@ -14,11 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ancd_ray.backbones.base import Backbone
+from ancd_ray.backbones.base import Backbone, inputs
 from ancd_ray.config import Backbone as BackboneConfig
 from ancd_ray.images import decode_mask, decode_rgb
 from ancd_ray.method.shape import shape_cues
-from ancd_ray.method.views import clean_view, tensors
+from ancd_ray.method.views import clean_view
 from ancd_ray.outputs import Result, Shard, Work, aligned
 from ancd_ray.runtime import Load
 from ancd_ray.stages.context import Context
@@ -60,7 +60,7 @@ def _described(regions: Sequence[Mapping[str, Any]], model: Backbone) -> Iterato
         clean_view(decode_rgb(region["image"]), mask, model.view_size)
         for region, mask in zip(regions, masks, strict=True)
     ]
-    images, masks_BHW = tensors(pairs, model.mean, model.std)
+    images, masks_BHW = inputs(model, pairs)
     empty_B = masks_BHW.amax(dim=(1, 2)) == 0
     masks_BHW[empty_B] = 1.0  # nothing stands out: the whole of it is the region
     width = sum(model.widths)

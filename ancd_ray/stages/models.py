@@ -24,4 +24,4 @@ def backbone(config: BackboneConfig) -> Backbone:
     if threads := os.environ.get("OMP_NUM_THREADS"):  # Ray gives a worker as many as its CPUs
         torch.set_num_threads(int(threads))
         cv2.setNumThreads(int(threads))
-    return load(config.name, config.weights, config.sha256, config.mask_layers, device(), config.mask)
+    return load(config.name, config.weights, config.sha256, config.mask_layers, device(), config.mask, config.levels)

@@ -13,10 +13,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ancd_ray.backbones.base import Backbone
+from ancd_ray.backbones.base import Backbone, inputs
 from ancd_ray.config import Backbone as BackboneConfig
 from ancd_ray.images import decode_mask, decode_rgb
-from ancd_ray.method.views import clean_view, random_view, tensors
+from ancd_ray.method.views import clean_view, random_view
 from ancd_ray.outputs import Result, Shard, Work, aligned
 from ancd_ray.runtime import Load
 from ancd_ray.stages.context import Context
@@ -63,7 +63,7 @@ class EncodeViews:
 
 
 def _encode(model: Backbone, batch: Sequence[tuple[Mapping[str, Any], int, Any, Any]]) -> Iterator[dict[str, Any]]:
-    encoded = model.encode(*tensors([(image, mask) for _, _, image, mask in batch], model.mean, model.std))
+    encoded = model.encode(*inputs(model, [(image, mask) for _, _, image, mask in batch]))
     cls = encoded.cls_BD.half().cpu().numpy()
     tokens = encoded.tokens_BND.half().cpu().numpy()
     visible = encoded.visible_BN.cpu().numpy()

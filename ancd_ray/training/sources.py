@@ -16,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ancd_ray.backbones.base import Backbone, Encoded
+from ancd_ray.backbones.base import Backbone, Encoded, inputs
 from ancd_ray.images import decode_mask, decode_rgb
-from ancd_ray.method.views import random_view, tensors
+from ancd_ray.method.views import random_view
 
 Ints = NDArray[np.int64]
 
@@ -162,7 +162,7 @@ class FreshViews:
     def _encode(self, views: Sequence[tuple[int, int]]) -> Encoded:
         size = self._backbone.view_size
         drawn = [random_view(*self._region(region), np.random.default_rng(seed), size) for region, seed in views]
-        return self._backbone.encode(*tensors(drawn, self._backbone.mean, self._backbone.std))
+        return self._backbone.encode(*inputs(self._backbone, drawn))
 
     def _decode(self, region: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         return decode_rgb(self._images[region].as_py()), decode_mask(self._masks[region].as_py())
