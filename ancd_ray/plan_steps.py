@@ -45,7 +45,7 @@ def product_steps(job: Job, name: str, holding: Holding, classes: Classes, base:
     """All steps of a product, in an order in which they can run; `job` is the job as it is for this product."""
     steps = _up_to_regions(job, name, holding, job.detector)
     trained = job.discovery.method == "anomalyncd"
-    if job.train.views.bank and (trained or job.discovery.method == "consensus"):
+    if job.train.views.bank and trained:
         steps["views"] = _views(job, name, job.train.views.bank, steps)
     if not trained or classes.n_novel == AUTO:
         steps["describe"] = _describe(job, name, steps)
@@ -94,8 +94,8 @@ def _clustered(job: Job, name: str, steps: Steps, classes: Classes, base: Mappin
     """Frozen features clustered: in place of both."""
     method = job.discovery.method
     inputs = _some(steps, "describe", "count_classes")
-    if method == "consensus":  # beside appearance it looks at views, and at scores for what is normal
-        inputs |= _some(steps, "detect", "views")
+    if method == "consensus":  # it also looks at the scores of images for what is normal
+        inputs |= _some(steps, "detect")
     if method == "gcd" and base:
         inputs["base"] = base["describe"]
     slice_ = {"method": method, "seed": job.train.seed, "classes": [classes.n_novel, classes.has_normal]}

@@ -1,4 +1,4 @@
-"""What a baseline is given: the frozen features of a set of regions. Shapes: N regions, V views of each, D widths."""
+"""What a baseline is given: the frozen features of a set of regions. Shapes: N regions, D feature width, S cues."""
 
 from __future__ import annotations
 
@@ -18,16 +18,14 @@ Probs = NDArray[np.float32]
 class Described:
     """Features of N regions; `labels` are known classes and are there for the base set alone."""
 
-    token_ND: Floats
     masked_ND: Floats
-    context_ND: Floats
-    spread_ND: Floats
+    centred_ND: Floats
+    standardised_ND: Floats
     top_ND: Floats
     shape_NS: Floats
     score_N: Floats
     area_N: Floats
     widths: tuple[int, ...]
-    views_VND: Floats | None = None  # class tokens of augmented views, where a view bank is kept
     labels: tuple[str, ...] | None = None
 
     def __len__(self) -> int:

@@ -26,18 +26,6 @@ def calibrated(tokens_ND: Floats, widths: tuple[int, ...]) -> NDArray[np.float64
     return np.asarray(np.concatenate(scaled, axis=1) / len(widths) ** 0.5)
 
 
-def steady(tokens_ND: Floats, views_VND: Floats, shrinkage: float = 1.0) -> NDArray[np.float64]:
-    """Tokens on axes that weigh little what differs between views of one region (within-class whitening).
-
-    `views_VND` are V tokens of each region; the covariance of their deviations from the region's mean is shrunk by
-    `shrinkage` times its mean eigenvalue. Contrastive learning has the same aim; here it is one matrix.
-    """
-    deviations = np.asarray(views_VND - views_VND.mean(axis=0), np.float64).reshape(-1, views_VND.shape[-1])
-    values_D, axes_DD = np.linalg.eigh(deviations.T @ deviations / max(len(deviations), 1))
-    turned_ND = np.asarray(tokens_ND, np.float64) @ axes_DD
-    return np.asarray(turned_ND / np.sqrt(values_D.clip(min=0) + shrinkage * values_D.mean() + 1e-12))
-
-
 def ward(features_ND: Floats, n_classes: int) -> Labels:
     """Ward's agglomerative clustering."""
     return np.asarray(AgglomerativeClustering(n_classes).fit_predict(features_ND), np.int64)

@@ -1,15 +1,13 @@
-"""Consensus of many clusterings (evidence accumulation): no single set of features is right for every product.
+"""Consensus of many clusterings (evidence accumulation): no single weight of shape is right for every product.
 
-Each of many clusterings sees some of the regions, one of the appearances beside the shape cues at a weight of its own,
+Each of many clusterings sees some of the regions, their appearance beside the shape cues at a weight of its own,
 and a few more classes than are looked for. How often two regions come together is their affinity, and the classes are
-cut out of that. No label is looked at, and nothing is chosen per product.
+cut out of that. No label is looked at.
 
 Shape suffixes: N regions, K classes.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,28 +20,27 @@ _SURPLUS = 4  # classes beyond K that it may have: small classes come apart from
 SHAPE_WEIGHT = 1.0  # the largest weight of the shape cues beside an appearance of length 1
 
 
-def consensus(appearances: Sequence[Floats], shape_NS: Floats, n_classes: int, seed: int) -> NDArray[np.float32]:
+def consensus(appearance_ND: Floats, shape_NS: Floats, n_classes: int, seed: int) -> NDArray[np.float32]:
     """Probabilities (N, K): how often a region comes with the members of each class.
 
     Args:
-        appearances: features (N, ·) of length about 1, in one or several forms.
+        appearance_ND: features of length about 1.
         shape_NS: shape cues of length about 1.
         n_classes: K, at most N.
         seed: of the choices of the members.
     """
-    together_NN = co_association(appearances, shape_NS, n_classes, seed)
+    together_NN = co_association(appearance_ND, shape_NS, n_classes, seed)
     affinity_NN = together_NN.copy()
     np.fill_diagonal(affinity_NN, 0)
     return membership(together_NN, spectral_of(affinity_NN, n_classes), n_classes)
 
 
-def co_association(appearances: Sequence[Floats], shape_NS: Floats, n_classes: int, seed: int) -> NDArray[np.float64]:
+def co_association(appearance_ND: Floats, shape_NS: Floats, n_classes: int, seed: int) -> NDArray[np.float64]:
     """Share (N, N) of the members that saw both regions and put them together; 1 on the diagonal."""
     n_regions = len(shape_NS)
     rng = np.random.default_rng(seed)
     together_NN, seen_NN = np.zeros((n_regions, n_regions)), np.zeros((n_regions, n_regions))
     for _ in range(_MEMBERS):
-        appearance_ND = appearances[int(rng.integers(len(appearances)))]
         weight, surplus = rng.uniform(0, SHAPE_WEIGHT), int(rng.integers(_SURPLUS + 1))
         rows = np.sort(rng.permutation(n_regions)[: max(n_classes, round(_KEPT * n_regions))])
         features_ND = np.concatenate([appearance_ND[rows], weight * shape_NS[rows]], axis=1)

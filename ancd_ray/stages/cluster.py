@@ -31,12 +31,12 @@ def run(context: Context, method: str, classes: Classes, seed: int) -> Result:
     """
     classes = counted(classes, context.inputs)
     source = context.inputs["describe"]
-    novel = described(source, context.inputs.get("views"))
+    novel = described(source)
     if len(novel) < classes.n_novel:
         raise StageError(
             f"product {context.product}: {len(novel)} regions cannot be {classes.n_novel} classes; lower classes.novel"
         )
-    base = described(context.inputs["base"], None, labelled=True) if "base" in context.inputs else None
+    base = described(context.inputs["base"], labelled=True) if "base" in context.inputs else None
     if classes.has_normal and "detect" in context.inputs:
         image_ids = source.table("descriptors", ["image_id"]).column("image_id").to_pylist()
         normal_N = normal_regions(context.inputs["detect"], image_ids)

@@ -7,6 +7,7 @@ from dataclasses import asdict
 import numpy as np
 
 from ancd_ray.method.class_number import estimate
+from ancd_ray.method.clustering import calibrated
 from ancd_ray.method.shape import standardised
 from ancd_ray.outputs import Result
 from ancd_ray.stages.context import Context, StageError
@@ -26,7 +27,7 @@ def run(context: Context, at_most: int, has_normal: bool) -> Result:
     regions = described(context.inputs["describe"])
     if len(regions) > _SAMPLE:
         regions = taken(regions, np.linspace(0, len(regions) - 1, _SAMPLE).astype(int))
-    appearance_ND = regions.appearance_ND
+    appearance_ND = calibrated(regions.centred_ND, regions.widths)
     with_shape = np.concatenate([appearance_ND, _SHAPE * standardised(regions.shape_NS)], axis=1)
     try:
         found = estimate([appearance_ND, with_shape], at_most)

@@ -14,17 +14,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ancd_ray.backbones.base import Backbone, inputs
+from ancd_ray.backbones.base import Backbone
 from ancd_ray.config import Backbone as BackboneConfig
 from ancd_ray.images import decode_mask, decode_rgb
 from ancd_ray.method.shape import shape_cues
-from ancd_ray.method.views import clean_view
+from ancd_ray.method.views import Levels, clean_view, evened, tensors
 from ancd_ray.outputs import Result, Shard, Work, aligned
 from ancd_ray.runtime import Load
 from ancd_ray.stages.context import Context
 from ancd_ray.stages.models import backbone
 
 _BATCH = 32
+LOOKS: tuple[Levels, ...] = ("centred", "standardised")  # beside the job's own: see `baselines.consensus`
 _TOP = 0.1  # share of the patches that `top` averages (UniFormaly takes a few per cent of a whole image)
 
 
@@ -60,15 +61,15 @@ def _described(regions: Sequence[Mapping[str, Any]], model: Backbone) -> Iterato
         clean_view(decode_rgb(region["image"]), mask, model.view_size)
         for region, mask in zip(regions, masks, strict=True)
     ]
-    images, masks_BHW = inputs(model, pairs)
-    empty_B = masks_BHW.amax(dim=(1, 2)) == 0
-    masks_BHW[empty_B] = 1.0  # nothing stands out: the whole of it is the region
-    width = sum(model.widths)
-    # Behind a mask a trunk may leave out the tokens that it hides: all of them, in their places, come without one.
-    tokens_BND = model.encode(images, torch.ones_like(masks_BHW)).tokens_BND[..., :width].float()
-    found = statistics(tokens_BND, masks_BHW.to(tokens_BND.device))
-    found["token"] = model.encode(images, masks_BHW).cls_BD[:, :width].float()
-    features = {name: values.cpu().numpy() for name, values in found.items()}
+    images_BCHW, masks_BHW = tensors(pairs, model.mean, model.std)
+    masks_BHW[masks_BHW.amax(dim=(1, 2)) == 0] = 1.0  # nothing stands out: the whole of it is the region
+    all_BHW = torch.ones_like(masks_BHW)  # behind a mask a trunk may leave out the tokens that it hides
+    found: dict[Levels, dict[str, Tensor]] = {}
+    for levels in {model.levels, *LOOKS}:
+        tokens_BND = model.encode(evened(images_BCHW, levels), all_BHW).tokens_BND[..., : sum(model.widths)].float()
+        found[levels] = statistics(tokens_BND, masks_BHW.to(tokens_BND.device))
+    of_region = {**found[model.levels], **{levels: found[levels]["masked"] for levels in LOOKS}}
+    features = {name: values.cpu().numpy() for name, values in of_region.items()}
     for i, region in enumerate(regions):
         yield {
             **{key: region[key] for key in ("region_id", "image_id", "product", "role", "label", "area", "score")},
@@ -78,19 +79,12 @@ def _described(regions: Sequence[Mapping[str, Any]], model: Backbone) -> Iterato
 
 
 def statistics(tokens_BND: Tensor, masks_BHW: Tensor) -> dict[str, Tensor]:
-    """`masked`, `context`, `spread` and `top` (B, D) of patch tokens; the patches form a square, what follows them
-    (registers) is left out. The masks are not empty."""
+    """`masked` and `top` (B, D) of patch tokens; the patches form a square, what follows them (registers) is left
+    out. The masks are not empty."""
     side = math.isqrt(tokens_BND.shape[1])
     tokens_BND = tokens_BND[:, : side**2]
     share_BN = F.adaptive_avg_pool2d(masks_BHW[:, None], (side, side)).flatten(1)
     weight_BN = share_BN / share_BN.sum(dim=1, keepdim=True)
-    masked_BD = torch.einsum("bnd,bn->bd", tokens_BND, weight_BN)
-    squares_BD = torch.einsum("bnd,bn->bd", tokens_BND.square(), weight_BN)
     top_BK = share_BN.topk(max(1, round(_TOP * side**2)), dim=1).indices
     top_BKD = tokens_BND.gather(1, top_BK[..., None].expand(-1, -1, tokens_BND.shape[-1]))
-    return {
-        "masked": masked_BD,
-        "context": tokens_BND.mean(dim=1),
-        "spread": (squares_BD - masked_BD.square()).clamp(min=0).sqrt(),
-        "top": top_BKD.mean(dim=1),
-    }
+    return {"masked": torch.einsum("bnd,bn->bd", tokens_BND, weight_BN), "top": top_BKD.mean(dim=1)}

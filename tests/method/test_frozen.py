@@ -38,30 +38,20 @@ def test_calibrated_gives_each_scale_the_same_length() -> None:
         assert np.square(part).sum(axis=1).mean() == pytest.approx(0.5)
 
 
-def test_steady_weighs_little_what_views_change() -> None:
-    rng = np.random.default_rng(0)
-    tokens = rng.normal(size=(200, 3))
-    views = tokens + rng.normal(size=(8, 200, 3)) * [3.0, 0.1, 0.1]
-    found = clustering.steady(tokens, views, shrinkage=0.01)
-    by_axis = [np.corrcoef(tokens[:, 0], column)[0, 1] ** 2 for column in found.T]
-    weak = int(np.argmax(by_axis))
-    assert found[:, weak].std() < 0.3 * np.delete(found, weak, axis=1).std()
-
-
 def test_consensus_finds_classes_that_differ_in_shape_alone() -> None:
     features, labels = _blobs()
     shape = np.where(labels == 2, 3.0, 0.0)[:, None] + np.random.default_rng(1).normal(size=(len(labels), 1)) * 0.2
     features[labels == 2] = features[labels == 0][: SIZES[2]]  # looks like class 0
     appearance = clustering.calibrated(features, (8,))
-    probs = consensus([appearance], standardised(shape), 3, seed=0)
+    probs = consensus(appearance, standardised(shape), 3, seed=0)
     np.testing.assert_allclose(probs.sum(axis=1), 1, rtol=1e-5)
     assert cluster_scores(labels, probs.argmax(axis=1)).ari > 0.9
-    assert np.array_equal(probs, consensus([appearance], standardised(shape), 3, seed=0)), "a seed is a result"
+    assert np.array_equal(probs, consensus(appearance, standardised(shape), 3, seed=0)), "a seed is a result"
 
 
 def test_co_association_is_a_symmetric_share() -> None:
     features, _ = _blobs()
-    together = co_association([features], np.zeros((len(features), 1)), 3, seed=0)
+    together = co_association(features, np.zeros((len(features), 1)), 3, seed=0)
     assert np.array_equal(together, together.T)
     assert together.min() >= 0
     assert np.all(np.diag(together) == 1)

@@ -108,3 +108,20 @@ def test_normalise() -> None:
     assert result.is_contiguous(memory_format=torch.channels_last)
     assert result.dtype == torch.float32
     np.testing.assert_allclose(result.numpy(), expected, atol=1e-5)
+
+
+def test_levels_forget_colour_and_then_contrast() -> None:
+    mean, std = (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)
+    dim = (_texture(64) // 4).astype(np.uint8)  # values 0..63: room for a shift and for twice the contrast
+    mask = _blob(64)
+    seen = [(dim, mask), (dim + np.array([100, 20, 60], np.uint8), mask), (2 * dim, mask)]
+    kept, centred, standardised = (
+        views.tensors(seen, mean, std, levels)[0] for levels in ("kept", "centred", "standardised")
+    )
+    assert not torch.allclose(kept[0], kept[1], atol=0.1)
+    torch.testing.assert_close(centred[0], centred[1], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(2 * centred[0], centred[2], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(standardised[0], standardised[2], atol=1e-5, rtol=1e-4)
+    assert float(standardised[0].mean(dim=0).std()) == pytest.approx(0.8, rel=1e-3)
+    flat = np.full((64, 64, 3), 90, np.uint8)
+    assert not views.tensors([(flat, mask)], mean, std, "standardised")[0].abs().max() > 1e-4
