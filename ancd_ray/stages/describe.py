@@ -68,7 +68,9 @@ def _described(regions: Sequence[Mapping[str, Any]], model: Backbone) -> Iterato
     for levels in {model.levels, *LOOKS}:
         tokens_BND = model.encode(evened(images_BCHW, levels), all_BHW).tokens_BND[..., : sum(model.widths)].float()
         found[levels] = statistics(tokens_BND, masks_BHW.to(tokens_BND.device))
-    of_region = {**found[model.levels], **{levels: found[levels]["masked"] for levels in LOOKS}}
+    of_region = dict(found[model.levels])
+    for look in LOOKS:
+        of_region[look] = found[look]["masked"]
     features = {name: values.cpu().numpy() for name, values in of_region.items()}
     for i, region in enumerate(regions):
         yield {
