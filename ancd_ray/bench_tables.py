@@ -53,7 +53,7 @@ TABLES: dict[str, Table] = {
                 (0.034, 0.011, 0.221),
             ),
             Row("AnomalyNCD", ("discovery.method=anomalyncd",), (0.268, 0.228, 0.509)),
-            Row("consensus (ours)", ("discovery.method=consensus",)),
+            Row("linked (ours)", ("discovery.method=linked",)),
         ),
     ),
     "III": Table(
@@ -134,7 +134,7 @@ TABLES: dict[str, Table] = {
                 (0.467, 0.359, 0.482),
             ),
             Row("AnomalyNCD", ("detector={name: ground_truth}",), (0.829, 0.863, 0.841)),
-            Row("consensus (ours)", ("detector={name: ground_truth}", "discovery.method=consensus")),
+            Row("linked (ours)", ("detector={name: ground_truth}", "discovery.method=linked")),
         ),
     ),
 }

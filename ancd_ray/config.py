@@ -204,7 +204,7 @@ class Merge(Section):
 class Discovery(Section):
     """What sorts the regions: the paper's training, or a clustering of frozen features (`ancd_ray/baselines`)."""
 
-    method: Literal["anomalyncd", "consensus", "kmeans", "ward", "gmm", "anomaly_clustering", "uniformaly", "gcd"] = (
+    method: Literal["anomalyncd", "linked", "kmeans", "ward", "gmm", "anomaly_clustering", "uniformaly", "gcd"] = (
         "anomalyncd"
     )
 

@@ -94,7 +94,7 @@ def _clustered(job: Job, name: str, steps: Steps, classes: Classes, base: Mappin
     """Frozen features clustered: in place of both."""
     method = job.discovery.method
     inputs = _some(steps, "describe", "count_classes")
-    if method == "consensus":  # it also looks at the scores of images for what is normal
+    if method == "linked":  # it also looks at the scores of images for what is normal
         inputs |= _some(steps, "detect")
     if method == "gcd" and base:
         inputs["base"] = base["describe"]

@@ -124,7 +124,6 @@ DESCRIPTORS = _schema(
         pa.field("score", pa.float32(), nullable=False),
         pa.field("masked", _FLOATS, nullable=False),  # mean of the patch tokens, by how much of the mask is in each
         pa.field("centred", _FLOATS, nullable=False),  # the same of the view without its mean colour
-        pa.field("standardised", _FLOATS, nullable=False),  # and brought to one contrast
         pa.field("top", _FLOATS, nullable=False),  # mean of the tenth of the patches with most of the mask
         pa.field("shape", _FLOATS, nullable=False),  # see `method.shape.CUES`
     ],

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
-from ancd_ray.baselines import anomaly_clustering, consensus, gcd, gmm, kmeans, uniformaly, ward
+from ancd_ray.baselines import anomaly_clustering, gcd, gmm, kmeans, linked, uniformaly, ward
 from ancd_ray.baselines.described import Described, Probs
 
 Baseline: TypeAlias = Callable[[Described, "Described | None", int, int], Probs]
@@ -21,5 +21,5 @@ BY_NAME: dict[str, Baseline] = {
     "anomaly_clustering": anomaly_clustering.classes,
     "uniformaly": uniformaly.classes,
     "gcd": gcd.classes,
-    "consensus": consensus.classes,
+    "linked": linked.classes,
 }

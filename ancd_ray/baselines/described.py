@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ancd_ray.method.clustering import Labels, calibrated
+from ancd_ray.method.shape import standardised
 
+_SHAPE = 0.35  # weight of the shape cues beside features of length 1
 Floats = NDArray[np.floating[Any]]
 Probs = NDArray[np.float32]
 
@@ -20,7 +22,6 @@ class Described:
 
     masked_ND: Floats
     centred_ND: Floats
-    standardised_ND: Floats
     top_ND: Floats
     shape_NS: Floats
     score_N: Floats
@@ -35,6 +36,12 @@ class Described:
     def appearance_ND(self) -> NDArray[np.float64]:
         """Masked features, calibrated."""
         return calibrated(self.masked_ND, self.widths)
+
+    @property
+    def look_ND(self) -> NDArray[np.float64]:
+        """Masked features of views without their mean colour, calibrated, beside the shape cues."""
+        centred_ND = calibrated(self.centred_ND, self.widths)
+        return np.concatenate([centred_ND, _SHAPE * standardised(self.shape_NS)], axis=1)
 
 
 def certain(labels_N: Labels, n_classes: int) -> Probs:

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.cluster import AgglomerativeClustering, KMeans, SpectralClustering
+from sklearn.cluster import AgglomerativeClustering, KMeans
 from sklearn.mixture import GaussianMixture
+from sklearn.neighbors import kneighbors_graph
 
 Floats = NDArray[np.floating[Any]]
 Labels = NDArray[np.int64]
-_LINK = 1e-6  # between all: a graph in pieces has no useful spectrum
 
 
 def calibrated(tokens_ND: Floats, widths: tuple[int, ...]) -> NDArray[np.float64]:
@@ -42,7 +42,27 @@ def gmm(features_ND: Floats, n_classes: int, seed: int = 0) -> Labels:
     return np.asarray(mixture.fit_predict(np.asarray(features_ND, np.float64)), np.int64)
 
 
-def spectral_of(affinity_NN: Floats, n_classes: int) -> Labels:
-    """Spectral clustering of a symmetric affinity; without chance."""
-    clusters = SpectralClustering(n_classes, affinity="precomputed", assign_labels="cluster_qr", random_state=0)
-    return np.asarray(clusters.fit_predict(affinity_NN + _LINK), np.int64)
+def linked(features_ND: Floats, n_classes: int, n_pieces: int, n_neighbours: int) -> Labels:
+    """Ward's clusters in pieces, of which those with the most links are joined until `n_classes` are left.
+
+    Ward alone prefers classes of one size: it halves a large class before it separates two small ones. Links are pairs
+    of nearest neighbours, counted for each member of the smaller piece (after Chameleon, Karypis et al., 1999).
+    """
+    pieces_N = ward(features_ND, n_pieces)
+    graph_NN = kneighbors_graph(features_ND, min(n_neighbours, len(features_ND) - 1))
+    members_NP = np.eye(n_pieces)[pieces_N]
+    links_PP = members_NP.T @ (graph_NN @ members_NP)
+    links_PP += links_PP.T
+    size_P, class_P = members_NP.sum(axis=0), np.arange(n_pieces)
+    while len(size_P) > n_classes:
+        shared_PP = links_PP / np.minimum(size_P[:, None], size_P[None])
+        shared_PP[np.tril_indices(len(size_P))] = -1
+        kept, gone = np.unravel_index(shared_PP.argmax(), shared_PP.shape)
+        links_PP[kept] += links_PP[gone]
+        links_PP[:, kept] += links_PP[:, gone]
+        links_PP = np.delete(np.delete(links_PP, gone, axis=0), gone, axis=1)
+        size_P[kept] += size_P[gone]
+        size_P = np.delete(size_P, gone)
+        class_P[class_P == gone] = kept
+        class_P[class_P > gone] -= 1
+    return np.asarray(class_P[pieces_N], np.int64)

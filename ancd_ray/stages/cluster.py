@@ -1,4 +1,4 @@
-"""Cluster: classes of regions from their frozen features, by a baseline or by consensus; nothing is trained.
+"""Cluster: classes of regions from their frozen features, nothing is trained.
 
 It leaves what training and classification together leave: `region_predictions`, and the values that tell of a model.
 """
@@ -60,6 +60,8 @@ def run(context: Context, method: str, classes: Classes, seed: int) -> Result:
 
 def clustered(novel: Described, base: Described | None, method: str, n_classes: int, seed: int) -> Probs:
     """Probabilities (N, K) by a method; of very many regions a sample is clustered and the rest follows."""
+    if n_classes == 1:
+        return certain(np.zeros(len(novel), np.int64), 1)
     if len(novel) <= MAX_REGIONS:
         return BY_NAME[method](novel, base, n_classes, seed)
     chosen = np.sort(np.random.default_rng(seed).choice(len(novel), MAX_REGIONS, replace=False))

@@ -8,13 +8,11 @@ import numpy as np
 
 from ancd_ray.method.class_number import estimate
 from ancd_ray.method.clustering import calibrated
-from ancd_ray.method.shape import standardised
 from ancd_ray.outputs import Result
 from ancd_ray.stages.context import Context, StageError
 from ancd_ray.stages.descriptors import described, taken
 
 _SAMPLE = 2000  # regions that are looked at
-_SHAPE = 0.35  # weight of the shape cues in the second set of features
 DOUBTFUL = 0.5  # confidence below which a warning is given
 
 
@@ -27,10 +25,8 @@ def run(context: Context, at_most: int, has_normal: bool) -> Result:
     regions = described(context.inputs["describe"])
     if len(regions) > _SAMPLE:
         regions = taken(regions, np.linspace(0, len(regions) - 1, _SAMPLE).astype(int))
-    appearance_ND = calibrated(regions.centred_ND, regions.widths)
-    with_shape = np.concatenate([appearance_ND, _SHAPE * standardised(regions.shape_NS)], axis=1)
     try:
-        found = estimate([appearance_ND, with_shape], at_most)
+        found = estimate([calibrated(regions.centred_ND, regions.widths), regions.look_ND], at_most)
     except ValueError as error:
         raise StageError(f"product {context.product}: {error}; set classes.novel") from error
     values = asdict(found)

@@ -1,4 +1,4 @@
-"""Describe: frozen features of every region, once: what baselines, the consensus and the number of classes work on.
+"""Describe: frozen features of every region, once: what clusterings and the number of classes work on.
 
 Shape suffixes: B regions, N patches, D token width.
 """
@@ -25,7 +25,6 @@ from ancd_ray.stages.context import Context
 from ancd_ray.stages.models import backbone
 
 _BATCH = 32
-LOOKS: tuple[Levels, ...] = ("centred", "standardised")  # beside the job's own: see `baselines.consensus`
 _TOP = 0.1  # share of the patches that `top` averages (UniFormaly takes a few per cent of a whole image)
 
 
@@ -64,14 +63,14 @@ def _described(regions: Sequence[Mapping[str, Any]], model: Backbone) -> Iterato
     images_BCHW, masks_BHW = tensors(pairs, model.mean, model.std)
     masks_BHW[masks_BHW.amax(dim=(1, 2)) == 0] = 1.0  # nothing stands out: the whole of it is the region
     all_BHW = torch.ones_like(masks_BHW)  # behind a mask a trunk may leave out the tokens that it hides
-    found: dict[Levels, dict[str, Tensor]] = {}
-    for levels in {model.levels, *LOOKS}:
+
+    def look(levels: Levels) -> dict[str, Tensor]:
         tokens_BND = model.encode(evened(images_BCHW, levels), all_BHW).tokens_BND[..., : sum(model.widths)].float()
-        found[levels] = statistics(tokens_BND, masks_BHW.to(tokens_BND.device))
-    of_region = dict(found[model.levels])
-    for look in LOOKS:
-        of_region[look] = found[look]["masked"]
-    features = {name: values.cpu().numpy() for name, values in of_region.items()}
+        return statistics(tokens_BND, masks_BHW.to(tokens_BND.device))
+
+    found = look(model.levels)
+    found["centred"] = found["masked"] if model.levels == "centred" else look("centred")["masked"]
+    features = {name: values.cpu().numpy() for name, values in found.items()}
     for i, region in enumerate(regions):
         yield {
             **{key: region[key] for key in ("region_id", "image_id", "product", "role", "label", "area", "score")},

@@ -11,7 +11,7 @@ from ancd_ray.outputs import Output
 from ancd_ray.tables import matrix
 from ancd_ray.training.loop import Classes
 
-_FEATURES = ("masked", "centred", "standardised", "top", "shape")
+_FEATURES = ("masked", "centred", "top", "shape")
 
 
 def counted(classes: Classes, inputs: Mapping[str, Output]) -> Classes:

@@ -1,4 +1,4 @@
-"""Clusterings of frozen features, consensus, number of classes, normal images, shape cues, single thresholds."""
+"""Clusterings of frozen features, number of classes, normal images, shape cues, single thresholds."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from numpy.typing import NDArray
 
 from ancd_ray.method import clustering
 from ancd_ray.method.class_number import estimate
-from ancd_ray.method.consensus import co_association, consensus
 from ancd_ray.method.metrics import cluster_scores
 from ancd_ray.method.normals import normal_probability
-from ancd_ray.method.shape import CUES, shape_cues, standardised
+from ancd_ray.method.shape import CUES, shape_cues
 from ancd_ray.method.thresholds import threshold_mask
 
 SIZES = (40, 25, 12)
@@ -38,23 +37,17 @@ def test_calibrated_gives_each_scale_the_same_length() -> None:
         assert np.square(part).sum(axis=1).mean() == pytest.approx(0.5)
 
 
-def test_consensus_finds_classes_that_differ_in_shape_alone() -> None:
-    features, labels = _blobs()
-    shape = np.where(labels == 2, 3.0, 0.0)[:, None] + np.random.default_rng(1).normal(size=(len(labels), 1)) * 0.2
-    features[labels == 2] = features[labels == 0][: SIZES[2]]  # looks like class 0
-    appearance = clustering.calibrated(features, (8,))
-    probs = consensus(appearance, standardised(shape), 3, seed=0)
-    np.testing.assert_allclose(probs.sum(axis=1), 1, rtol=1e-5)
-    assert cluster_scores(labels, probs.argmax(axis=1)).ari > 0.9
-    assert np.array_equal(probs, consensus(appearance, standardised(shape), 3, seed=0)), "a seed is a result"
-
-
-def test_co_association_is_a_symmetric_share() -> None:
-    features, _ = _blobs()
-    together = co_association(features, np.zeros((len(features), 1)), 3, seed=0)
-    assert np.array_equal(together, together.T)
-    assert together.min() >= 0
-    assert np.all(np.diag(together) == 1)
+def test_linked_pieces_keep_a_large_class_whole() -> None:
+    """Ward halves a long class before it separates two small ones; links do not."""
+    rng = np.random.default_rng(0)
+    long = np.stack([np.linspace(0, 12, 120), np.zeros(120)], axis=1)
+    features = np.concatenate([long, np.tile([4.0, 3.0], (15, 1)), np.tile([6.5, 3.0], (15, 1))])
+    features += 0.2 * rng.normal(size=features.shape)
+    labels = np.repeat([0, 1, 2], [120, 15, 15])
+    assert cluster_scores(labels, clustering.ward(features, 3)).ari < 0.6
+    found = clustering.linked(features, 3, n_pieces=12, n_neighbours=8)
+    assert cluster_scores(labels, found).ari > 0.95
+    assert set(found) == {0, 1, 2}
 
 
 def test_number_of_classes_of_blobs() -> None:
