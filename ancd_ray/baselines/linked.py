@@ -13,13 +13,14 @@ from ancd_ray.baselines.described import Described, Probs
 from ancd_ray.method import clustering
 
 _PIECES = 3  # for each class
+_NEIGHBOURS = 0.9  # of a region, in square roots of the number of regions
 
 
 def classes(novel: Described, base: Described | None, n_classes: int, seed: int) -> Probs:
     """Probabilities (N, K)."""
     features_ND = novel.look_ND
     n_regions = len(features_ND)
-    neighbours = min(round(n_regions**0.5), n_regions - 1)
+    neighbours = min(max(1, round(_NEIGHBOURS * n_regions**0.5)), n_regions - 1)
     n_pieces = min(_PIECES * n_classes, n_regions)
     labels_N = clustering.linked(features_ND, n_classes, n_pieces, neighbours)
     own_NK = np.eye(n_classes)[labels_N]
