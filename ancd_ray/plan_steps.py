@@ -32,7 +32,7 @@ Steps = dict[str, Step]
 
 
 def base_steps(job: Job, base: Product, holding: Holding) -> Steps:
-    """The base set goes the way of a product whose detector is the truth, up to what discovery reads of it, if it does."""
+    """The base set goes the way of a product whose detector is the truth, up to what discovery reads, if it does."""
     if job.discovery.method not in ("anomalyncd", "gcd"):
         return {}
     steps = _up_to_regions(job, base.name, holding, GroundTruth(name="ground_truth"))

@@ -87,8 +87,8 @@ def counts_of(job: Job, by_product: Mapping[str, Outputs]) -> Counts:
         images += roles.count("novel")
         regions += outputs["regions"].rows("regions")
         quarantined += sum(row["role"] == "novel" for row in quarantine_rows(outputs))
-    base = by_product[job.data.base.name]["regions"].rows("regions") if job.data.base else 0
-    return Counts(images, regions, quarantined, base)
+    base = by_product.get(job.data.base.name) if job.data.base else None  # clusterings leave it alone
+    return Counts(images, regions, quarantined, base["regions"].rows("regions") if base else 0)
 
 
 def run_report(job: Job, runs: Sequence[StepRun], created_at: datetime) -> RunReport:

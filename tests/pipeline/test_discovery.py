@@ -24,6 +24,7 @@ def test_clustering_with_an_estimated_number(small_job: MakeJob, run_job: Callab
     run = run_job(small_job(tmp_path, *overrides))
     assert run.computed >= {"describe", "count_classes", "cluster", "merge"}
     assert "train" not in run.computed
+    assert not list((tmp_path / "steps" / "regions").glob("base-*")), "no clustering reads the base set"
     (manifest,) = (Folder(str(file)) for file in (tmp_path / "steps" / "count_classes").iterdir())
     values = manifest.read_json("manifest.json")["values"]
     assert 2 <= values["n_classes"] <= 6
