@@ -22,7 +22,8 @@ def classes(novel: Described, base: Described | None, n_classes: int, seed: int)
     n_regions = len(features_ND)
     neighbours = min(max(1, round(_NEIGHBOURS * n_regions**0.5)), n_regions - 1)
     n_pieces = min(_PIECES * n_classes, n_regions)
-    labels_N = clustering.linked(features_ND, n_classes, n_pieces, neighbours)
+    nearest_NN = kneighbors_graph(features_ND, neighbours)
+    labels_N = clustering.linked(features_ND, nearest_NN, n_classes, n_pieces)
     own_NK = np.eye(n_classes)[labels_N]
-    near_NK = kneighbors_graph(features_ND, neighbours) @ own_NK / neighbours
+    near_NK = nearest_NN @ own_NK / neighbours
     return np.asarray((own_NK + near_NK) / 2, np.float32)

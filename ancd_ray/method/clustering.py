@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.cluster import AgglomerativeClustering, KMeans
 from sklearn.mixture import GaussianMixture
-from sklearn.neighbors import kneighbors_graph
 
 Floats = NDArray[np.floating[Any]]
 Labels = NDArray[np.int64]
@@ -42,16 +41,16 @@ def gmm(features_ND: Floats, n_classes: int, seed: int = 0) -> Labels:
     return np.asarray(mixture.fit_predict(np.asarray(features_ND, np.float64)), np.int64)
 
 
-def linked(features_ND: Floats, n_classes: int, n_pieces: int, n_neighbours: int) -> Labels:
+def linked(features_ND: Floats, nearest_NN: Any, n_classes: int, n_pieces: int) -> Labels:
     """Ward's clusters in pieces, of which those with the most links are joined until `n_classes` are left.
 
     Ward alone prefers classes of one size: it halves a large class before it separates two small ones. Links are pairs
     of nearest neighbours, counted for each member of the smaller piece (after Chameleon, Karypis et al., 1999).
+    `nearest_NN` has a 1 where the column is among the nearest neighbours of the row (a sparse matrix does).
     """
     pieces_N = ward(features_ND, n_pieces)
-    graph_NN = kneighbors_graph(features_ND, min(n_neighbours, len(features_ND) - 1))
     members_NP = np.eye(n_pieces)[pieces_N]
-    links_PP = members_NP.T @ (graph_NN @ members_NP)
+    links_PP = members_NP.T @ (nearest_NN @ members_NP)
     links_PP += links_PP.T
     size_P, class_P = members_NP.sum(axis=0), np.arange(n_pieces)
     while len(size_P) > n_classes:

@@ -90,7 +90,7 @@ def with_normal(
         probs_NK[:, 0] = 1.0
         return probs_NK
     others = certain(np.zeros(len(rest), np.int64), n_others)
-    if 1 < n_others < len(rest):
+    if n_others < len(rest):
         others = clustered(taken(novel, rest), base, method, n_others, seed)
     near_NK = voted(novel.appearance_ND, novel.appearance_ND[rest], others)
     near_NK[rest] = others

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from sklearn.neighbors import kneighbors_graph
 
 from ancd_ray.method import clustering
 from ancd_ray.method.class_number import estimate
@@ -45,7 +46,7 @@ def test_linked_pieces_keep_a_large_class_whole() -> None:
     features += 0.2 * rng.normal(size=features.shape)
     labels = np.repeat([0, 1, 2], [120, 15, 15])
     assert cluster_scores(labels, clustering.ward(features, 3)).ari < 0.6
-    found = clustering.linked(features, 3, n_pieces=12, n_neighbours=8)
+    found = clustering.linked(features, kneighbors_graph(features, 8), 3, n_pieces=12)
     assert cluster_scores(labels, found).ari > 0.95
     assert set(found) == {0, 1, 2}
 
