@@ -15,6 +15,7 @@ from typing import Any
 from ancd_ray.bench_tables import TABLES, Figures, Row
 from ancd_ray.config import Job
 from ancd_ray.errors import AncdError
+from ancd_ray.job import RECORD
 from ancd_ray.store import Folder
 
 LoadJob = Callable[[Sequence[str]], Job]  # overrides → the job
@@ -24,7 +25,8 @@ _COLUMNS = ("product", "level", "row", "seeds", "nmi", "ari", "f1", "nmi_sd", "a
 
 @dataclass(frozen=True)
 class Measured:
-    """A row on one product and level: the figures of every seed, or why there are none."""
+    """A row on one product and level: the figures of every seed; `note` says why there are none, or that nothing of
+    what the row changes has a part in them."""
 
     row: Row
     product: str
@@ -49,8 +51,10 @@ def measure(number: str, seeds: int, load: LoadJob, run: RunJob, say: Callable[[
     A row that cannot be run (a mask that the backbone does not have) stays in the table with the reason.
     """
     found: list[Measured] = []
+    first: dict[str, str] = {}  # the step that figures come from → the row that had it first
     for row in TABLES[number].rows:
         runs: dict[tuple[str, str], list[Figures]] = {}
+        same: dict[str, str] = {}  # product → the row whose figures these are
         note = ""
         for seed in range(seeds):
             say(f"{row.name}, seed {seed}")
@@ -60,14 +64,23 @@ def measure(number: str, seeds: int, load: LoadJob, run: RunJob, say: Callable[[
                 note = str(error).splitlines()[0]
                 say(note)
                 break
+            for place in _evaluated(folder):
+                product = place.rsplit("/", 1)[1].rsplit("-", 1)[0]
+                if first.setdefault(place, row.name) != row.name:
+                    same[product] = f"the same run as {first[place]}"
             for result in folder.read_json("summary.json")["results"]:
                 if result["nmi"] is not None:
                     figures = (result["nmi"], result["ari"], result["f1"])
                     runs.setdefault((result["product"], result["level"]), []).append(figures)
         if note or not runs:
             found.append(Measured(row, "", "", (), note or "nothing is labelled"))
-        found += [Measured(row, *where, tuple(each)) for where, each in runs.items()]
+        found += [Measured(row, *where, tuple(each), same.get(where[0], "")) for where, each in runs.items()]
     return found
+
+
+def _evaluated(folder: Folder) -> list[str]:
+    """The steps that the figures of a run come from, one a product; of two runs with one step, nothing differs."""
+    return [place for place in folder.read_json(RECORD)["steps"] if place.startswith("steps/evaluate/")]
 
 
 def markdown(number: str, measured: Sequence[Measured], command: str) -> str:
@@ -82,7 +95,9 @@ def markdown(number: str, measured: Sequence[Measured], command: str) -> str:
         "|---|---|---|---|---|---|",
     ]
     for one in measured:
-        here = _shown(one.mean, one.spread) or f"not run: {one.note}"
+        here = _shown(one.mean, one.spread)
+        if one.note:
+            here = f"{here} ({one.note})" if here else f"not run: {one.note}"
         level = (one.product or "–", one.level or "–", str(len(one.runs)))
         published = _shown(None if one.level == "region" else one.row.published) or "–"  # it reports images
         lines.append(f"| {one.row.name} | {' | '.join(level)} | {here} | {published} |")

@@ -26,7 +26,7 @@ def describe(job: Job, outputs: Outputs) -> dict[str, Any]:
         "base_classes": trained["base_classes"],
         "novel_classes": class_names(trained),
         "has_normal": trained["has_normal"],
-        "best_head": trained["best_head"],
+        "best_head": outputs["classify"].values["best_head"],
         "detector": outputs["detect"].manifest["config"]["detector"],
         "detector_state": _state(outputs.get("fit_detector")),
         "mebin": {**job.mebin.model_dump(), "range": outputs["regions"].values["range"]},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -150,7 +151,7 @@ def bench(job_file: Path, overrides: tuple[str, ...], number: str, seeds: int) -
         measured = harness.measure(
             number, seeds, lambda more: _load(job_file, (*overrides, *more)), run_row, click.echo
         )
-        command = " ".join(["ancd-ray bench", str(job_file), *overrides, f"--table {number} --seeds {seeds}"])
+        command = shlex.join(["ancd-ray", "bench", str(job_file), *overrides, "--table", number, "--seeds", str(seeds)])
         text = harness.markdown(number, measured, command)
         folder = Folder(job.output_root) / "bench"
         folder.write(f"table-{number}.md", text.encode())

@@ -186,6 +186,7 @@ class Train(Section):
     mu: Annotated[float, Field(ge=0)] = 4.0
     lr: PositiveFloat | None = None  # null: what suits the backbone, 0.003 (the paper) for a ViT, 0.1 for lite
     heads: PositiveInt = 4
+    head: Literal["silhouette", "loss"] = "silhouette"  # which of them classifies; loss: the smallest, as in the paper
     temperatures: Literal["released", "paper"] = "released"
     correction: bool = True  # pull the pseudo labels of low-scoring regions to "normal" (eq. 4)
     views: Views = Views(bank=8)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ancd_ray.archive import AUTO, Holding
-from ancd_ray.config import Detector, GroundTruth, Job, PatchCore, Product
+from ancd_ray.config import Backbone, Detector, GroundTruth, Job, Mebin, PatchCore, Product
 from ancd_ray.stages import (
     catalog,
     classify,
@@ -49,8 +49,7 @@ def product_steps(job: Job, name: str, holding: Holding, classes: Classes, base:
     trained = job.discovery.method == "anomalyncd"
     if job.train.views.bank and trained:
         steps["views"] = _views(job, name, job.train.views.bank, steps)
-    if not trained or classes.n_novel == AUTO:
-        steps["describe"] = _describe(job, name, steps)
+    steps["describe"] = _describe(job, name, steps)
     if classes.n_novel == AUTO:
         steps["count_classes"] = _count_classes(job, name, steps, classes)
     steps |= _learned(job, name, steps, classes, base) if trained else _clustered(job, name, steps, classes, base)
@@ -60,7 +59,7 @@ def product_steps(job: Job, name: str, holding: Holding, classes: Classes, base:
     }
     inputs = {"catalog": steps["catalog"], **predicted}
     steps["merge"] = Step("merge", name, job.merge.model_dump(), inputs, partial(merge.run, config=job.merge))
-    inputs = {**_some(steps, "detect", "merge", "score_maps"), **predicted}
+    inputs = {**_some(steps, "describe", "detect", "merge", "score_maps"), **predicted}
     steps["evaluate"] = Step("evaluate", name, {}, inputs, evaluate.run)
     return steps
 
@@ -81,15 +80,16 @@ def _up_to_regions(job: Job, name: str, holding: Holding, detector: Detector) ->
 
 def _learned(job: Job, name: str, steps: Steps, classes: Classes, base: Mapping[str, Step]) -> Steps:
     """Training, and the model over every region (Section III-C)."""
-    learned = {}
-    if job.train.views.bank:
-        run = partial(views.run, trunk=job.backbone, n_views=1, clean=True)
-        slice_ = {"backbone": _backbone(job)}
-        learned["clean_views"] = Step("clean_views", name, slice_, _some(steps, "regions"), run)
-    learned["train"] = _train(job, name, steps, classes, base)
-    inputs = _some({**steps, **learned}, "regions", "clean_views", "train")
+    slice_ = {"backbone": _backbone(job)}
+    clean = partial(views.run, trunk=job.backbone, n_views=1, clean=True)
+    learned = {
+        "clean_views": Step("clean_views", name, slice_, _some(steps, "regions"), clean),
+        "train": _train(job, name, steps, classes, base),
+    }
+    of_head = ["describe"] if job.train.head == "silhouette" else []
+    inputs = _some({**steps, **learned}, "regions", "clean_views", "train", *of_head)
     run = partial(classify.run, trunk=job.backbone)
-    return {**learned, "classify": Step("classify", name, {"backbone": _backbone(job)}, inputs, run)}
+    return {**learned, "classify": Step("classify", name, slice_, inputs, run)}
 
 
 def _clustered(job: Job, name: str, steps: Steps, classes: Classes, base: Mapping[str, Step]) -> Steps:
@@ -124,10 +124,12 @@ def _detect(job: Job, name: str, detector: Detector, steps: Mapping[str, Step]) 
 
 
 def _regions(job: Job, name: str, detector: Detector, steps: Mapping[str, Step]) -> Step:
-    from_masks = isinstance(detector, GroundTruth)
-    slice_ = {"mebin": job.mebin.model_dump(), "from_masks": from_masks}
+    from_masks, config = isinstance(detector, GroundTruth), job.mebin
+    if from_masks:  # they are cut as they stand: how maps are binarized does not concern them
+        config = Mebin(**config.model_dump(include={"crop", "padding", "min_crop", "merge_gap"}))
+    slice_ = {"mebin": config.model_dump(), "from_masks": from_masks}
     inputs = _some(steps, "catalog", "detect")
-    return Step("regions", name, slice_, inputs, partial(regions.run, config=job.mebin, from_masks=from_masks))
+    return Step("regions", name, slice_, inputs, partial(regions.run, config=config, from_masks=from_masks))
 
 
 def _views(job: Job, name: str, n_views: int, steps: Mapping[str, Step]) -> Step:
@@ -143,8 +145,8 @@ def _train(job: Job, name: str, steps: Mapping[str, Step], classes: Classes, bas
         inputs["base"] = base[source]
     if "count_classes" in steps:
         inputs["count_classes"] = steps["count_classes"]
-    # who trains, and how often it is saved, does not change what is learned
-    config = job.train.model_dump(by_alias=True, exclude={"workers", "checkpoint_every"})
+    # who trains, how often it is saved, and which head serves later, does not change what is learned
+    config = job.train.model_dump(by_alias=True, exclude={"workers", "checkpoint_every", "head"})
     slice_ = {"train": config, "backbone": _backbone(job), "classes": [classes.n_novel, classes.has_normal]}
     run = partial(training.run, config=job.train, trunk=job.backbone, classes=classes)
     return Step("train", name, slice_, inputs, run)
@@ -165,7 +167,10 @@ def _backbone(job: Job) -> dict[str, Any]:
     """The backbone's slice; a weights file stands with its digest, so that another file of that name is noticed."""
     weights = Path(job.backbone.weights).expanduser()
     content = hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else None
-    return {**job.backbone.model_dump(), "content": content}
+    slice_ = {**job.backbone.model_dump(), "content": content}
+    if job.backbone.name == "lite":  # it has one block: whatever L_m says, nothing is computed anew
+        slice_["mask_layers"] = Backbone().mask_layers
+    return slice_
 
 
 def _trunk(job: Job) -> dict[str, Any]:

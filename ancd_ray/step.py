@@ -29,9 +29,9 @@ VERSIONS = {
     "cluster": 2,
     "clean_views": 1,
     "train": 2,
-    "classify": 2,
+    "classify": 3,
     "merge": 2,
-    "evaluate": 1,
+    "evaluate": 2,
 }
 
 

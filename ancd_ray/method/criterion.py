@@ -1,31 +1,28 @@
-"""What a sweep goes by where nobody has labelled anything.
+"""What can be said of classes where nobody has labelled anything: of a head, of a run, of the settings of a sweep.
 
-Shape suffixes: I images, D token width, H heads.
+Shape suffixes: N regions or images, D feature width.
 """
 
 from __future__ import annotations
 
-from itertools import combinations
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import adjusted_rand_score
 
 from ancd_ray.method.metrics import silhouette
 
 Floats = NDArray[np.floating[Any]]
 
 
-def unsupervised(tokens_ID: Floats, cls_I: NDArray[Any], confidence_I: Floats, heads_HI: NDArray[Any]) -> float:
-    """Mean of three figures, each 1 at best: silhouette of the tokens (−1 where there is but one class), agreement
-    (ARI) of the heads, and mean confidence. None of them alone will do: one large class is as confident and as agreed
-    on as can be, and tight clusters may be of anything.
+def apart(features_ND: Floats, cls_N: NDArray[Any]) -> float:
+    """How far apart classes lie: the mean silhouette by cosine distance, −1 where there is but one class.
+
+    The features are frozen ones, the same for all that is compared. In class tokens of the training itself classes lie
+    apart because it has put them there, right or wrong, and furthest where it has collapsed.
     """
-    apart = silhouette(tokens_ID, cls_I, seed=0)
-    agreed = [adjusted_rand_score(a, b) for a, b in combinations(heads_HI, 2)]
-    parts = (-1.0 if apart is None else apart, float(np.mean(agreed)) if agreed else 1.0, float(np.mean(confidence_I)))
-    return sum(parts) / len(parts)
+    found = silhouette(features_ND, cls_N, seed=0)
+    return -1.0 if found is None else found
 
 
 def vagueness(cls_u: float, reg: float) -> float:

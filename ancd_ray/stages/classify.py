@@ -1,4 +1,8 @@
-"""Classify: the trained model over every region; probabilities and class tokens are kept, so that merging is cheap."""
+"""Classify: the trained model over every region; probabilities and class tokens are kept, so that merging is cheap.
+
+Of several heads one serves. The paper takes the one with the smallest clustering loss; here it is the one whose classes
+lie furthest apart in features that the training has not shaped (`method/criterion.py`).
+"""
 
 from __future__ import annotations
 
@@ -8,31 +12,36 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load
 
-from ancd_ray.backbones.base import Backbone, inputs
+from ancd_ray.backbones.base import Backbone
 from ancd_ray.config import Backbone as BackboneConfig
-from ancd_ray.images import decode_mask, decode_rgb
+from ancd_ray.method.criterion import apart
 from ancd_ray.method.merging import novel_probs
-from ancd_ray.method.views import clean_view
 from ancd_ray.outputs import Output, Result, Shard, Work, aligned
 from ancd_ray.runtime import Load
 from ancd_ray.stages.context import Context
+from ancd_ray.stages.descriptors import look
 from ancd_ray.stages.models import backbone
 from ancd_ray.training.learner import Learner
-from ancd_ray.training.sources import Ints, ViewBank, Views
+from ancd_ray.training.sources import ViewBank, Views
 
 _BATCH = 32
 _COPIED = ("image_id", "product", "label", "area", "score")
+_SAMPLE = 2000  # regions by which a head is chosen
 
 
 def run(context: Context, trunk: BackboneConfig) -> Result:
-    """The table `region_predictions`; clean views that an earlier step has encoded need no trunk."""
-    worker = Classify(trunk, context.inputs["train"])
-    sources = {"regions": context.inputs["regions"]}
-    if "clean_views" in context.inputs:
-        sources["views"] = context.inputs["clean_views"]
-    return Result.of_shards(context.map(worker, aligned(sources)))
+    """The table `region_predictions`; the value `best_head`, and by which silhouettes it was chosen, if it was."""
+    model = context.inputs["train"]
+    values: dict[str, Any] = {"best_head": model.values["best_head"]}
+    if "describe" in context.inputs:
+        values["head_silhouettes"] = _silhouettes(context, backbone(trunk))
+        values["best_head"] = _best(values["head_silhouettes"], model.values["head_losses"])
+    tables = {"regions": context.inputs["regions"], "views": context.inputs["clean_views"]}
+    worker = Classify(trunk, model, values["best_head"])
+    return Result.of_shards(context.map(worker, aligned(tables)), values)
 
 
 @dataclass(frozen=True)
@@ -41,35 +50,29 @@ class Classify:
 
     trunk: BackboneConfig
     model: Output
+    best_head: int
     load: ClassVar[Load] = "model"
 
     def __call__(self, shard: Shard) -> Work:
         """The rows of `region_predictions`."""
         trunk = backbone(self.trunk)
-        learner = load_learner(self.model, trunk)
-        columns = None if "views" not in shard.inputs else [*_COPIED, "region_id"]
-        regions = shard.table("regions", columns).to_pylist()
-        bank = ViewBank([shard.table("views")]) if regions and "views" in shard.inputs else None
+        regions = shard.table("regions", ["region_id", *_COPIED]).to_pylist()
+        if not regions:
+            return Work({"region_predictions": []})
+        learner, bank = load_learner(self.model, trunk), ViewBank([shard.table("views")])
+        n_base = len(self.model.values["base_classes"])
         rows: list[dict[str, Any]] = []
-        for start in range(0, len(regions), _BATCH):
-            batch = regions[start : start + _BATCH]
-            views = bank.load(*_only_views(start, len(batch))) if bank else _encode(batch, trunk)
-            rows += self._classify(batch, Views(*(part.to(trunk.device) for part in views)), learner)
+        for start, tokens_BD, probs_HBK in _predictions(bank, learner, n_base, trunk.device):
+            rows += self._rows(regions[start : start + _BATCH], tokens_BD, probs_HBK)
         return Work({"region_predictions": rows})
 
-    @torch.inference_mode()
-    def _classify(
-        self, regions: Sequence[Mapping[str, Any]], views: Views, learner: Learner
+    def _rows(
+        self, regions: Sequence[Mapping[str, Any]], tokens_BD: NDArray[np.float32], probs_HBK: NDArray[np.float32]
     ) -> Iterator[dict[str, Any]]:
-        values = self.model.values
-        token_BD = learner.tail(*views)
-        logits_HBC = learner.heads(token_BD).float().cpu().numpy()
-        probs_HBK = novel_probs(logits_HBC, len(values["base_classes"]))
-        probs_BK = probs_HBK[values["best_head"]]
-        tokens_BD = token_BD.float().cpu().numpy()
+        probs_BK = probs_HBK[self.best_head]
         for i, region in enumerate(regions):
             yield {
-                **{key: region[key] for key in ("region_id", *_COPIED)},
+                **region,
                 "probs": probs_BK[i].tolist(),
                 "embedding": tokens_BD[i].tolist(),
                 "head_cls": probs_HBK[:, i].argmax(axis=-1).tolist(),
@@ -78,16 +81,36 @@ class Classify:
             }
 
 
-def _only_views(start: int, n: int) -> tuple[Ints, Ints]:
-    """Regions start … start + n of a bank, and the number of the only view that each has, (1, n)."""
-    return np.arange(start, start + n), np.zeros((1, n), np.int64)
+def _silhouettes(context: Context, trunk: Backbone) -> list[float]:
+    """How far apart the classes of every head are, by a sample: whole parts, spread over the product."""
+    views, described = context.inputs["clean_views"], context.inputs["describe"]
+    filled = [i for i, part in enumerate(views.parts("views")) if part.rows]
+    chosen = filled[:: max(1, views.rows("views") // _SAMPLE)]
+    bank = ViewBank([views.folder.open_arrow(views.parts("views")[i].file) for i in chosen])
+    model = context.inputs["train"]
+    n_base = len(model.values["base_classes"])
+    found = _predictions(bank, load_learner(model, trunk), n_base, trunk.device)
+    cls_HN = np.concatenate([probs_HBK.argmax(axis=-1) for _, _, probs_HBK in found], axis=1)
+    features_ND = look(described, chosen)
+    return [apart(features_ND, cls_N) for cls_N in cls_HN]
+
+
+def _best(silhouettes: Sequence[float], losses: Sequence[float]) -> int:
+    """The head with the highest silhouette; of equal ones the one with the smallest loss."""
+    return max(range(len(losses)), key=lambda head: (silhouettes[head], -losses[head]))
 
 
 @torch.inference_mode()
-def _encode(regions: Sequence[Mapping[str, Any]], trunk: Backbone) -> Views:
-    """The clean views of regions behind the trunk."""
-    pairs = [clean_view(decode_rgb(r["image"]), decode_mask(r["mask"]), trunk.view_size) for r in regions]
-    return Views(*trunk.encode(*inputs(trunk, pairs)))
+def _predictions(
+    bank: ViewBank, learner: Learner, n_base: int, device: str
+) -> Iterator[tuple[int, NDArray[np.float32], NDArray[np.float32]]]:
+    """Batches of a bank of one view a region: where each starts, class tokens (B, D), novel probabilities (H, B, K)."""
+    for start in range(0, len(bank.labels), _BATCH):
+        regions_B = np.arange(start, min(start + _BATCH, len(bank.labels)))
+        views = bank.load(regions_B, np.zeros((1, len(regions_B)), np.int64))
+        token_BD = learner.tail(*Views(*(part.to(device) for part in views)))
+        logits_HBC = learner.heads(token_BD).float().cpu().numpy()
+        yield start, token_BD.float().cpu().numpy(), novel_probs(logits_HBC, n_base)
 
 
 def load_learner(model: Output, trunk: Backbone) -> Learner:

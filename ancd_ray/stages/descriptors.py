@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
 from ancd_ray.baselines.described import Described
+from ancd_ray.method.clustering import calibrated
 from ancd_ray.outputs import Output
 from ancd_ray.tables import matrix
 from ancd_ray.training.loop import Classes
@@ -34,6 +39,15 @@ def described(source: Output, labelled: bool = False) -> Described:
         widths=tuple(source.values["widths"]),
         labels=tuple(table.column("label").to_pylist()) if labelled else None,
     )
+
+
+def look(source: Output, parts: Sequence[int]) -> NDArray[np.float64]:
+    """Masked features (N, D) of views without their mean colour, of some parts of `descriptors`, calibrated: what
+    classes are compared by.
+    """
+    files = [source.parts("descriptors")[i].file for i in parts]
+    table = pa.concat_tables([source.folder.read_table(file, ["centred"]) for file in files])
+    return calibrated(matrix(table.column("centred")), tuple(source.values["widths"]))
 
 
 def taken(novel: Described, rows: Any) -> Described:

@@ -9,6 +9,7 @@ import numpy as np
 from ancd_ray.method.metrics import auroc, cluster_scores, normal_scores, silhouette
 from ancd_ray.outputs import Output, Result, write_part
 from ancd_ray.stages.context import Context
+from ancd_ray.stages.descriptors import look
 from ancd_ray.tables import GOOD, matrix
 
 _SAMPLE = 5000  # regions that the figures without labels are taken from
@@ -59,18 +60,19 @@ def _normal(context: Context) -> dict[str, float | None]:
 
 
 def _unlabelled(context: Context) -> dict[str, Any]:
-    """What can be said without labels: how apart, how sure, and how much the heads agree."""
-    columns = ["embedding", "cls", "confidence", "head_cls"]
-    regions = context.inputs["classify"].table("region_predictions", columns)
+    """What can be said without labels: how far apart (in frozen features), how sure, how much the heads agree."""
+    regions = context.inputs["classify"].table("region_predictions", ["cls", "confidence", "head_cls"])
     if not regions.num_rows:
         return {"silhouette": None, "mean_confidence": None, "head_agreement": None}
+    described = context.inputs["describe"]
+    features_ND = look(described, range(len(described.parts("descriptors"))))
     chosen = np.linspace(0, regions.num_rows - 1, min(regions.num_rows, _SAMPLE)).astype(int)
     sample = regions.take(chosen)
     cls = sample.column("cls").to_numpy()
     heads = [matrix(sample.column("head_cls"))[:, head] for head in range(len(sample.column("head_cls")[0]))]
     agreement = [cluster_scores(a, b).ari for i, a in enumerate(heads) for b in heads[:i]]
     return {
-        "silhouette": silhouette(matrix(sample.column("embedding")), cls, seed=0),
+        "silhouette": silhouette(features_ND[chosen], cls, seed=0),
         "mean_confidence": float(np.mean(regions.column("confidence").to_numpy())),
         "head_agreement": float(np.mean(agreement)) if agreement else None,
     }

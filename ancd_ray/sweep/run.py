@@ -148,8 +148,8 @@ def _try(space: Space, runtime: Runtime, display: Display, failed: Sequence[Reco
 def _found(task: Task) -> bool:
     """Whether other runs have done all of a trial's steps; its record is then a matter of milliseconds."""
     done = {step.name: Output.find(step.folder(task.root)) for step in task.steps if step.product == task.product}
-    trained, classified = done["train"], done["classify"]
-    if trained is None or classified is None:
+    described, trained, classified = done["describe"], done["train"], done["classify"]
+    if described is None or trained is None or classified is None:
         return False
-    finished(task, trained, classified).write(task.records)
+    finished(task, described, trained, classified).write(task.records)
     return True

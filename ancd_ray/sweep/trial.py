@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from ancd_ray import pipeline
 from ancd_ray.config import Merge
 from ancd_ray.display import Display
-from ancd_ray.method.criterion import unsupervised
+from ancd_ray.method.criterion import apart
 from ancd_ray.method.merging import merge_images
 from ancd_ray.method.metrics import cluster_scores
 from ancd_ray.outputs import Output
 from ancd_ray.runtime import Runtime
 from ancd_ray.stages.context import StageError
+from ancd_ray.stages.descriptors import look
 from ancd_ray.step import Step
 from ancd_ray.store import Folder
 from ancd_ray.tables import matrix
@@ -86,12 +87,12 @@ def run(task: Task, on_epoch: Callable[[History], None] = lambda _: None) -> Rec
     outputs = {run.name: run.output for run in runs if run.product == task.product}
     too_few(task.product, outputs["regions"], task.n_classes)
     _forget_checkpoints(outputs["train"].folder)
-    return finished(task, outputs["train"], outputs["classify"])
+    return finished(task, outputs["describe"], outputs["train"], outputs["classify"])
 
 
-def finished(task: Task, trained: Output, classified: Output) -> Record:
+def finished(task: Task, described: Output, trained: Output, classified: Output) -> Record:
     """The record of a trial whose steps are done."""
-    regions = Regions.of(classified)
+    regions = Regions.of(classified, described)
     rows = [{"settings": dict(settings), "figures": regions.figures(merge)} for settings, merge in task.merges]
     seconds = float(trained.manifest["seconds"]) + float(classified.manifest["seconds"])
     return Record(task.id, task.product, dict(task.settings), "done", None, round(seconds, 2), rows)
@@ -118,40 +119,37 @@ def _forget_checkpoints(folder: Folder) -> None:
 
 @dataclass(frozen=True)
 class Regions:
-    """The classified regions of a product: N regions of I images, C classes, H heads, tokens of width D."""
+    """The classified regions of a product: N regions of I images, C classes, frozen features of width D."""
 
     image_N: NDArray[np.int64]
     labels_I: NDArray[np.object_]
     probs_NC: NDArray[np.float32]
     areas_N: NDArray[np.int64]
     scores_N: NDArray[np.float32]
-    tokens_ND: NDArray[np.float32]
-    heads_NH: NDArray[np.int32]
+    features_ND: NDArray[np.float64]
 
     @classmethod
-    def of(cls, classified: Output) -> Regions:
-        """From the table `region_predictions`."""
-        columns = ["image_id", "label", "probs", "area", "score", "embedding", "head_cls"]
+    def of(cls, classified: Output, described: Output) -> Regions:
+        """From the tables `region_predictions` and `descriptors`, which have their rows in the same order."""
+        columns = ["image_id", "label", "probs", "area", "score"]
         table = classified.table("region_predictions", columns)
         ids = np.asarray(table.column("image_id"))
         _, first, image_N = np.unique(ids, return_index=True, return_inverse=True)
         labels = table.column("label").to_numpy(zero_copy_only=False)[first]
-        probs, tokens, heads = (matrix(table.column(name)) for name in ("probs", "embedding", "head_cls"))
         areas, scores = table.column("area").to_numpy(), table.column("score").to_numpy()
-        return cls(image_N, labels, probs, areas, scores, tokens, heads)
+        features = look(described, range(len(described.parts("descriptors"))))
+        return cls(image_N, labels, matrix(table.column("probs")), areas, scores, features)
 
     def figures(self, merge: Merge) -> dict[str, float | None]:
         """NMI, ARI and F1 at image level (None without labels), and the criterion that needs none."""
         probs_IC = self._merged(self.probs_NC, merge)
         cls_I = probs_IC.argmax(axis=1)
-        votes = np.eye(probs_IC.shape[1], dtype=np.float32)
-        heads_HI = np.stack([self._merged(votes[head_N], merge).argmax(axis=1) for head_N in self.heads_NH.T])
-        criterion = unsupervised(self._merged(self.tokens_ND, merge), cls_I, probs_IC.max(axis=1), heads_HI)
+        criterion = apart(self._merged(self.features_ND, merge), cls_I)
         known = np.array([label is not None for label in self.labels_I], bool)
         if not known.any():
             return {"nmi": None, "ari": None, "f1": None, "unsupervised": criterion}
         scores = cluster_scores(self.labels_I[known].astype(str), cls_I[known])
         return {"nmi": scores.nmi, "ari": scores.ari, "f1": scores.f1, "unsupervised": criterion}
 
-    def _merged(self, values_NK: NDArray[np.float32], merge: Merge) -> NDArray[np.float32]:
+    def _merged(self, values_NK: NDArray[np.floating[Any]], merge: Merge) -> NDArray[np.float32]:
         return merge_images(self.image_N, values_NK, self.areas_N, merge.tau_alpha, merge.rule, self.scores_N)

@@ -6,6 +6,7 @@ import csv
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ancd_ray.bench import as_csv, markdown, measure
@@ -48,6 +49,25 @@ def test_ablations_are_in_the_fingerprints(small_job: MakeJob, tmp_path: Path) -
     assert "detect" not in changed("mebin.crop=image")
     assert "views" in changed("backbone.mask=none")
     assert "regions" not in changed("train.correction=false")
+    assert not changed("backbone.mask_layers=3"), "lite has one block"
+    masks = "detector={name: ground_truth}"
+    of_masks = (make(small_job(tmp_path, masks, f"mebin.binarize={how}")).products[0] for how in ("mebin", "otsu"))
+    assert len({p.steps["regions"].fingerprint for p in of_masks}) == 1, "masks are not binarized"
+
+
+def test_the_head_that_serves_is_a_choice_of_its_own(
+    small_job: MakeJob, run_job: Callable[[Job], Ran], tmp_path: Path
+) -> None:
+    run_job(small_job(tmp_path))
+    other = run_job(small_job(tmp_path, "train.head=loss"))
+    assert other.computed == {"classify", "merge", "evaluate"}
+    found = [Folder(str(f)).read_json("manifest.json")["values"] for f in (tmp_path / "steps" / "classify").iterdir()]
+    by_loss, by_silhouette = sorted(found, key=len)
+    (model,) = (Folder(str(f)).read_json("manifest.json")["values"] for f in (tmp_path / "steps" / "train").iterdir())
+    assert by_loss == {"best_head": int(np.argmin(model["head_losses"]))}
+    silhouettes = by_silhouette["head_silhouettes"]
+    assert len(silhouettes) == 4
+    assert silhouettes[by_silhouette["best_head"]] == max(silhouettes)
 
 
 @pytest.mark.slow
@@ -70,6 +90,23 @@ def test_bench_runs_the_rows_of_a_table(small_job: MakeJob, run_job: Callable[[J
     table = list(csv.DictReader(as_csv(measured).splitlines()))
     assert {row["row"] for row in table} == set(rows)
     assert float(table[0]["f1"]) > 0
+
+
+@pytest.mark.slow
+def test_bench_says_where_a_row_changes_nothing(
+    small_job: MakeJob, run_job: Callable[[Job], Ran], tmp_path: Path
+) -> None:
+    job = ("discovery.method=ward", "detector={name: ground_truth}")
+    measured = measure(
+        "VIII",
+        1,
+        lambda more: small_job(tmp_path, *job, *more),
+        lambda job: run_job(job).folder,
+        lambda _: None,
+    )
+    notes = {one.row.name: one.note for one in measured if one.level == "image"}
+    assert notes == {"without": "", "with": "the same run as without"}, "nothing is trained"
+    assert "(the same run as without)" in markdown("VIII", measured, "ancd-ray bench")
 
 
 def test_a_row_that_cannot_run_stays_with_its_reason(tmp_path: Path) -> None:

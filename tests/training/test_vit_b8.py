@@ -19,6 +19,7 @@ from ancd_ray.runtime import Runtime
 from ancd_ray.stages.classify import Classify
 from ancd_ray.stages.context import Context
 from ancd_ray.stages.train import run as train_step
+from ancd_ray.stages.views import EncodeViews
 from ancd_ray.store import Folder
 from ancd_ray.training.loop import Classes
 
@@ -63,8 +64,11 @@ def test_trains_two_steps_and_classifies(tmp_path: Path) -> None:
     assert np.isfinite(result.values["losses"]["total"]).all()
 
     manifest = {"tables": {}, "values": result.values, "fingerprint": "x"}
-    worker = Classify(trunk, Output(root / "train", manifest))
-    shard = Shard(0, {"regions": (root / "novel", novel.parts("regions")[0].file)}, 3)
+    regions = (root / "novel", novel.parts("regions")[0].file)
+    clean = EncodeViews(trunk, 1, clean=True)(Shard(0, {"regions": regions}, 3)).tables["views"]
+    views = (root / "clean", write_part(root / "clean", "views", 0, clean).file)
+    worker = Classify(trunk, Output(root / "train", manifest), best_head=0)
+    shard = Shard(0, {"regions": regions, "views": views}, 3)
     rows = worker(shard).tables["region_predictions"]
     assert [row["region_id"] for row in rows] == ["novel0-000", "novel1-000", "novel2-000"]
     for row in rows:
