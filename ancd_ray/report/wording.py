@@ -83,7 +83,7 @@ def figures_of(product: ProductReport) -> list[Figure]:
         ),
         single(
             "Silhouette",
-            "How far apart the classes lie: −1 mixed up, 0 touching, 1 well apart. Uses no labels.",
+            "How far apart the classes lie in frozen features: −1 mixed up, 0 touching, 1 well apart. Uses no labels.",
             NOT_MEASURED,
             "regions",
             product.silhouette,

@@ -56,7 +56,7 @@ def test_every_table_reads_with_pyarrow_alone_and_has_its_schema(finished: tuple
             assert dataset.schema.equals(SCHEMAS[table], check_metadata=True), table
             assert dataset.count_rows() == sum(part["rows"] for part in parts)
             seen.add(table)
-    assert seen == set(SCHEMAS) - {"quarantine", "descriptors"}  # nothing was set aside, and nothing clustered
+    assert seen == set(SCHEMAS) - {"quarantine"}  # nothing was set aside
     for table in ("image_predictions", "region_predictions", "metrics", "quarantine"):
         assert ds.dataset(str(run.folder.path / table)).schema.equals(SCHEMAS[table], check_metadata=True)
 
@@ -93,7 +93,7 @@ def test_another_output_folder_gives_the_same_bytes(
         ("merge.tau_alpha=10", {"merge", "evaluate"}),
         ("train.lambda=0.5", {"train", "classify", "merge", "evaluate"}),
         ("train.views.bank=3", {"views", "train", "classify", "merge", "evaluate"}),
-        ("mebin.keep=all", {"regions", "views", "clean_views", "train", "classify", "merge", "evaluate"}),
+        ("mebin.keep=all", {"regions", "views", "clean_views", "describe", "train", "classify", "merge", "evaluate"}),
     ],
 )
 def test_a_changed_key_redoes_what_depends_on_it(
