@@ -84,14 +84,16 @@ class Classify:
 def _silhouettes(context: Context, trunk: Backbone) -> list[float]:
     """How far apart the classes of every head are, by a sample: whole parts, spread over the product."""
     views, described = context.inputs["clean_views"], context.inputs["describe"]
-    filled = [i for i, part in enumerate(views.parts("views")) if part.rows]
-    chosen = filled[:: max(1, views.rows("views") // _SAMPLE)]
-    bank = ViewBank([views.folder.open_arrow(views.parts("views")[i].file) for i in chosen])
+    parts = views.parts("views")
+    ends = np.cumsum([part.rows for part in parts])
+    chosen = [i for i, part in enumerate(parts) if part.rows][:: max(1, int(ends[-1]) // _SAMPLE)]
+    rows_N = np.concatenate([np.arange(ends[i] - parts[i].rows, ends[i]) for i in chosen])
+    bank = ViewBank([views.folder.open_arrow(parts[i].file) for i in chosen])
     model = context.inputs["train"]
     n_base = len(model.values["base_classes"])
     found = _predictions(bank, load_learner(model, trunk), n_base, trunk.device)
     cls_HN = np.concatenate([probs_HBK.argmax(axis=-1) for _, _, probs_HBK in found], axis=1)
-    features_ND = look(described, chosen)
+    features_ND = look(described, rows_N)
     return [apart(features_ND, cls_N) for cls_N in cls_HN]
 
 

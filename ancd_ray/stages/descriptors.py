@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from ancd_ray.baselines.described import Described
@@ -41,13 +40,19 @@ def described(source: Output, labelled: bool = False) -> Described:
     )
 
 
-def look(source: Output, parts: Sequence[int]) -> NDArray[np.float64]:
-    """Masked features (N, D) of views without their mean colour, of some parts of `descriptors`, calibrated: what
-    classes are compared by.
+def look(source: Output, rows_M: NDArray[np.int64] | None = None) -> NDArray[np.float64]:
+    """Masked features (M, D) of views without their mean colour, calibrated: what classes are compared by.
+
+    `rows_M`: rows of `descriptors`, in rising order (all, if None); of the others no more than a part is in memory.
     """
-    files = [source.parts("descriptors")[i].file for i in parts]
-    table = pa.concat_tables([source.folder.read_table(file, ["centred"]) for file in files])
-    return calibrated(matrix(table.column("centred")), tuple(source.values["widths"]))
+    rows_M = np.arange(source.rows("descriptors")) if rows_M is None else rows_M
+    found, start = [], 0
+    for part in source.parts("descriptors"):
+        here = rows_M[(start <= rows_M) & (rows_M < start + part.rows)] - start
+        if len(here):
+            found.append(matrix(source.folder.read_table(part.file, ["centred"]).column("centred"))[here])
+        start += part.rows
+    return calibrated(np.concatenate(found), tuple(source.values["widths"]))
 
 
 def taken(novel: Described, rows: Any) -> Described:

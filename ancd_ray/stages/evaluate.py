@@ -64,15 +64,13 @@ def _unlabelled(context: Context) -> dict[str, Any]:
     regions = context.inputs["classify"].table("region_predictions", ["cls", "confidence", "head_cls"])
     if not regions.num_rows:
         return {"silhouette": None, "mean_confidence": None, "head_agreement": None}
-    described = context.inputs["describe"]
-    features_ND = look(described, range(len(described.parts("descriptors"))))
     chosen = np.linspace(0, regions.num_rows - 1, min(regions.num_rows, _SAMPLE)).astype(int)
     sample = regions.take(chosen)
     cls = sample.column("cls").to_numpy()
     heads = [matrix(sample.column("head_cls"))[:, head] for head in range(len(sample.column("head_cls")[0]))]
     agreement = [cluster_scores(a, b).ari for i, a in enumerate(heads) for b in heads[:i]]
     return {
-        "silhouette": silhouette(features_ND[chosen], cls, seed=0),
+        "silhouette": silhouette(look(context.inputs["describe"], chosen), cls, seed=0),
         "mean_confidence": float(np.mean(regions.column("confidence").to_numpy())),
         "head_agreement": float(np.mean(agreement)) if agreement else None,
     }

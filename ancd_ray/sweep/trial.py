@@ -137,8 +137,7 @@ class Regions:
         _, first, image_N = np.unique(ids, return_index=True, return_inverse=True)
         labels = table.column("label").to_numpy(zero_copy_only=False)[first]
         areas, scores = table.column("area").to_numpy(), table.column("score").to_numpy()
-        features = look(described, range(len(described.parts("descriptors"))))
-        return cls(image_N, labels, matrix(table.column("probs")), areas, scores, features)
+        return cls(image_N, labels, matrix(table.column("probs")), areas, scores, look(described))
 
     def figures(self, merge: Merge) -> dict[str, float | None]:
         """NMI, ARI and F1 at image level (None without labels), and the criterion that needs none."""
