@@ -22,7 +22,7 @@ from ancd_ray.method.merging import novel_probs
 from ancd_ray.outputs import Output, Result, Shard, Work, aligned
 from ancd_ray.runtime import Load
 from ancd_ray.stages.context import Context
-from ancd_ray.stages.descriptors import look
+from ancd_ray.stages.descriptors import centred
 from ancd_ray.stages.models import backbone
 from ancd_ray.training.learner import Learner
 from ancd_ray.training.sources import ViewBank, Views
@@ -93,7 +93,7 @@ def _silhouettes(context: Context, trunk: Backbone) -> list[float]:
     n_base = len(model.values["base_classes"])
     found = _predictions(bank, load_learner(model, trunk), n_base, trunk.device)
     cls_HN = np.concatenate([probs_HBK.argmax(axis=-1) for _, _, probs_HBK in found], axis=1)
-    features_ND = look(described, rows_N)
+    features_ND = centred(described, rows_N)
     return [apart(features_ND, cls_N) for cls_N in cls_HN]
 
 

@@ -40,7 +40,7 @@ def described(source: Output, labelled: bool = False) -> Described:
     )
 
 
-def look(source: Output, rows_M: NDArray[np.int64] | None = None) -> NDArray[np.float64]:
+def centred(source: Output, rows_M: NDArray[np.int64] | None = None) -> NDArray[np.float64]:
     """Masked features (M, D) of views without their mean colour, calibrated: what classes are compared by.
 
     `rows_M`: rows of `descriptors`, in rising order (all, if None); of the others no more than a part is in memory.

@@ -9,7 +9,7 @@ import numpy as np
 from ancd_ray.method.metrics import auroc, cluster_scores, normal_scores, silhouette
 from ancd_ray.outputs import Output, Result, write_part
 from ancd_ray.stages.context import Context
-from ancd_ray.stages.descriptors import look
+from ancd_ray.stages.descriptors import centred
 from ancd_ray.tables import GOOD, matrix
 
 _SAMPLE = 5000  # regions that the figures without labels are taken from
@@ -70,7 +70,7 @@ def _unlabelled(context: Context) -> dict[str, Any]:
     heads = [matrix(sample.column("head_cls"))[:, head] for head in range(len(sample.column("head_cls")[0]))]
     agreement = [cluster_scores(a, b).ari for i, a in enumerate(heads) for b in heads[:i]]
     return {
-        "silhouette": silhouette(look(context.inputs["describe"], chosen), cls, seed=0),
+        "silhouette": silhouette(centred(context.inputs["describe"], chosen), cls, seed=0),
         "mean_confidence": float(np.mean(regions.column("confidence").to_numpy())),
         "head_agreement": float(np.mean(agreement)) if agreement else None,
     }

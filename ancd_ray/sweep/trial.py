@@ -21,7 +21,7 @@ from ancd_ray.method.metrics import cluster_scores
 from ancd_ray.outputs import Output
 from ancd_ray.runtime import Runtime
 from ancd_ray.stages.context import StageError
-from ancd_ray.stages.descriptors import look
+from ancd_ray.stages.descriptors import centred
 from ancd_ray.step import Step
 from ancd_ray.store import Folder
 from ancd_ray.tables import matrix
@@ -137,7 +137,7 @@ class Regions:
         _, first, image_N = np.unique(ids, return_index=True, return_inverse=True)
         labels = table.column("label").to_numpy(zero_copy_only=False)[first]
         areas, scores = table.column("area").to_numpy(), table.column("score").to_numpy()
-        return cls(image_N, labels, matrix(table.column("probs")), areas, scores, look(described))
+        return cls(image_N, labels, matrix(table.column("probs")), areas, scores, centred(described))
 
     def figures(self, merge: Merge) -> dict[str, float | None]:
         """NMI, ARI and F1 at image level (None without labels), and the criterion that needs none."""

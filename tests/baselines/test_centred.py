@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from ancd_ray.method.clustering import calibrated
-from ancd_ray.stages.descriptors import look
+from ancd_ray.stages.descriptors import centred
 
 FEATURES = np.random.default_rng(0).normal(size=(9, 4))
 PARTS = {"a": slice(0, 4), "b": slice(4, 4), "c": slice(4, 9)}
@@ -35,7 +35,7 @@ def _described(read: list[str]) -> Any:
 )
 def test_rows_are_found_across_parts(rows: list[int] | None, files: list[str]) -> None:
     read: list[str] = []
-    found = look(_described(read), None if rows is None else np.array(rows))
+    found = centred(_described(read), None if rows is None else np.array(rows))
     wanted = FEATURES if rows is None else FEATURES[rows]
     np.testing.assert_allclose(found, calibrated(wanted, (1, 3)))
     assert read == files
