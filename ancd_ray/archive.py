@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ancd_ray.config import Detector, Job, Precomputed, Product
+from ancd_ray.config.job import Detector, Job, Precomputed, Product
 from ancd_ray.layouts import Listed, list_product
 from ancd_ray.layouts.maps import pair_maps
 from ancd_ray.stages.catalog import listing_rows

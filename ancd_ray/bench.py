@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ancd_ray.bench_tables import TABLES, Figures, Row
-from ancd_ray.config import Job
-from ancd_ray.errors import AncdError
+from ancd_ray.config.errors import AncdError
+from ancd_ray.config.job import Job
 from ancd_ray.job import RECORD
 from ancd_ray.store import Folder
 

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ancd_ray.config import Job
+from ancd_ray.config.job import Job
 from ancd_ray.outputs import Output
 from ancd_ray.reporting import Outputs, class_names
 

@@ -14,7 +14,7 @@ from ancd_ray import __version__, cli_remote
 from ancd_ray.terminal import explained, write
 
 if TYPE_CHECKING:
-    from ancd_ray.config import Job
+    from ancd_ray.config.job import Job
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -245,7 +245,7 @@ def _apply(run_folder: str, target: Path) -> None:
 
 
 def _load(job_file: Path, overrides: tuple[str, ...]) -> Job:
-    from ancd_ray.jobfile import load
+    from ancd_ray.config.load import load
 
     return load(job_file, overrides)
 

@@ -9,9 +9,9 @@ from typing import Any
 import yaml
 
 from ancd_ray import pipeline, reporting, tracking
-from ancd_ray.config import Job
+from ancd_ray.config.job import Job
+from ancd_ray.config.load import JobError, resolved, validate
 from ancd_ray.display import Display
-from ancd_ray.jobfile import JobError, resolved, validate
 from ancd_ray.outputs import Output, write_part
 from ancd_ray.pipeline import StepRun
 from ancd_ray.plan import JobPlan, make

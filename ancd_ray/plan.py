@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ancd_ray.archive import Archive, Holding
-from ancd_ray.config import Job
-from ancd_ray.jobfile import JobError
+from ancd_ray.config.job import Job
+from ancd_ray.config.load import JobError
+from ancd_ray.config.overrides import effective
 from ancd_ray.layouts import LayoutError
-from ancd_ray.overrides import effective
 from ancd_ray.plan_steps import base_steps, product_steps
 from ancd_ray.preflight import base_problems, detector_problems, training_problems
 from ancd_ray.step import Step

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ancd_ray.archive import AUTO, Holding
-from ancd_ray.config import Backbone, Detector, GroundTruth, Job, Mebin, PatchCore, Product
+from ancd_ray.config.job import Backbone, Detector, GroundTruth, Job, Mebin, PatchCore, Product
 from ancd_ray.stages import (
     catalog,
     classify,

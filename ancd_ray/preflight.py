@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ancd_ray.config import GroundTruth, Job, PatchCore, Product
+from ancd_ray.config.job import GroundTruth, Job, PatchCore, Product
 from ancd_ray.layouts import Listed
 
 

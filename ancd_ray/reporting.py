@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ancd_ray.config import Job
-from ancd_ray.jobfile import resolved
+from ancd_ray.config.job import Job
+from ancd_ray.config.load import resolved
 from ancd_ray.method.metrics import confusion
 from ancd_ray.outputs import Output
 from ancd_ray.pipeline import StepRun, versions

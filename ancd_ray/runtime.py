@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from ancd_ray.errors import AncdError
+from ancd_ray.config.errors import AncdError
 from ancd_ray.outputs import Done, Shard, Work, commit_shard, finished_shard, finished_shards
 from ancd_ray.store import Folder
 

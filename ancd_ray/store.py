@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from ancd_ray.errors import AncdError
+from ancd_ray.config.errors import AncdError
 
 
 class StoreError(AncdError):

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ancd_ray
-from ancd_ray.config import Job
-from ancd_ray.errors import AncdError
-from ancd_ray.jobfile import CREDENTIALS, JobError, resolved
+from ancd_ray.config.errors import AncdError
+from ancd_ray.config.job import Job
+from ancd_ray.config.load import CREDENTIALS, JobError, resolved
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient

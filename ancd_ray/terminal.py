@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import click
 
-from ancd_ray.errors import AncdError
+from ancd_ray.config.errors import AncdError
 
 INTERRUPTED = 130
 

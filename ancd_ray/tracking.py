@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from ancd_ray import bundle
-from ancd_ray.errors import AncdError
-from ancd_ray.jobfile import CREDENTIALS, resolved
+from ancd_ray.config.errors import AncdError
+from ancd_ray.config.load import CREDENTIALS, resolved
 from ancd_ray.pipeline import StepRun
 from ancd_ray.plan import JobPlan, ProductPlan
 from ancd_ray.reporting import Outputs, outputs_of

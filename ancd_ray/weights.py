@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from ancd_ray.errors import AncdError
+from ancd_ray.config.errors import AncdError
 
 KNOWN = {
     "lite": "in a package that is installed with ancd-ray; nothing to fetch",

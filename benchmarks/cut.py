@@ -17,7 +17,7 @@ from mebin import realistic
 from PIL import Image
 from timing import compare, machine, shown
 
-from ancd_ray.config import Mebin
+from ancd_ray.config.job import Mebin
 from ancd_ray.images import decode_rgb, encode_png
 from ancd_ray.stages.regions import CutRegions, Range
 

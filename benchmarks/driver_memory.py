@@ -19,8 +19,8 @@ import cv2
 import numpy as np
 
 from ancd_ray import pipeline
+from ancd_ray.config.load import validate
 from ancd_ray.display import Display
-from ancd_ray.jobfile import validate
 from ancd_ray.plan import make
 from ancd_ray.runtime import Runtime
 

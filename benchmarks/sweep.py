@@ -19,9 +19,9 @@ from pathlib import Path
 
 import yaml
 
+from ancd_ray.config.load import load, resolved, validate
 from ancd_ray.demo import generate
 from ancd_ray.display import Display
-from ancd_ray.jobfile import load, resolved, validate
 from ancd_ray.sweep.planning import lay_out
 
 GOAL, NAIVE_GOAL = 3, 100

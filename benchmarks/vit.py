@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ancd_ray.backbones.base import Encoded
 from ancd_ray.backbones.timm_vit import TimmViT
-from ancd_ray.config import Train
+from ancd_ray.config.job import Train
 from ancd_ray.training.learner import BatchLabels, Learner, loss_of
 from ancd_ray.training.loop import Classes, _optimizer, loss_weights
 from ancd_ray.training.sources import Views

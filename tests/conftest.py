@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from ancd_ray.config import Job
+from ancd_ray.config.job import Job
+from ancd_ray.config.load import validate
 from ancd_ray.demo import generate
 from ancd_ray.display import Display
-from ancd_ray.jobfile import validate
 from ancd_ray.store import Folder
 
 REPO = Path(__file__).resolve().parents[1]

@@ -12,8 +12,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from ancd_ray.cli import main
-from ancd_ray.config import Job
-from ancd_ray.jobfile import load, resolved
+from ancd_ray.config.job import Job
+from ancd_ray.config.load import load, resolved
 from tests.conftest import REPO, Ran
 
 

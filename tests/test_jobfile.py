@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ancd_ray.jobfile import JobError, load, resolved, validate
+from ancd_ray.config.load import JobError, load, resolved, validate
 
 JOBS = Path(__file__).resolve().parents[1] / "jobs"
 

@@ -20,7 +20,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from ancd_ray.backbones.base import Backbone
-from ancd_ray.config import PatchCore as PatchCoreConfig
+from ancd_ray.config.job import PatchCore as PatchCoreConfig
 from ancd_ray.detectors.base import AnomalyMap, Image
 from ancd_ray.images import BadImage, Bytes, decode_rgb, read_bytes
 

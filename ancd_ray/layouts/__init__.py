@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ancd_ray.config import Product
+from ancd_ray.config.job import Product
 from ancd_ray.layouts import folder, manifest, mtd, mvtec
 from ancd_ray.layouts.tree import LayoutError, Listed, Tree
 

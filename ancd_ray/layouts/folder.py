@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ancd_ray.config import FolderProduct
+from ancd_ray.config.job import FolderProduct
 from ancd_ray.layouts.tree import LayoutError, Listed, Tree
 
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
-from ancd_ray.config import ManifestProduct
+from ancd_ray.config.job import ManifestProduct
 from ancd_ray.images import BadImage, read_bytes
 from ancd_ray.layouts.tree import LayoutError, Listed, Tree
 from ancd_ray.store import filesystem

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 
-from ancd_ray.config import Product
+from ancd_ray.config.job import Product
 from ancd_ray.layouts.tree import LayoutError, Listed, Tree, stem, twins
 
 SUFFIXES = frozenset({".npy", ".png", ".tif", ".tiff"})

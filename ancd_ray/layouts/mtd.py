@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
-from ancd_ray.config import MtdProduct
+from ancd_ray.config.job import MtdProduct
 from ancd_ray.layouts.tree import TWINS, LayoutError, Listed, Tree, stem, twins
 
 FREE = "MT_Free"

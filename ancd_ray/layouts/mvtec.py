@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
-from ancd_ray.config import MvtecProduct
+from ancd_ray.config.job import MvtecProduct
 from ancd_ray.layouts.tree import TWINS, Listed, Tree, stem, twins
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load
 
 from ancd_ray.backbones.base import Backbone
-from ancd_ray.config import Backbone as BackboneConfig
+from ancd_ray.config.job import Backbone as BackboneConfig
 from ancd_ray.method.criterion import apart
 from ancd_ray.method.merging import novel_probs
 from ancd_ray.outputs import Output, Result, Shard, Work, aligned

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ancd_ray.errors import AncdError
+from ancd_ray.config.errors import AncdError
 from ancd_ray.outputs import Done, Output, Shard
 from ancd_ray.runtime import Progress, Runtime, Worker
 from ancd_ray.store import Folder

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ancd_ray.backbones.base import Backbone
-from ancd_ray.config import Backbone as BackboneConfig
+from ancd_ray.config.job import Backbone as BackboneConfig
 from ancd_ray.images import decode_mask, decode_rgb
 from ancd_ray.method.shape import shape_cues
 from ancd_ray.method.views import Levels, clean_view, evened, tensors

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ancd_ray.config import Backbone, Detector, GroundTruth, PatchCore, Precomputed
+from ancd_ray.config.job import Backbone, Detector, GroundTruth, PatchCore, Precomputed
 from ancd_ray.detectors import base, ground_truth, patchcore, precomputed
 from ancd_ray.images import BadImage
 from ancd_ray.outputs import Result, Shard, Work, aligned

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from ancd_ray.config import Backbone, PatchCore
+from ancd_ray.config.job import Backbone, PatchCore
 from ancd_ray.detectors.patchcore import Patches, coreset, packed
 from ancd_ray.images import BadImage
 from ancd_ray.outputs import Result, Shard, Work, aligned

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ancd_ray.config import Merge
+from ancd_ray.config.job import Merge
 from ancd_ray.method.merging import merge_images
 from ancd_ray.outputs import Result, Shard, Work, aligned
 from ancd_ray.runtime import Load

@@ -10,7 +10,7 @@ import torch
 
 from ancd_ray.backbones import load
 from ancd_ray.backbones.base import Backbone
-from ancd_ray.config import Backbone as BackboneConfig
+from ancd_ray.config.job import Backbone as BackboneConfig
 
 
 def device() -> str:

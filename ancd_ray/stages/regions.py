@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from ancd_ray.config import Mebin
+from ancd_ray.config.job import Mebin
 from ancd_ray.images import BadImage, Bytes, decode_rgb, encode_png, read_bytes
 from ancd_ray.method.crops import (
     Box,

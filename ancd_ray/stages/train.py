@@ -16,8 +16,8 @@ from typing import Any
 from safetensors.torch import save
 
 from ancd_ray.backbones.base import Backbone
-from ancd_ray.config import Backbone as BackboneConfig
-from ancd_ray.config import Train
+from ancd_ray.config.job import Backbone as BackboneConfig
+from ancd_ray.config.job import Train
 from ancd_ray.outputs import Output, Result
 from ancd_ray.stages.context import Context, StageError
 from ancd_ray.stages.descriptors import counted

@@ -8,7 +8,7 @@ from typing import Any
 
 import optuna
 
-from ancd_ray.jobfile import JobError
+from ancd_ray.config.load import JobError
 from ancd_ray.sweep.space import Settings, Space
 from ancd_ray.sweep.trial import Record, Task
 

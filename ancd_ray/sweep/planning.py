@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from ancd_ray.archive import Archive
-from ancd_ray.config import Job
-from ancd_ray.config_sweep import Metric, Sweep
-from ancd_ray.jobfile import JobError
-from ancd_ray.overrides import effective, overridden, value_at
+from ancd_ray.config.job import Job
+from ancd_ray.config.load import JobError
+from ancd_ray.config.overrides import effective, overridden, value_at
+from ancd_ray.config.sweep import Metric, Sweep
 from ancd_ray.plan import JobPlan, ProductPlan, make
 from ancd_ray.store import Folder
 from ancd_ray.sweep.space import WHERE, Space, Trial, cross, only, with_settings

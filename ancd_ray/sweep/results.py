@@ -14,8 +14,8 @@ from typing import Any
 import pyarrow as pa
 
 from ancd_ray import pipeline
-from ancd_ray.config import Backbone, Classes, Mebin, Merge, Train
-from ancd_ray.jobfile import resolved
+from ancd_ray.config.job import Backbone, Classes, Mebin, Merge, Train
+from ancd_ray.config.load import resolved
 from ancd_ray.report import LostTrial, Point, SweepReport, SweptProduct, render_sweep
 from ancd_ray.store import Folder
 from ancd_ray.sweep.space import Space

@@ -6,10 +6,10 @@ import time
 from collections.abc import Sequence
 
 from ancd_ray import pipeline, tracking
-from ancd_ray.config import Job
+from ancd_ray.config.job import Job
+from ancd_ray.config.load import JobError, resolved
 from ancd_ray.display import Display
 from ancd_ray.job import check_backbones
-from ancd_ray.jobfile import JobError, resolved
 from ancd_ray.outputs import Output
 from ancd_ray.plan import rooted
 from ancd_ray.preflight import device_problems

@@ -10,10 +10,10 @@ from itertools import product as crossed
 from typing import Any
 
 from ancd_ray.archive import Archive
-from ancd_ray.config import Job, Merge
-from ancd_ray.config_sweep import Metric, Sweep
+from ancd_ray.config.job import Job, Merge
+from ancd_ray.config.overrides import overridden
+from ancd_ray.config.sweep import Metric, Sweep
 from ancd_ray.outputs import Output
-from ancd_ray.overrides import overridden
 from ancd_ray.plan import JobPlan, ProductPlan, make
 from ancd_ray.step import Step
 from ancd_ray.store import Folder, digest

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ancd_ray import pipeline
-from ancd_ray.config import Merge
+from ancd_ray.config.job import Merge
 from ancd_ray.display import Display
 from ancd_ray.method.criterion import apart
 from ancd_ray.method.merging import merge_images

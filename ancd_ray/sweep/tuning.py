@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from ancd_ray.config_sweep import Sweep
-from ancd_ray.errors import AncdError
+from ancd_ray.config.errors import AncdError
+from ancd_ray.config.sweep import Sweep
 from ancd_ray.method.criterion import vagueness
 from ancd_ray.runtime import Progress, Runtime, RuntimeProblem
 from ancd_ray.store import Folder

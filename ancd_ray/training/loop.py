@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ancd_ray.backbones.base import Backbone
-from ancd_ray.config import Train
+from ancd_ray.config.job import Train
 from ancd_ray.method.losses import LossWeights
 from ancd_ray.method.pseudo_labels import normal_weight, teacher_temperature
 from ancd_ray.store import Folder

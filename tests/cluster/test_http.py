@@ -17,8 +17,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ancd_ray.config import Job
-from ancd_ray.jobfile import resolved
+from ancd_ray.config.job import Job
+from ancd_ray.config.load import resolved
 from tests.conftest import REPO
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

@@ -14,7 +14,7 @@ import yaml
 from dockerfile_parse import DockerfileParser
 
 from ancd_ray import __version__
-from ancd_ray.jobfile import load
+from ancd_ray.config.load import load
 from tests.cluster.kuberay import RAY_JOB
 from tests.conftest import REPO
 

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from ancd_ray.backbones.lite import Lite
-from ancd_ray.config import PatchCore as Config
+from ancd_ray.config.job import PatchCore as Config
 from ancd_ray.detectors import patchcore
 from ancd_ray.detectors.patchcore import (
     PatchCore,

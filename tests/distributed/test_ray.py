@@ -15,8 +15,8 @@ import psutil
 import pyarrow.dataset as ds
 import pytest
 
-from ancd_ray.config import Job
-from ancd_ray.jobfile import resolved
+from ancd_ray.config.job import Job
+from ancd_ray.config.load import resolved
 from ancd_ray.plan import make
 from tests.conftest import REPO, Ran
 

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import TypeAdapter
 
-from ancd_ray.config import Product
+from ancd_ray.config.job import Product
 from ancd_ray.layouts import LayoutError, Listed, list_product
 from ancd_ray.layouts.maps import pair_maps
 

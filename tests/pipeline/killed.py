@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 
 from ancd_ray import pipeline, runtime
+from ancd_ray.config.load import load
 from ancd_ray.display import Display
 from ancd_ray.job import run
-from ancd_ray.jobfile import load
 from ancd_ray.outputs import MANIFEST, Done
 from ancd_ray.store import Folder
 

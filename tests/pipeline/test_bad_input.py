@@ -12,8 +12,8 @@ import pyarrow.dataset as ds
 import pytest
 from PIL import Image
 
-from ancd_ray.config import Job
-from ancd_ray.jobfile import JobError
+from ancd_ray.config.job import Job
+from ancd_ray.config.load import JobError
 from ancd_ray.plan import make
 from ancd_ray.stages.context import StageError
 from tests.conftest import Ran

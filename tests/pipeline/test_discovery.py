@@ -11,8 +11,8 @@ import pytest
 
 from ancd_ray.bench import as_csv, markdown, measure
 from ancd_ray.bench_tables import TABLES
-from ancd_ray.config import Job
-from ancd_ray.jobfile import JobError
+from ancd_ray.config.job import Job
+from ancd_ray.config.load import JobError
 from ancd_ray.plan import make
 from ancd_ray.store import Folder
 from tests.conftest import Ran

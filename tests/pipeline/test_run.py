@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow.dataset as ds
 import pytest
 
-from ancd_ray.config import Job
+from ancd_ray.config.job import Job
 from ancd_ray.job import rerender
 from ancd_ray.pipeline import outlook
 from ancd_ray.plan import make

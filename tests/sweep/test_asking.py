@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ancd_ray.config import Job
+from ancd_ray.config.job import Job
 from ancd_ray.sweep.planning import lay_out
 from ancd_ray.sweep.trial import Record, Task
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ancd_ray.config import Merge
+from ancd_ray.config.job import Merge
 from ancd_ray.method.criterion import vagueness
 from ancd_ray.sweep.trial import Regions
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from ancd_ray.config import Job
-from ancd_ray.jobfile import load, resolved
+from ancd_ray.config.job import Job
+from ancd_ray.config.load import load, resolved
 from ancd_ray.pipeline import outlook
 from ancd_ray.plan import make
 from ancd_ray.store import Folder

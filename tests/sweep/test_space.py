@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ancd_ray.config import Job
-from ancd_ray.jobfile import JobError
+from ancd_ray.config.job import Job
+from ancd_ray.config.load import JobError
 from ancd_ray.plan import make
 from ancd_ray.sweep.planning import lay_out
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ancd_ray.config import Job
-from ancd_ray.jobfile import JobError
+from ancd_ray.config.job import Job
+from ancd_ray.config.load import JobError
 from ancd_ray.outputs import Output
 from ancd_ray.store import Folder
 from ancd_ray.sweep.planning import lay_out

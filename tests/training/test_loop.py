@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from ancd_ray.config import Train
+from ancd_ray.config.job import Train
 from ancd_ray.method.metrics import cluster_scores
 from ancd_ray.store import Folder
 from ancd_ray.training.learner import Learner

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from ancd_ray.backbones import load
-from ancd_ray.config import Backbone as BackboneConfig
-from ancd_ray.config import Train
+from ancd_ray.config.job import Backbone as BackboneConfig
+from ancd_ray.config.job import Train
 from ancd_ray.display import StepProgress
 from ancd_ray.images import encode_png
 from ancd_ray.outputs import Output, Shard, write_part

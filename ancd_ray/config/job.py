@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from ancd_ray.config_base import Name, Section, Share
-from ancd_ray.config_sweep import Sweep
+from ancd_ray.config.base import Name, Section, Share
+from ancd_ray.config.sweep import Sweep
 
 # --- detectors ---------------------------------------------------------------------------------------------------
 

@@ -15,8 +15,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from ancd_ray.config import Job
-from ancd_ray.errors import AncdError
+from ancd_ray.config.errors import AncdError
+from ancd_ray.config.job import Job
 
 _VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
 CREDENTIALS = re.compile(r"//[^/@\s\"]+@")  # user:password of a URI

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from ancd_ray.config_base import Name, Section
+from ancd_ray.config.base import Name, Section
 
 EVENLY = 25  # points of a continuous range where trying all of it costs nothing
 DRAWS = 20  # trainings a product of a search that draws, unless the job says how many

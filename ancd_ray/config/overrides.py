@@ -8,8 +8,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ancd_ray.config import Job, Product
-from ancd_ray.jobfile import JobError, assign, explain
+from ancd_ray.config.job import Job, Product
+from ancd_ray.config.load import JobError, assign, explain
 
 OWN = ("detector", "mebin", "backbone", "train", "merge", "classes")  # sections that a product may change
 
