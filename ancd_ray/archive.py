@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from ancd_ray.config.job import Detector, Job, Precomputed, Product
-from ancd_ray.layouts import Listed, list_product
-from ancd_ray.layouts.maps import pair_maps
+from ancd_ray.data.layouts import Listed, list_product
+from ancd_ray.data.layouts.maps import pair_maps
+from ancd_ray.data.store import digest
+from ancd_ray.data.tables import GOOD
 from ancd_ray.stages.catalog import listing_rows
-from ancd_ray.store import digest
-from ancd_ray.tables import GOOD
 from ancd_ray.training.loop import Classes
 
 AUTO = 0  # a number of classes that a step of its own estimates

@@ -15,8 +15,8 @@ from typing import Any
 from ancd_ray.bench_tables import TABLES, Figures, Row
 from ancd_ray.config.errors import AncdError
 from ancd_ray.config.job import Job
+from ancd_ray.data.store import Folder
 from ancd_ray.job import RECORD
-from ancd_ray.store import Folder
 
 LoadJob = Callable[[Sequence[str]], Job]  # overrides → the job
 RunJob = Callable[[Job], Folder]  # runs it; the run folder

@@ -138,9 +138,9 @@ def bench(job_file: Path, overrides: tuple[str, ...], number: str, seeds: int) -
     """
     with explained():
         from ancd_ray import bench as harness
+        from ancd_ray.data.store import Folder
         from ancd_ray.display import Display
         from ancd_ray.job import run
-        from ancd_ray.store import Folder
 
         def run_row(job: Job) -> Folder:
             display = Display(f"{job.name} → {job.output_root}")
@@ -165,8 +165,8 @@ def bench(job_file: Path, overrides: tuple[str, ...], number: str, seeds: int) -
 def report(run_folder: str) -> None:
     """Draw the report of a finished run again, and print its figures."""
     with explained():
+        from ancd_ray.data.store import Folder
         from ancd_ray.job import rerender
-        from ancd_ray.store import Folder
 
         folder = Folder(run_folder)
         for product in rerender(folder).products:
@@ -191,7 +191,7 @@ def report(run_folder: str) -> None:
 def demo_data(folder: Path, images: int, normals: int, base: int, size: int, seed: int) -> None:
     """Generate a plausible product to try things on: textured metal, four kinds of defect with masks, a base set."""
     with explained():
-        from ancd_ray.demo import generate
+        from ancd_ray.data.demo.generate import generate
 
         try:
             made = generate(folder, images=images, normals=normals, base=base, seed=seed, size=size)
@@ -236,7 +236,7 @@ def weights_pull(name: str, target: Path) -> None:
 
 
 def _apply(run_folder: str, target: Path) -> None:
-    from ancd_ray.store import Folder
+    from ancd_ray.data.store import Folder
     from ancd_ray.sweep.apply import apply
 
     for product in apply(Folder(run_folder), target):

@@ -16,8 +16,8 @@ from typing import Any, Union
 
 import pyarrow as pa
 
-from ancd_ray.store import Folder
-from ancd_ray.tables import SCHEMAS, conform
+from ancd_ray.data.store import Folder
+from ancd_ray.data.tables import SCHEMAS, conform
 
 MANIFEST = "manifest.json"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ancd_ray.config.job import GroundTruth, Job, PatchCore, Product
-from ancd_ray.layouts import Listed
+from ancd_ray.data.layouts import Listed
 
 
 def base_problems(base: Product, listing: Sequence[Listed]) -> list[str]:

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from ancd_ray.config.job import Job
 from ancd_ray.config.load import resolved
+from ancd_ray.data.tables import GOOD, matrix
 from ancd_ray.method.metrics import confusion
 from ancd_ray.outputs import Output
 from ancd_ray.pipeline import StepRun, versions
@@ -30,7 +31,6 @@ from ancd_ray.report import (
     embedding_2d,
     group_quarantine,
 )
-from ancd_ray.tables import GOOD, matrix
 
 MOST_CERTAIN, LEAST_CERTAIN = 12, 6  # regions of a class that the gallery shows
 MAP_POINTS = 3000  # regions on the map of class tokens

@@ -15,10 +15,10 @@ from typing import Any
 from ancd_ray import bundle
 from ancd_ray.config.errors import AncdError
 from ancd_ray.config.load import CREDENTIALS, resolved
+from ancd_ray.data.store import Folder
 from ancd_ray.pipeline import StepRun
 from ancd_ray.plan import JobPlan, ProductPlan
 from ancd_ray.reporting import Outputs, outputs_of
-from ancd_ray.store import Folder
 
 _RUN_TAG = "ancd_ray.run"  # the run folder's name: a second run of the same job is the same run
 

@@ -18,7 +18,7 @@ from PIL import Image
 from timing import compare, machine, shown
 
 from ancd_ray.config.job import Mebin
-from ancd_ray.images import decode_rgb, encode_png
+from ancd_ray.data.images import decode_rgb, encode_png
 from ancd_ray.stages.regions import CutRegions, Range
 
 COUNT, LO, HI = 60, 60.0, 255.0

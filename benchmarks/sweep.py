@@ -20,7 +20,7 @@ from pathlib import Path
 import yaml
 
 from ancd_ray.config.load import load, resolved, validate
-from ancd_ray.demo import generate
+from ancd_ray.data.demo.generate import generate
 from ancd_ray.display import Display
 from ancd_ray.sweep.planning import lay_out
 

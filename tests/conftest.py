@@ -14,9 +14,9 @@ from rich.console import Console
 
 from ancd_ray.config.job import Job
 from ancd_ray.config.load import validate
-from ancd_ray.demo import generate
+from ancd_ray.data.demo.generate import generate
+from ancd_ray.data.store import Folder
 from ancd_ray.display import Display
-from ancd_ray.store import Folder
 
 REPO = Path(__file__).resolve().parents[1]
 

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from ancd_ray.demo import GOOD, DemoSummary, draw, generate
-from ancd_ray.demo_defects import BASE_KINDS, TILE_KINDS
+from ancd_ray.data.demo.defects import BASE_KINDS, TILE_KINDS
+from ancd_ray.data.demo.generate import GOOD, DemoSummary, draw, generate
 
 KINDS = [("tile", kind) for kind in TILE_KINDS] + [("base", kind) for kind in BASE_KINDS]
 

@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ancd_ray.images import BadImage, decode_map, decode_mask, decode_rgb, encode_png, image_size, is_image, read_bytes
+from ancd_ray.data.images import (
+    BadImage,
+    decode_map,
+    decode_mask,
+    decode_rgb,
+    encode_png,
+    image_size,
+    is_image,
+    read_bytes,
+)
 
 
 def _encode(array: np.ndarray, mode: str | None = None, format: str = "PNG") -> bytes:
@@ -61,7 +70,7 @@ def test_text_and_nothing_are_bad_images(tmp_path: Path) -> None:
 
 
 def test_a_bomb_is_refused_by_its_header(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ancd_ray.images.MAX_PIXELS", 100)
+    monkeypatch.setattr("ancd_ray.data.images.MAX_PIXELS", 100)
     with pytest.raises(BadImage, match="more than 100"):
         decode_rgb(_encode(COLOUR))
 

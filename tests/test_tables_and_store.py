@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from ancd_ray.data.store import Busy, Folder, StoreError, exclusive, filesystem, local_copy
+from ancd_ray.data.tables import METRICS, SCHEMAS, conform
 from ancd_ray.outputs import Output, Work, commit_shard, finished_shards
-from ancd_ray.store import Busy, Folder, StoreError, exclusive, filesystem, local_copy
-from ancd_ray.tables import METRICS, SCHEMAS, conform
 
 ROW = {"product": "p", "level": "image", "name": "nmi", "value": 0.5}
 
@@ -77,7 +77,7 @@ def test_arrow_files_are_read_back(tmp_path: Path) -> None:
 def test_one_job_at_a_time(tmp_path: Path) -> None:
     folder = Folder(str(tmp_path))
     code = (
-        "import sys; from ancd_ray.store import *\n"
+        "import sys; from ancd_ray.data.store import *\n"
         "try:\n  exclusive(Folder(sys.argv[1])).__enter__()\nexcept Busy as error: print(error); sys.exit(9)"
     )
     with exclusive(folder):

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ancd_ray.data.store import local_copy
 from ancd_ray.method.mgvit import MaskMode
 from ancd_ray.method.views import Levels
-from ancd_ray.store import local_copy
 
 if TYPE_CHECKING:
     from ancd_ray.backbones.base import Backbone

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ancd_ray.images import BadImage
+from ancd_ray.data.images import BadImage
 
 Image = Mapping[str, Any]  # a row of the table `images`
 AnomalyMap = NDArray[Any]  # (h, w), aligned with the whole image, at the detector's own resolution

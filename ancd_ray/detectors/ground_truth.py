@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ancd_ray.data.images import BadImage, decode_mask, read_bytes
 from ancd_ray.detectors.base import AnomalyMap, Image
-from ancd_ray.images import BadImage, decode_mask, read_bytes
 
 
 class GroundTruth:

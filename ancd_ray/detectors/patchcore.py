@@ -21,8 +21,8 @@ from torch import Tensor
 
 from ancd_ray.backbones.base import Backbone
 from ancd_ray.config.job import PatchCore as PatchCoreConfig
+from ancd_ray.data.images import BadImage, Bytes, decode_rgb, read_bytes
 from ancd_ray.detectors.base import AnomalyMap, Image
-from ancd_ray.images import BadImage, Bytes, decode_rgb, read_bytes
 
 _BATCH = 8
 _BLOCK = 4096  # queries in one product with the memory bank: 4096 x 8000 distances are 130 MB

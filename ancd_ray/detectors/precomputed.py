@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from ancd_ray.config.job import Precomputed as PrecomputedConfig
+from ancd_ray.data.images import BadImage, decode_map, read_bytes
 from ancd_ray.detectors.base import AnomalyMap, Image, check_values
-from ancd_ray.images import BadImage, decode_map, read_bytes
 
 
 class Precomputed:

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ancd_ray.images import BadImage, image_size, read_bytes
-from ancd_ray.layouts import Listed
+from ancd_ray.data.images import BadImage, image_size, read_bytes
+from ancd_ray.data.layouts import Listed
 from ancd_ray.outputs import Result, Shard, Work, write_part
 from ancd_ray.runtime import Load
 from ancd_ray.stages.context import Context, quarantined, shard_rows

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ancd_ray.backbones.base import Backbone
 from ancd_ray.config.job import Backbone as BackboneConfig
-from ancd_ray.images import decode_mask, decode_rgb
+from ancd_ray.data.images import decode_mask, decode_rgb
 from ancd_ray.method.shape import shape_cues
 from ancd_ray.method.views import Levels, clean_view, evened, tensors
 from ancd_ray.outputs import Result, Shard, Work, aligned

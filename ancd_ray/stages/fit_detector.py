@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 import torch
 
 from ancd_ray.config.job import Backbone, PatchCore
+from ancd_ray.data.images import BadImage
 from ancd_ray.detectors.patchcore import Patches, coreset, packed
-from ancd_ray.images import BadImage
 from ancd_ray.outputs import Result, Shard, Work, aligned
 from ancd_ray.runtime import Load
 from ancd_ray.stages.context import Context, StageError, quarantined

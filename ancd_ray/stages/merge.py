@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ancd_ray.config.job import Merge
+from ancd_ray.data.tables import matrix
 from ancd_ray.method.merging import merge_images
 from ancd_ray.outputs import Result, Shard, Work, aligned
 from ancd_ray.runtime import Load
 from ancd_ray.stages.context import Context
-from ancd_ray.tables import matrix
 
 _REGION_COLUMNS = ["image_id", "probs", "area", "score"]
 

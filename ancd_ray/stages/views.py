@@ -15,7 +15,7 @@ import numpy as np
 
 from ancd_ray.backbones.base import Backbone, inputs
 from ancd_ray.config.job import Backbone as BackboneConfig
-from ancd_ray.images import decode_mask, decode_rgb
+from ancd_ray.data.images import decode_mask, decode_rgb
 from ancd_ray.method.views import clean_view, random_view
 from ancd_ray.outputs import Result, Shard, Work, aligned
 from ancd_ray.runtime import Load

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from ancd_ray.store import Folder, StoreError
+from ancd_ray.data.store import Folder, StoreError
 
 _HEADER = "# Made by ancd-ray from the sweep {folder}: each product has the settings that were best for it.\n"
 

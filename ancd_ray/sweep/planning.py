@@ -19,8 +19,8 @@ from ancd_ray.config.job import Job
 from ancd_ray.config.load import JobError
 from ancd_ray.config.overrides import effective, overridden, value_at
 from ancd_ray.config.sweep import Metric, Sweep
+from ancd_ray.data.store import Folder
 from ancd_ray.plan import JobPlan, ProductPlan, make
-from ancd_ray.store import Folder
 from ancd_ray.sweep.space import WHERE, Space, Trial, cross, only, with_settings
 
 

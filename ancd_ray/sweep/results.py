@@ -16,11 +16,11 @@ import pyarrow as pa
 from ancd_ray import pipeline
 from ancd_ray.config.job import Backbone, Classes, Mebin, Merge, Train
 from ancd_ray.config.load import resolved
+from ancd_ray.data.store import Folder
+from ancd_ray.data.tables import conform, sweep_schema
 from ancd_ray.report import LostTrial, Point, SweepReport, SweptProduct, render_sweep
-from ancd_ray.store import Folder
 from ancd_ray.sweep.space import Space
 from ancd_ray.sweep.trial import Record
-from ancd_ray.tables import conform, sweep_schema
 
 STATUSES = ("done", "stopped", "failed")
 FIGURES = ("nmi", "ari", "f1", "unsupervised")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from ancd_ray import pipeline, tracking
 from ancd_ray.config.job import Job
 from ancd_ray.config.load import JobError, resolved
+from ancd_ray.data.store import Folder, exclusive
 from ancd_ray.display import Display
 from ancd_ray.job import check_backbones
 from ancd_ray.outputs import Output
@@ -16,7 +17,6 @@ from ancd_ray.preflight import device_problems
 from ancd_ray.runtime import Runtime, RuntimeProblem
 from ancd_ray.stages.context import StageError
 from ancd_ray.step import Step
-from ancd_ray.store import Folder, exclusive
 from ancd_ray.sweep import results, tracked, tuning
 from ancd_ray.sweep.hooks import Listed, Proposals
 from ancd_ray.sweep.planning import lay_out

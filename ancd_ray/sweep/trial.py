@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from ancd_ray import pipeline
 from ancd_ray.config.job import Merge
+from ancd_ray.data.store import Folder
+from ancd_ray.data.tables import matrix
 from ancd_ray.display import Display
 from ancd_ray.method.criterion import apart
 from ancd_ray.method.merging import merge_images
@@ -23,8 +25,6 @@ from ancd_ray.runtime import Runtime
 from ancd_ray.stages.context import StageError
 from ancd_ray.stages.descriptors import centred
 from ancd_ray.step import Step
-from ancd_ray.store import Folder
-from ancd_ray.tables import matrix
 from ancd_ray.training.loop import History
 
 FEWEST_REGIONS = 8  # of a product, and two for every class: with fewer, one setting is as good as another

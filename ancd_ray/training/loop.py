@@ -19,9 +19,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ancd_ray.backbones.base import Backbone
 from ancd_ray.config.job import Train
+from ancd_ray.data.store import Folder
 from ancd_ray.method.losses import LossWeights
 from ancd_ray.method.pseudo_labels import normal_weight, teacher_temperature
-from ancd_ray.store import Folder
 from ancd_ray.training.learner import BatchLabels, Learner, loss_of
 from ancd_ray.training.sources import Ints, Views, ViewSource
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ancd_ray.backbones.base import Backbone, Encoded, inputs
-from ancd_ray.images import decode_mask, decode_rgb
+from ancd_ray.data.images import decode_mask, decode_rgb
 from ancd_ray.method.views import random_view
 
 Ints = NDArray[np.int64]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ancd_ray.backbones.lite import Lite
 from ancd_ray.config.job import PatchCore as Config
+from ancd_ray.data.images import BadImage
 from ancd_ray.detectors import patchcore
 from ancd_ray.detectors.patchcore import (
     PatchCore,
@@ -24,7 +25,6 @@ from ancd_ray.detectors.patchcore import (
     prepare,
     unpacked,
 )
-from ancd_ray.images import BadImage
 
 
 def _points(n: int, seed: int = 0) -> torch.Tensor:

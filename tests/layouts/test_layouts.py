@@ -10,8 +10,8 @@ import pytest
 from pydantic import TypeAdapter
 
 from ancd_ray.config.job import Product
-from ancd_ray.layouts import LayoutError, Listed, list_product
-from ancd_ray.layouts.maps import pair_maps
+from ancd_ray.data.layouts import LayoutError, Listed, list_product
+from ancd_ray.data.layouts.maps import pair_maps
 
 
 def _product(**keys: object) -> Product:

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from ancd_ray import pipeline, runtime
 from ancd_ray.config.load import load
+from ancd_ray.data.store import Folder
 from ancd_ray.display import Display
 from ancd_ray.job import run
 from ancd_ray.outputs import MANIFEST, Done
-from ancd_ray.store import Folder
 
 
 def main(step: str, job_file: Path) -> None:

@@ -13,8 +13,8 @@ from ancd_ray.bench import as_csv, markdown, measure
 from ancd_ray.bench_tables import TABLES
 from ancd_ray.config.job import Job
 from ancd_ray.config.load import JobError
+from ancd_ray.data.store import Folder
 from ancd_ray.plan import make
-from ancd_ray.store import Folder
 from tests.conftest import Ran
 
 MakeJob = Callable[..., Job]

@@ -11,11 +11,11 @@ import pyarrow.dataset as ds
 import pytest
 
 from ancd_ray.config.job import Job
+from ancd_ray.data.store import Busy, Folder, exclusive
+from ancd_ray.data.tables import SCHEMAS
 from ancd_ray.job import rerender
 from ancd_ray.pipeline import outlook
 from ancd_ray.plan import make
-from ancd_ray.store import Busy, Folder, exclusive
-from ancd_ray.tables import SCHEMAS
 from tests.conftest import Ran
 
 RunJob = Callable[[Job], Ran]

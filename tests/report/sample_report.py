@@ -9,8 +9,8 @@ from datetime import datetime, timezone
 import cv2
 import numpy as np
 
-from ancd_ray.demo import draw
-from ancd_ray.demo_defects import TILE_KINDS
+from ancd_ray.data.demo.defects import TILE_KINDS
+from ancd_ray.data.demo.generate import draw
 from ancd_ray.report import (
     ClassReport,
     ClusterScores,

@@ -13,8 +13,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from ancd_ray.config.job import Train
+from ancd_ray.data.store import Folder
 from ancd_ray.method.metrics import cluster_scores
-from ancd_ray.store import Folder
 from ancd_ray.training.learner import Learner
 from ancd_ray.training.loop import Classes, History, Rank, Sampler, learning_rate, train
 from tests.training.views import MadeUpViews, TinyBackbone

@@ -15,7 +15,7 @@ from zlib import crc32
 import cv2
 import numpy as np
 
-from ancd_ray.demo_defects import BASE_KINDS, TILE_KINDS, ByteArray, FloatArray
+from ancd_ray.data.demo.defects import BASE_KINDS, TILE_KINDS, ByteArray, FloatArray
 
 MARKER = ".ancd-ray-demo"  # names a folder as ours, so that no other is ever written over
 GOOD = "good"

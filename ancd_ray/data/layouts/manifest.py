@@ -17,9 +17,9 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from ancd_ray.config.job import ManifestProduct
-from ancd_ray.images import BadImage, read_bytes
-from ancd_ray.layouts.tree import LayoutError, Listed, Tree
-from ancd_ray.store import filesystem
+from ancd_ray.data.images import BadImage, read_bytes
+from ancd_ray.data.layouts.tree import LayoutError, Listed, Tree
+from ancd_ray.data.store import filesystem
 
 _COLUMNS = ("uri", "label", "mask", "role", "captured_at")
 _ROLES = ("novel", "normal")

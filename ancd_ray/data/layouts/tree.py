@@ -10,8 +10,8 @@ from pathlib import Path, PurePosixPath
 
 import pyarrow.fs as pafs
 
-from ancd_ray.images import is_image
-from ancd_ray.store import filesystem
+from ancd_ray.data.images import is_image
+from ancd_ray.data.store import filesystem
 
 
 class LayoutError(Exception):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from ancd_ray.config.job import MvtecProduct
-from ancd_ray.layouts.tree import TWINS, Listed, Tree, stem, twins
+from ancd_ray.data.layouts.tree import TWINS, Listed, Tree, stem, twins
 
 
 def images(product: MvtecProduct, tree: Tree) -> Iterator[Listed]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 
 from ancd_ray.config.job import Product
-from ancd_ray.layouts.tree import LayoutError, Listed, Tree, stem, twins
+from ancd_ray.data.layouts.tree import LayoutError, Listed, Tree, stem, twins
 
 SUFFIXES = frozenset({".npy", ".png", ".tif", ".tiff"})
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ancd_ray.config.job import Product
-from ancd_ray.layouts import folder, manifest, mtd, mvtec
-from ancd_ray.layouts.tree import LayoutError, Listed, Tree
+from ancd_ray.data.layouts import folder, manifest, mtd, mvtec
+from ancd_ray.data.layouts.tree import LayoutError, Listed, Tree
 
 _LAYOUTS: dict[str, Callable[[Any, Tree], Iterator[Listed]]] = {
     "mvtec": mvtec.images,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ancd_ray.config.job import FolderProduct
-from ancd_ray.layouts.tree import LayoutError, Listed, Tree
+from ancd_ray.data.layouts.tree import LayoutError, Listed, Tree
 
 
 def images(product: FolderProduct, tree: Tree) -> Iterator[Listed]:

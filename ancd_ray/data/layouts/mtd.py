@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from ancd_ray.config.job import MtdProduct
-from ancd_ray.layouts.tree import TWINS, LayoutError, Listed, Tree, stem, twins
+from ancd_ray.data.layouts.tree import TWINS, LayoutError, Listed, Tree, stem, twins
 
 FREE = "MT_Free"
 
