@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ancd_ray.config.job import Job
-from ancd_ray.outputs import Output
+from ancd_ray.engine.outputs import Output
 from ancd_ray.reporting import Outputs, class_names
 
 FORMAT = 1

@@ -70,7 +70,7 @@ def submit(job_file: Path, overrides: tuple[str, ...], address: str | None, no_w
             if target:
                 raise click.UsageError(f"--apply is for sweeps that run here; later: ancd-ray apply RUN {target}")
             sys.exit(_send(job, address, follow=not no_wait))
-        from ancd_ray.display import Display
+        from ancd_ray.engine.progress import Display
 
         if job.sweep:
             from ancd_ray.sweep.run import run
@@ -89,7 +89,7 @@ def submit(job_file: Path, overrides: tuple[str, ...], address: str | None, no_w
 def plan(job_file: Path, overrides: tuple[str, ...]) -> None:
     """Show what a job would do: which steps are done, which would run, and why."""
     with explained():
-        from ancd_ray.pipeline import outlook
+        from ancd_ray.engine.executor import outlook
         from ancd_ray.plan import make
 
         job = _load(job_file, overrides)
@@ -139,7 +139,7 @@ def bench(job_file: Path, overrides: tuple[str, ...], number: str, seeds: int) -
     with explained():
         from ancd_ray import bench as harness
         from ancd_ray.data.store import Folder
-        from ancd_ray.display import Display
+        from ancd_ray.engine.progress import Display
         from ancd_ray.job import run
 
         def run_row(job: Job) -> Folder:

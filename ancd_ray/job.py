@@ -8,16 +8,17 @@ from typing import Any
 
 import yaml
 
-from ancd_ray import pipeline, reporting, tracking
+from ancd_ray import reporting, tracking
 from ancd_ray.config.job import Job
 from ancd_ray.config.load import JobError, resolved, validate
 from ancd_ray.data.store import Folder, StoreError, exclusive
-from ancd_ray.display import Display
-from ancd_ray.outputs import Output, write_part
-from ancd_ray.pipeline import StepRun
+from ancd_ray.engine import executor as pipeline
+from ancd_ray.engine.executor import StepRun
+from ancd_ray.engine.outputs import Output, write_part
+from ancd_ray.engine.progress import Display
+from ancd_ray.engine.runtime import Runtime
 from ancd_ray.plan import JobPlan, make
 from ancd_ray.report import RunReport, render
-from ancd_ray.runtime import Runtime
 from ancd_ray.stages.models import backbone
 
 RECORD = "run.json"

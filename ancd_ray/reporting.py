@@ -13,9 +13,9 @@ import pyarrow.compute as pc
 from ancd_ray.config.job import Job
 from ancd_ray.config.load import resolved
 from ancd_ray.data.tables import GOOD, matrix
+from ancd_ray.engine.executor import StepRun, versions
+from ancd_ray.engine.outputs import Output
 from ancd_ray.method.metrics import confusion
-from ancd_ray.outputs import Output
-from ancd_ray.pipeline import StepRun, versions
 from ancd_ray.report import (
     ClassReport,
     ClusterScores,

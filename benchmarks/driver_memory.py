@@ -18,11 +18,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ancd_ray import pipeline
 from ancd_ray.config.load import validate
-from ancd_ray.display import Display
+from ancd_ray.engine import executor as pipeline
+from ancd_ray.engine.progress import Display
+from ancd_ray.engine.runtime import Runtime
 from ancd_ray.plan import make
-from ancd_ray.runtime import Runtime
 
 SIDE = 256
 STEPS = ("catalog", "detect", "regions")

@@ -22,13 +22,13 @@ from mebin import realistic
 from rich.console import Console
 from timing import machine
 
-from ancd_ray import pipeline
 from ancd_ray.config.load import validate
 from ancd_ray.data.store import Folder
-from ancd_ray.display import Display
-from ancd_ray.outputs import Done, Shard, commit_shard
+from ancd_ray.engine import executor as pipeline
+from ancd_ray.engine.outputs import Done, Shard, commit_shard
+from ancd_ray.engine.progress import Display
+from ancd_ray.engine.runtime import Progress, Runtime, Worker
 from ancd_ray.plan import JobPlan, make
-from ancd_ray.runtime import Progress, Runtime, Worker
 
 STEPS = ("catalog", "detect", "regions")
 MEASURED = ("detect", "regions")

@@ -16,7 +16,7 @@ from ancd_ray.config.job import Job
 from ancd_ray.config.load import validate
 from ancd_ray.data.demo.generate import generate
 from ancd_ray.data.store import Folder
-from ancd_ray.display import Display
+from ancd_ray.engine.progress import Display
 
 REPO = Path(__file__).resolve().parents[1]
 
@@ -103,7 +103,7 @@ def ray_of_the_tests() -> Iterator[None]:
     """One Ray on this machine for all tests; jobs find it and leave it running."""
     import ray
 
-    from ancd_ray.runtime import Runtime
+    from ancd_ray.engine.runtime import Runtime
 
     with Runtime(cpus=2) as runtime:
         runtime.start()

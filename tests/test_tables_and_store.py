@@ -12,7 +12,7 @@ import pytest
 
 from ancd_ray.data.store import Busy, Folder, StoreError, exclusive, filesystem, local_copy
 from ancd_ray.data.tables import METRICS, SCHEMAS, conform
-from ancd_ray.outputs import Output, Work, commit_shard, finished_shards
+from ancd_ray.engine.outputs import Output, Work, commit_shard, finished_shards
 
 ROW = {"product": "p", "level": "image", "name": "nmi", "value": 0.5}
 

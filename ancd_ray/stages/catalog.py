@@ -12,9 +12,9 @@ from typing import Any, ClassVar
 
 from ancd_ray.data.images import BadImage, image_size, read_bytes
 from ancd_ray.data.layouts import Listed
-from ancd_ray.outputs import Result, Shard, Work, write_part
-from ancd_ray.runtime import Load
-from ancd_ray.stages.context import Context, quarantined, shard_rows
+from ancd_ray.engine.context import Context, quarantined, shard_rows
+from ancd_ray.engine.outputs import Result, Shard, Work, write_part
+from ancd_ray.engine.runtime import Load
 
 
 def image_id(product: str, path: str) -> str:

@@ -12,9 +12,9 @@ import numpy as np
 
 from ancd_ray.baselines import BY_NAME
 from ancd_ray.baselines.described import Described, Floats, Probs, certain
+from ancd_ray.engine.context import Context, StageError
+from ancd_ray.engine.outputs import Output, Result, write_part
 from ancd_ray.method.normals import normal_probability
-from ancd_ray.outputs import Output, Result, write_part
-from ancd_ray.stages.context import Context, StageError
 from ancd_ray.stages.descriptors import counted, described, taken
 from ancd_ray.training.loop import Classes
 

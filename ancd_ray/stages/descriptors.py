@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from ancd_ray.baselines.described import Described
 from ancd_ray.data.tables import matrix
+from ancd_ray.engine.outputs import Output
 from ancd_ray.method.clustering import calibrated
-from ancd_ray.outputs import Output
 from ancd_ray.training.loop import Classes
 
 _FEATURES = ("masked", "centred", "top", "shape")

@@ -11,9 +11,9 @@ from ancd_ray.config.job import Backbone, Detector, GroundTruth, PatchCore, Prec
 from ancd_ray.data.images import BadImage
 from ancd_ray.data.store import Folder
 from ancd_ray.detectors import base, ground_truth, patchcore, precomputed
-from ancd_ray.outputs import Result, Shard, Work, aligned
-from ancd_ray.runtime import Load
-from ancd_ray.stages.context import Context, quarantined
+from ancd_ray.engine.context import Context, quarantined
+from ancd_ray.engine.outputs import Result, Shard, Work, aligned
+from ancd_ray.engine.runtime import Load
 from ancd_ray.stages.models import backbone, device
 
 _BATCH = 16  # images at once: bounds memory, fills the trunk

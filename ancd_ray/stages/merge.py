@@ -10,10 +10,10 @@ import numpy as np
 
 from ancd_ray.config.job import Merge
 from ancd_ray.data.tables import matrix
+from ancd_ray.engine.context import Context
+from ancd_ray.engine.outputs import Result, Shard, Work, aligned
+from ancd_ray.engine.runtime import Load
 from ancd_ray.method.merging import merge_images
-from ancd_ray.outputs import Result, Shard, Work, aligned
-from ancd_ray.runtime import Load
-from ancd_ray.stages.context import Context
 
 _REGION_COLUMNS = ["image_id", "probs", "area", "score"]
 

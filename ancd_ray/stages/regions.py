@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 from ancd_ray.config.job import Mebin
 from ancd_ray.data.images import BadImage, Bytes, decode_rgb, encode_png, read_bytes
 from ancd_ray.data.tables import map_of
+from ancd_ray.engine.context import Context, quarantined
+from ancd_ray.engine.outputs import Output, Result, Shard, Work, aligned
+from ancd_ray.engine.runtime import Load
 from ancd_ray.method.crops import (
     Box,
     CropParams,
@@ -29,9 +32,6 @@ from ancd_ray.method.crops import (
 )
 from ancd_ray.method.mebin import MebinParams, binarize
 from ancd_ray.method.thresholds import threshold_mask
-from ancd_ray.outputs import Output, Result, Shard, Work, aligned
-from ancd_ray.runtime import Load
-from ancd_ray.stages.context import Context, quarantined
 
 STORED_SIDE = 256  # pixels: what views start from; the original stays in the archive
 CUTS_TOO_MUCH = 0.5  # a smallest score above this share of the largest: no image of the set looks normal

@@ -12,10 +12,10 @@ import pyarrow.compute as pc
 from ancd_ray.data.images import BadImage
 from ancd_ray.data.tables import GOOD, map_of
 from ancd_ray.detectors.ground_truth import GroundTruth
+from ancd_ray.engine.context import Context
+from ancd_ray.engine.outputs import Result, Shard, Work, aligned
+from ancd_ray.engine.runtime import Load
 from ancd_ray.method.metrics import MapCurve
-from ancd_ray.outputs import Result, Shard, Work, aligned
-from ancd_ray.runtime import Load
-from ancd_ray.stages.context import Context
 
 
 def run(context: Context) -> Result:

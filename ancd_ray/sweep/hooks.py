@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from ancd_ray.runtime import Progress
+from ancd_ray.engine.runtime import Progress
 from ancd_ray.sweep.trial import Record, Task
 
 CLARITY = "clarity"  # what ASHA compares: the negative of how vague the classes are, in every epoch

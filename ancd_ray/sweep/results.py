@@ -13,11 +13,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from ancd_ray import pipeline
 from ancd_ray.config.job import Backbone, Classes, Mebin, Merge, Train
 from ancd_ray.config.load import resolved
 from ancd_ray.data.store import Folder
 from ancd_ray.data.tables import conform, sweep_schema
+from ancd_ray.engine import executor as pipeline
 from ancd_ray.report import LostTrial, Point, SweepReport, SweptProduct, render_sweep
 from ancd_ray.sweep.space import Space
 from ancd_ray.sweep.trial import Record

@@ -5,18 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from ancd_ray import pipeline, tracking
+from ancd_ray import tracking
 from ancd_ray.config.job import Job
 from ancd_ray.config.load import JobError, resolved
 from ancd_ray.data.store import Folder, exclusive
-from ancd_ray.display import Display
+from ancd_ray.engine import executor as pipeline
+from ancd_ray.engine.context import StageError
+from ancd_ray.engine.outputs import Output
+from ancd_ray.engine.progress import Display
+from ancd_ray.engine.runtime import Runtime, RuntimeProblem
+from ancd_ray.engine.step import Step
 from ancd_ray.job import check_backbones
-from ancd_ray.outputs import Output
 from ancd_ray.plan import rooted
 from ancd_ray.preflight import device_problems
-from ancd_ray.runtime import Runtime, RuntimeProblem
-from ancd_ray.stages.context import StageError
-from ancd_ray.step import Step
 from ancd_ray.sweep import results, tracked, tuning
 from ancd_ray.sweep.hooks import Listed, Proposals
 from ancd_ray.sweep.planning import lay_out

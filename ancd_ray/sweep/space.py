@@ -14,9 +14,9 @@ from ancd_ray.config.job import Job, Merge
 from ancd_ray.config.overrides import overridden
 from ancd_ray.config.sweep import Metric, Sweep
 from ancd_ray.data.store import Folder, digest
-from ancd_ray.outputs import Output
+from ancd_ray.engine.outputs import Output
+from ancd_ray.engine.step import Step
 from ancd_ray.plan import JobPlan, ProductPlan, make
-from ancd_ray.step import Step
 from ancd_ray.sweep.trial import Task
 
 Settings = Mapping[str, Any]  # dotted key → value

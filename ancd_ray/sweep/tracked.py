@@ -9,7 +9,7 @@ from typing import Any
 from ancd_ray import tracking
 from ancd_ray.config.overrides import overridden
 from ancd_ray.data.store import Folder
-from ancd_ray.outputs import Output
+from ancd_ray.engine.outputs import Output
 from ancd_ray.plan import ProductPlan
 from ancd_ray.sweep.results import Results
 from ancd_ray.sweep.trial import Record

@@ -12,19 +12,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ancd_ray import pipeline
 from ancd_ray.config.job import Merge
 from ancd_ray.data.store import Folder
 from ancd_ray.data.tables import matrix
-from ancd_ray.display import Display
+from ancd_ray.engine import executor as pipeline
+from ancd_ray.engine.context import StageError
+from ancd_ray.engine.outputs import Output
+from ancd_ray.engine.progress import Display
+from ancd_ray.engine.runtime import Runtime
+from ancd_ray.engine.step import Step
 from ancd_ray.method.criterion import apart
 from ancd_ray.method.merging import merge_images
 from ancd_ray.method.metrics import cluster_scores
-from ancd_ray.outputs import Output
-from ancd_ray.runtime import Runtime
-from ancd_ray.stages.context import StageError
 from ancd_ray.stages.descriptors import centred
-from ancd_ray.step import Step
 from ancd_ray.training.loop import History
 
 FEWEST_REGIONS = 8  # of a product, and two for every class: with fewer, one setting is as good as another

@@ -11,12 +11,13 @@ import signal
 import sys
 from pathlib import Path
 
-from ancd_ray import pipeline, runtime
 from ancd_ray.config.load import load
 from ancd_ray.data.store import Folder
-from ancd_ray.display import Display
+from ancd_ray.engine import executor as pipeline
+from ancd_ray.engine import runtime
+from ancd_ray.engine.outputs import MANIFEST, Done
+from ancd_ray.engine.progress import Display
 from ancd_ray.job import run
-from ancd_ray.outputs import MANIFEST, Done
 
 
 def main(step: str, job_file: Path) -> None:

@@ -14,8 +14,8 @@ from PIL import Image
 
 from ancd_ray.config.job import Job
 from ancd_ray.config.load import JobError
+from ancd_ray.engine.context import StageError
 from ancd_ray.plan import make
-from ancd_ray.stages.context import StageError
 from tests.conftest import Ran
 
 RunJob = Callable[[Job], Ran]

@@ -13,8 +13,8 @@ import pytest
 from ancd_ray.config.job import Job
 from ancd_ray.data.store import Busy, Folder, exclusive
 from ancd_ray.data.tables import SCHEMAS
+from ancd_ray.engine.executor import outlook
 from ancd_ray.job import rerender
-from ancd_ray.pipeline import outlook
 from ancd_ray.plan import make
 from tests.conftest import Ran
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from ancd_ray.config.job import Job
 from ancd_ray.config.load import validate
 from ancd_ray.data.store import Folder
-from ancd_ray.display import Display
+from ancd_ray.engine.progress import Display
 
 PARAMETERS = {"train.lambda": {"grid": [0.1, 0.3]}, "merge.tau_alpha": {"grid": [10, 50, 100]}}
 

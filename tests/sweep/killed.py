@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from ancd_ray.config.load import load
-from ancd_ray.display import Display
+from ancd_ray.engine.progress import Display
 from ancd_ray.sweep.planning import lay_out
 from ancd_ray.sweep.run import run
 

@@ -17,7 +17,7 @@ import pytest
 from ancd_ray.config.job import Job
 from ancd_ray.config.load import load, resolved
 from ancd_ray.data.store import Folder
-from ancd_ray.pipeline import outlook
+from ancd_ray.engine.executor import outlook
 from ancd_ray.plan import make
 from ancd_ray.sweep.apply import apply
 from tests.conftest import REPO, Ran

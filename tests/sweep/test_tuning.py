@@ -13,7 +13,7 @@ import pytest
 from ancd_ray.config.job import Job
 from ancd_ray.config.load import JobError
 from ancd_ray.data.store import Folder
-from ancd_ray.outputs import Output
+from ancd_ray.engine.outputs import Output
 from ancd_ray.sweep.planning import lay_out
 from ancd_ray.sweep.trial import records
 

@@ -14,11 +14,11 @@ from ancd_ray.config.job import Backbone as BackboneConfig
 from ancd_ray.config.job import Train
 from ancd_ray.data.images import encode_png
 from ancd_ray.data.store import Folder
-from ancd_ray.display import StepProgress
-from ancd_ray.outputs import Output, Shard, write_part
-from ancd_ray.runtime import Runtime
+from ancd_ray.engine.context import Context
+from ancd_ray.engine.outputs import Output, Shard, write_part
+from ancd_ray.engine.progress import StepProgress
+from ancd_ray.engine.runtime import Runtime
 from ancd_ray.stages.classify import Classify
-from ancd_ray.stages.context import Context
 from ancd_ray.stages.train import run as train_step
 from ancd_ray.stages.views import EncodeViews
 from ancd_ray.training.loop import Classes

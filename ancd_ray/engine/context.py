@@ -9,8 +9,8 @@ from typing import Any
 
 from ancd_ray.config.errors import AncdError
 from ancd_ray.data.store import Folder
-from ancd_ray.outputs import Done, Output, Shard
-from ancd_ray.runtime import Progress, Runtime, Worker
+from ancd_ray.engine.outputs import Done, Output, Shard
+from ancd_ray.engine.runtime import Progress, Runtime, Worker
 
 SHARDS = 32  # pieces of a large step: enough for a cluster's balance, few enough for Ray's cost a task
 SHARD_ROWS = (16, 512)

@@ -12,9 +12,9 @@ from functools import cached_property, partial
 from typing import Any
 
 from ancd_ray.data.store import Folder, digest
-from ancd_ray.outputs import Result
+from ancd_ray.engine.context import Context
+from ancd_ray.engine.outputs import Result
 from ancd_ray.stages import catalog
-from ancd_ray.stages.context import Context
 
 # Raised by whoever changes what a step computes: its results so far, and all that follow from them, are then stale.
 VERSIONS = {

@@ -22,7 +22,7 @@ from typing import Any, Literal, Protocol
 
 from ancd_ray.config.errors import AncdError
 from ancd_ray.data.store import Folder
-from ancd_ray.outputs import Done, Shard, Work, commit_shard, finished_shard, finished_shards
+from ancd_ray.engine.outputs import Done, Shard, Work, commit_shard, finished_shard, finished_shards
 
 BLOCKS_A_CORE, ROWS_A_BLOCK = 4, 500  # of what Ray Data hands out as one task
 STALLED_AFTER_S = 1800  # without a finished shard; a hang becomes an error that names the step
