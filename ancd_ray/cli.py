@@ -211,7 +211,7 @@ def weights() -> None:
 def weights_list() -> None:
     """Show backbones that jobs commonly use, and where their weights come from."""
     with explained():
-        from ancd_ray.weights import KNOWN
+        from ancd_ray.backbones.weights import KNOWN
 
         for name, note in KNOWN.items():
             click.echo(f"{name:<44} {note}")
@@ -228,7 +228,7 @@ def weights_pull(name: str, target: Path) -> None:
     Use it with backbone.name=NAME backbone.weights=FILE; the sha256 that is printed can go into the job file too.
     """
     with explained():
-        from ancd_ray.weights import pull
+        from ancd_ray.backbones.weights import pull
 
         path, digest = pull(name, target)
         click.echo(f"sha256 {digest}")

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from ancd_ray import reporting, tracking
+from ancd_ray.backbones.loaded import backbone
 from ancd_ray.config.job import Job
 from ancd_ray.config.load import JobError, resolved, validate
 from ancd_ray.data.store import Folder, StoreError, exclusive
@@ -19,7 +20,6 @@ from ancd_ray.engine.progress import Display
 from ancd_ray.engine.runtime import Runtime
 from ancd_ray.plan import JobPlan, make
 from ancd_ray.report import RunReport, render
-from ancd_ray.stages.models import backbone
 
 RECORD = "run.json"
 

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ancd_ray.backbones.base import Backbone
+from ancd_ray.backbones.loaded import backbone
 from ancd_ray.config.job import Backbone as BackboneConfig
 from ancd_ray.data.images import decode_mask, decode_rgb
 from ancd_ray.engine.context import Context
@@ -22,7 +23,6 @@ from ancd_ray.engine.outputs import Result, Shard, Work, aligned
 from ancd_ray.engine.runtime import Load
 from ancd_ray.method.shape import shape_cues
 from ancd_ray.method.views import Levels, clean_view, evened, tensors
-from ancd_ray.stages.models import backbone
 
 _BATCH = 32
 _TOP = 0.1  # share of the patches that `top` averages (UniFormaly takes a few per cent of a whole image)

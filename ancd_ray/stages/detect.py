@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ancd_ray.backbones.loaded import backbone, device
 from ancd_ray.config.job import Backbone, Detector, GroundTruth, PatchCore, Precomputed
 from ancd_ray.data.images import BadImage
 from ancd_ray.data.store import Folder
@@ -14,7 +15,6 @@ from ancd_ray.detectors import base, ground_truth, patchcore, precomputed
 from ancd_ray.engine.context import Context, quarantined
 from ancd_ray.engine.outputs import Result, Shard, Work, aligned
 from ancd_ray.engine.runtime import Load
-from ancd_ray.stages.models import backbone, device
 
 _BATCH = 16  # images at once: bounds memory, fills the trunk
 

@@ -12,13 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
+from ancd_ray.backbones.loaded import backbone, device
 from ancd_ray.config.job import Backbone, PatchCore
 from ancd_ray.data.images import BadImage
 from ancd_ray.detectors.patchcore import Patches, coreset, packed
 from ancd_ray.engine.context import Context, StageError, quarantined
 from ancd_ray.engine.outputs import Result, Shard, Work, aligned
 from ancd_ray.engine.runtime import Load
-from ancd_ray.stages.models import backbone, device
 
 STATE = "memory_bank.safetensors"
 

@@ -16,13 +16,13 @@ from typing import Any
 from safetensors.torch import save
 
 from ancd_ray.backbones.base import Backbone
+from ancd_ray.backbones.loaded import backbone, device
 from ancd_ray.config.job import Backbone as BackboneConfig
 from ancd_ray.config.job import Train
 from ancd_ray.data.store import Folder
 from ancd_ray.engine.context import Context, StageError
 from ancd_ray.engine.outputs import Output, Result
 from ancd_ray.stages.descriptors import counted
-from ancd_ray.stages.models import backbone, device
 from ancd_ray.training.loop import Classes, History, Rank, train
 from ancd_ray.training.sources import FreshViews, ViewBank, ViewSource
 

@@ -14,13 +14,13 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ancd_ray.backbones.base import Backbone, inputs
+from ancd_ray.backbones.loaded import backbone
 from ancd_ray.config.job import Backbone as BackboneConfig
 from ancd_ray.data.images import decode_mask, decode_rgb
 from ancd_ray.engine.context import Context
 from ancd_ray.engine.outputs import Result, Shard, Work, aligned
 from ancd_ray.engine.runtime import Load
 from ancd_ray.method.views import clean_view, random_view
-from ancd_ray.stages.models import backbone
 
 _BATCH = 32  # views at once through the trunk
 
