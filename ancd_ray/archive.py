@@ -11,8 +11,8 @@ from ancd_ray.data.layouts import Listed, list_product
 from ancd_ray.data.layouts.maps import pair_maps
 from ancd_ray.data.store import digest
 from ancd_ray.data.tables import GOOD
+from ancd_ray.discovery.anomalyncd.loop import Classes
 from ancd_ray.stages.catalog import listing_rows
-from ancd_ray.training.loop import Classes
 
 AUTO = 0  # a number of classes that a step of its own estimates
 

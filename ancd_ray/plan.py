@@ -11,10 +11,10 @@ from ancd_ray.config.load import JobError
 from ancd_ray.config.overrides import effective
 from ancd_ray.data.layouts import LayoutError
 from ancd_ray.data.store import Folder, digest
+from ancd_ray.discovery.anomalyncd.loop import Classes
 from ancd_ray.engine.step import Step
 from ancd_ray.plan_steps import base_steps, product_steps
 from ancd_ray.preflight import base_problems, detector_problems, training_problems
-from ancd_ray.training.loop import Classes
 
 
 @dataclass(frozen=True)

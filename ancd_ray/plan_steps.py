@@ -10,6 +10,7 @@ from typing import Any
 
 from ancd_ray.archive import AUTO, Holding
 from ancd_ray.config.job import Backbone, Detector, GroundTruth, Job, Mebin, PatchCore, Product
+from ancd_ray.discovery.anomalyncd.loop import Classes
 from ancd_ray.engine.step import Step
 from ancd_ray.stages import (
     catalog,
@@ -26,7 +27,6 @@ from ancd_ray.stages import (
     views,
 )
 from ancd_ray.stages import train as training
-from ancd_ray.training.loop import Classes
 
 Steps = dict[str, Step]
 

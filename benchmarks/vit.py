@@ -22,9 +22,9 @@ from torch import Tensor
 from ancd_ray.backbones.base import Encoded
 from ancd_ray.backbones.timm_vit import TimmViT
 from ancd_ray.config.job import Train
-from ancd_ray.training.learner import BatchLabels, Learner, loss_of
-from ancd_ray.training.loop import Classes, _optimizer, loss_weights
-from ancd_ray.training.sources import Views
+from ancd_ray.discovery.anomalyncd.learner import BatchLabels, Learner, loss_of
+from ancd_ray.discovery.anomalyncd.loop import Classes, _optimizer, loss_weights
+from ancd_ray.discovery.anomalyncd.sources import Views
 
 NAME, GRID, N_BASE, N_NOVEL = "vit_base_patch8_224", 28, 3, 6
 EPOCHS, STEPS, BANK = 50, 40, 8

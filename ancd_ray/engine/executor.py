@@ -11,13 +11,13 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from ancd_ray.data.store import Folder
+from ancd_ray.discovery.anomalyncd.loop import History
 from ancd_ray.engine.context import Context
 from ancd_ray.engine.outputs import MANIFEST, Output, finished_shards
 from ancd_ray.engine.progress import Display
 from ancd_ray.engine.runtime import Runtime
 from ancd_ray.engine.step import VERSIONS, Step
 from ancd_ray.plan import JobPlan
-from ancd_ray.training.loop import History
 
 _LIBRARIES = ("ancd-ray", "ray", "torch", "timm", "numpy", "pyarrow", "opencv-python-headless", "mlflow")
 

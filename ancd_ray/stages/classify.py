@@ -18,14 +18,14 @@ from safetensors.torch import load
 from ancd_ray.backbones.base import Backbone
 from ancd_ray.backbones.loaded import backbone
 from ancd_ray.config.job import Backbone as BackboneConfig
+from ancd_ray.discovery.anomalyncd.learner import Learner
+from ancd_ray.discovery.anomalyncd.sources import ViewBank, Views
+from ancd_ray.discovery.criterion import apart
+from ancd_ray.discovery.features.reading import centred
 from ancd_ray.engine.context import Context
 from ancd_ray.engine.outputs import Output, Result, Shard, Work, aligned
 from ancd_ray.engine.runtime import Load
-from ancd_ray.method.criterion import apart
 from ancd_ray.method.merging import novel_probs
-from ancd_ray.stages.descriptors import centred
-from ancd_ray.training.learner import Learner
-from ancd_ray.training.sources import ViewBank, Views
 
 _BATCH = 32
 _COPIED = ("image_id", "product", "label", "area", "score")

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from ancd_ray.baselines import BY_NAME
-from ancd_ray.baselines.described import Described, Floats, Probs, certain
+from ancd_ray.discovery.anomalyncd.loop import Classes
+from ancd_ray.discovery.clusterings import BY_NAME
+from ancd_ray.discovery.features.reading import counted, described, taken
+from ancd_ray.discovery.features.region_features import Described, Floats, Probs, certain
+from ancd_ray.discovery.normal_mixture import normal_probability
 from ancd_ray.engine.context import Context, StageError
 from ancd_ray.engine.outputs import Output, Result, write_part
-from ancd_ray.method.normals import normal_probability
-from ancd_ray.stages.descriptors import counted, described, taken
-from ancd_ray.training.loop import Classes
 
 MAX_REGIONS = 4000  # of which distances of all to all are taken; further ones go where their neighbours are
 _VOTES = 5

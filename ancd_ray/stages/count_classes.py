@@ -6,11 +6,11 @@ from dataclasses import asdict
 
 import numpy as np
 
+from ancd_ray.discovery.class_number import estimate
+from ancd_ray.discovery.clusterings.algorithms import calibrated
+from ancd_ray.discovery.features.reading import described, taken
 from ancd_ray.engine.context import Context, StageError
 from ancd_ray.engine.outputs import Result
-from ancd_ray.method.class_number import estimate
-from ancd_ray.method.clustering import calibrated
-from ancd_ray.stages.descriptors import described, taken
 
 _SAMPLE = 2000  # regions that are looked at
 DOUBTFUL = 0.5  # confidence below which a warning is given

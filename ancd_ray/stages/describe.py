@@ -18,10 +18,10 @@ from ancd_ray.backbones.base import Backbone
 from ancd_ray.backbones.loaded import backbone
 from ancd_ray.config.job import Backbone as BackboneConfig
 from ancd_ray.data.images import decode_mask, decode_rgb
+from ancd_ray.discovery.features.shape import shape_cues
 from ancd_ray.engine.context import Context
 from ancd_ray.engine.outputs import Result, Shard, Work, aligned
 from ancd_ray.engine.runtime import Load
-from ancd_ray.method.shape import shape_cues
 from ancd_ray.method.views import Levels, clean_view, evened, tensors
 
 _BATCH = 32

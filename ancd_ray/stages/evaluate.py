@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from ancd_ray.data.tables import GOOD, matrix
+from ancd_ray.discovery.features.reading import centred
 from ancd_ray.engine.context import Context
 from ancd_ray.engine.outputs import Output, Result, write_part
 from ancd_ray.method.metrics import auroc, cluster_scores, normal_scores, silhouette
-from ancd_ray.stages.descriptors import centred
 
 _SAMPLE = 5000  # regions that the figures without labels are taken from
 

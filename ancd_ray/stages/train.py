@@ -20,11 +20,11 @@ from ancd_ray.backbones.loaded import backbone, device
 from ancd_ray.config.job import Backbone as BackboneConfig
 from ancd_ray.config.job import Train
 from ancd_ray.data.store import Folder
+from ancd_ray.discovery.anomalyncd.loop import Classes, History, Rank, train
+from ancd_ray.discovery.anomalyncd.sources import FreshViews, ViewBank, ViewSource
+from ancd_ray.discovery.features.reading import counted
 from ancd_ray.engine.context import Context, StageError
 from ancd_ray.engine.outputs import Output, Result
-from ancd_ray.stages.descriptors import counted
-from ancd_ray.training.loop import Classes, History, Rank, train
-from ancd_ray.training.sources import FreshViews, ViewBank, ViewSource
 
 WEIGHTS = "model.safetensors"
 _CURVES = "curves.json"  # what rank 0 tells of its progress

@@ -15,17 +15,17 @@ from numpy.typing import NDArray
 from ancd_ray.config.job import Merge
 from ancd_ray.data.store import Folder
 from ancd_ray.data.tables import matrix
+from ancd_ray.discovery.anomalyncd.loop import History
+from ancd_ray.discovery.criterion import apart
+from ancd_ray.discovery.features.reading import centred
 from ancd_ray.engine import executor as pipeline
 from ancd_ray.engine.context import StageError
 from ancd_ray.engine.outputs import Output
 from ancd_ray.engine.progress import Display
 from ancd_ray.engine.runtime import Runtime
 from ancd_ray.engine.step import Step
-from ancd_ray.method.criterion import apart
 from ancd_ray.method.merging import merge_images
 from ancd_ray.method.metrics import cluster_scores
-from ancd_ray.stages.descriptors import centred
-from ancd_ray.training.loop import History
 
 FEWEST_REGIONS = 8  # of a product, and two for every class: with fewer, one setting is as good as another
 _IN_PROCESS = 2**62  # images: a trial has one process for all of its work

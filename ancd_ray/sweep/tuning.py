@@ -18,8 +18,8 @@ from typing import Any
 from ancd_ray.config.errors import AncdError
 from ancd_ray.config.sweep import Sweep
 from ancd_ray.data.store import Folder
+from ancd_ray.discovery.criterion import vagueness
 from ancd_ray.engine.runtime import Progress, Runtime, RuntimeProblem
-from ancd_ray.method.criterion import vagueness
 from ancd_ray.sweep.hooks import CLARITY, EPOCH, VALUE, Proposals, recorder, searcher
 from ancd_ray.sweep.trial import Record, Task, run
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ancd_ray.baselines import BY_NAME
-from ancd_ray.baselines.described import Described
+from ancd_ray.discovery.clusterings import BY_NAME
+from ancd_ray.discovery.features.reading import taken
+from ancd_ray.discovery.features.region_features import Described
 from ancd_ray.method.metrics import cluster_scores
 from ancd_ray.stages.cluster import normal_first, voted, with_normal
-from ancd_ray.stages.descriptors import taken
 
 
 def _regions(seed: int, labels: tuple[str, ...] | None = None, shift: float = 0.0) -> Described:

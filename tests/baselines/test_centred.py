@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ancd_ray.method.clustering import calibrated
-from ancd_ray.stages.descriptors import centred
+from ancd_ray.discovery.clusterings.algorithms import calibrated
+from ancd_ray.discovery.features.reading import centred
 
 FEATURES = np.random.default_rng(0).normal(size=(9, 4))
 PARTS = {"a": slice(0, 4), "b": slice(4, 4), "c": slice(4, 9)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ancd_ray.method.criterion import apart
+from ancd_ray.discovery.criterion import apart
 
 
 def test_classes_that_are_there_beat_others_and_none() -> None:

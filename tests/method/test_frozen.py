@@ -7,11 +7,11 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.neighbors import kneighbors_graph
 
-from ancd_ray.method import clustering
-from ancd_ray.method.class_number import estimate
+from ancd_ray.discovery.class_number import estimate
+from ancd_ray.discovery.clusterings import algorithms as clustering
+from ancd_ray.discovery.features.shape import CUES, shape_cues
+from ancd_ray.discovery.normal_mixture import normal_probability
 from ancd_ray.method.metrics import cluster_scores
-from ancd_ray.method.normals import normal_probability
-from ancd_ray.method.shape import CUES, shape_cues
 from ancd_ray.method.thresholds import threshold_mask
 
 SIZES = (40, 25, 12)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ancd_ray.config.job import Merge
-from ancd_ray.method.criterion import vagueness
+from ancd_ray.discovery.criterion import vagueness
 from ancd_ray.sweep.trial import Regions
 
 

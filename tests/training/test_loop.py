@@ -14,9 +14,9 @@ import torch.multiprocessing as mp
 
 from ancd_ray.config.job import Train
 from ancd_ray.data.store import Folder
+from ancd_ray.discovery.anomalyncd.learner import Learner
+from ancd_ray.discovery.anomalyncd.loop import Classes, History, Rank, Sampler, learning_rate, train
 from ancd_ray.method.metrics import cluster_scores
-from ancd_ray.training.learner import Learner
-from ancd_ray.training.loop import Classes, History, Rank, Sampler, learning_rate, train
 from tests.training.views import MadeUpViews, TinyBackbone
 
 CLASSES = Classes(("x", "y"), 3, has_normal=False)

@@ -14,6 +14,7 @@ from ancd_ray.config.job import Backbone as BackboneConfig
 from ancd_ray.config.job import Train
 from ancd_ray.data.images import encode_png
 from ancd_ray.data.store import Folder
+from ancd_ray.discovery.anomalyncd.loop import Classes
 from ancd_ray.engine.context import Context
 from ancd_ray.engine.outputs import Output, Shard, write_part
 from ancd_ray.engine.progress import StepProgress
@@ -21,7 +22,6 @@ from ancd_ray.engine.runtime import Runtime
 from ancd_ray.stages.classify import Classify
 from ancd_ray.stages.train import run as train_step
 from ancd_ray.stages.views import EncodeViews
-from ancd_ray.training.loop import Classes
 
 NAME = "vit_base_patch8_224"
 

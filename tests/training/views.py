@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ancd_ray.training.sources import Ints, Views
+from ancd_ray.discovery.anomalyncd.sources import Ints, Views
 
 WIDTH, LENGTH = 16, 5
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ancd_ray.method.clustering import Labels, calibrated
-from ancd_ray.method.shape import standardised
+from ancd_ray.discovery.clusterings.algorithms import Labels, calibrated
+from ancd_ray.discovery.features.shape import standardised
 
 _SHAPE = 0.35  # weight of the shape cues beside features of length 1
 Floats = NDArray[np.floating[Any]]

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ancd_ray.baselines.described import Described, Floats, Probs, certain
-from ancd_ray.method import clustering
-from ancd_ray.method.clustering import Labels, calibrated
+from ancd_ray.discovery.clusterings import algorithms as clustering
+from ancd_ray.discovery.clusterings.algorithms import Labels, calibrated
+from ancd_ray.discovery.features.region_features import Described, Floats, Probs, certain
 
 _ROUNDS = 100
 _STARTS = 10

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 from sklearn.neighbors import kneighbors_graph
 
-from ancd_ray.baselines.described import Described, Probs
-from ancd_ray.method import clustering
+from ancd_ray.discovery.clusterings import algorithms as clustering
+from ancd_ray.discovery.features.region_features import Described, Probs
 
 _PIECES = 3  # for each class
 _NEIGHBOURS = 0.9  # of a region, in square roots of the number of regions

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import adjusted_rand_score, silhouette_score
 
-from ancd_ray.method.clustering import Floats, ward
+from ancd_ray.discovery.clusterings.algorithms import Floats, ward
 
 _RESAMPLES = 10
 _KEPT = 0.8  # share of the regions in a resample

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from sklearn.decomposition import PCA
 
-from ancd_ray.baselines.described import Described, Probs, certain
-from ancd_ray.method import clustering
+from ancd_ray.discovery.clusterings import algorithms as clustering
+from ancd_ray.discovery.features.region_features import Described, Probs, certain
 
 _COMPONENTS = 32  # a Gaussian in more dimensions than a class has regions explains anything
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
-from ancd_ray.baselines import anomaly_clustering, gcd, gmm, kmeans, linked, uniformaly, ward
-from ancd_ray.baselines.described import Described, Probs
+from ancd_ray.discovery.clusterings import anomaly_clustering, gcd, gmm, kmeans, linked, uniformaly, ward
+from ancd_ray.discovery.features.region_features import Described, Probs
 
 Baseline: TypeAlias = Callable[[Described, "Described | None", int, int], Probs]
 

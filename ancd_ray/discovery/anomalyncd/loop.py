@@ -20,10 +20,10 @@ from torch.nn.parallel import DistributedDataParallel
 from ancd_ray.backbones.base import Backbone
 from ancd_ray.config.job import Train
 from ancd_ray.data.store import Folder
+from ancd_ray.discovery.anomalyncd.learner import BatchLabels, Learner, loss_of
+from ancd_ray.discovery.anomalyncd.sources import Ints, Views, ViewSource
 from ancd_ray.method.losses import LossWeights
 from ancd_ray.method.pseudo_labels import normal_weight, teacher_temperature
-from ancd_ray.training.learner import BatchLabels, Learner, loss_of
-from ancd_ray.training.sources import Ints, Views, ViewSource
 
 MOMENTUM, WEIGHT_DECAY = 0.9, 5e-5
 KEPT_CHECKPOINTS = 2  # the newest may be one that a kill has made unreadable on a careless filesystem

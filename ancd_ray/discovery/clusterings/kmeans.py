@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ancd_ray.baselines.described import Described, Probs, certain
-from ancd_ray.method import clustering
+from ancd_ray.discovery.clusterings import algorithms as clustering
+from ancd_ray.discovery.features.region_features import Described, Probs, certain
 
 
 def classes(novel: Described, base: Described | None, n_classes: int, seed: int) -> Probs:

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ancd_ray.backbones.base import Backbone, Tail
+from ancd_ray.discovery.anomalyncd.sources import Views
 from ancd_ray.method.heads import ClusterHeads, Projector
 from ancd_ray.method.losses import LossWeights, total_loss
-from ancd_ray.training.sources import Views
 
 
 class Learner(nn.Module):
