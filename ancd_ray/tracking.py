@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ancd_ray import bundle
 from ancd_ray.config.errors import AncdError
 from ancd_ray.config.load import CREDENTIALS, resolved
 from ancd_ray.data.store import Folder
 from ancd_ray.engine.executor import StepRun
+from ancd_ray.models import bundle
 from ancd_ray.plan import JobPlan, ProductPlan
 from ancd_ray.reporting import Outputs, outputs_of
 
