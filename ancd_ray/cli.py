@@ -73,9 +73,9 @@ def submit(job_file: Path, overrides: tuple[str, ...], address: str | None, no_w
         from ancd_ray.engine.progress import Display
 
         if job.sweep:
-            from ancd_ray.sweep.run import run
+            from ancd_ray.jobs.sweep.run import run
         else:
-            from ancd_ray.job import run
+            from ancd_ray.jobs.run import run
         display = Display(f"{job.name} → {job.output_root}")
         with display.running():
             folder = run(job, address, display)
@@ -90,11 +90,11 @@ def plan(job_file: Path, overrides: tuple[str, ...]) -> None:
     """Show what a job would do: which steps are done, which would run, and why."""
     with explained():
         from ancd_ray.engine.executor import outlook
-        from ancd_ray.plan import make
+        from ancd_ray.jobs.plan import make
 
         job = _load(job_file, overrides)
         if job.sweep:
-            from ancd_ray.sweep.planning import lay_out
+            from ancd_ray.jobs.sweep.planning import lay_out
 
             space = lay_out(job)
             click.echo("\n".join([*space.forecast(), f"results go to {space.folder}"]))
@@ -137,10 +137,10 @@ def bench(job_file: Path, overrides: tuple[str, ...], number: str, seeds: int) -
     The tables go to OUTPUT/bench as Markdown and CSV; the last line of the output is the Markdown file.
     """
     with explained():
-        from ancd_ray import bench as harness
         from ancd_ray.data.store import Folder
         from ancd_ray.engine.progress import Display
-        from ancd_ray.job import run
+        from ancd_ray.jobs.bench import run as harness
+        from ancd_ray.jobs.run import run
 
         def run_row(job: Job) -> Folder:
             display = Display(f"{job.name} → {job.output_root}")
@@ -166,7 +166,7 @@ def report(run_folder: str) -> None:
     """Draw the report of a finished run again, and print its figures."""
     with explained():
         from ancd_ray.data.store import Folder
-        from ancd_ray.job import rerender
+        from ancd_ray.jobs.run import rerender
 
         folder = Folder(run_folder)
         for product in rerender(folder).products:
@@ -237,7 +237,7 @@ def weights_pull(name: str, target: Path) -> None:
 
 def _apply(run_folder: str, target: Path) -> None:
     from ancd_ray.data.store import Folder
-    from ancd_ray.sweep.apply import apply
+    from ancd_ray.jobs.sweep.apply import apply
 
     for product in apply(Folder(run_folder), target):
         click.echo(f"{product}: no trial has a result; it keeps the settings of the job", err=True)
@@ -251,7 +251,7 @@ def _load(job_file: Path, overrides: tuple[str, ...]) -> Job:
 
 
 def _send(job: Job, address: str, follow: bool) -> int:
-    from ancd_ray import submit as remote
+    from ancd_ray.jobs import remote
 
     submission_id = remote.send(address, job)
     click.echo(f"{submission_id} was sent to {address}", err=True)

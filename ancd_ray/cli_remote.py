@@ -23,7 +23,7 @@ def _address_option(command: _F) -> _F:
 def status(submission_id: str, address: str | None) -> None:
     """Tell how a submitted job is doing."""
     with explained():
-        from ancd_ray import submit as remote
+        from ancd_ray.jobs import remote
 
         click.echo(_line(remote.status(_needed(address), submission_id)))
 
@@ -35,7 +35,7 @@ def status(submission_id: str, address: str | None) -> None:
 def logs(submission_id: str, follow: bool, address: str | None) -> None:
     """Print the log of a submitted job."""
     with explained():
-        from ancd_ray import submit as remote
+        from ancd_ray.jobs import remote
 
         if follow:
             sys.exit(remote.follow(_needed(address), submission_id, write))
@@ -48,7 +48,7 @@ def logs(submission_id: str, follow: bool, address: str | None) -> None:
 def stop(submission_id: str, address: str | None) -> None:
     """Stop a submitted job; submitting it again continues it."""
     with explained():
-        from ancd_ray import submit as remote
+        from ancd_ray.jobs import remote
 
         was_running = remote.stop(_needed(address), submission_id)
         click.echo(f"{submission_id} {'is being stopped' if was_running else 'is over already'}")
@@ -59,7 +59,7 @@ def stop(submission_id: str, address: str | None) -> None:
 def list_jobs(address: str | None) -> None:
     """List the jobs of a cluster, the newest first."""
     with explained():
-        from ancd_ray import submit as remote
+        from ancd_ray.jobs import remote
 
         for job in remote.list_jobs(_needed(address)):
             click.echo(_line(job))

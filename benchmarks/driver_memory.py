@@ -22,7 +22,7 @@ from ancd_ray.config.load import validate
 from ancd_ray.engine import executor as pipeline
 from ancd_ray.engine.progress import Display
 from ancd_ray.engine.runtime import Runtime
-from ancd_ray.plan import make
+from ancd_ray.jobs.plan import make
 
 SIDE = 256
 STEPS = ("catalog", "detect", "regions")

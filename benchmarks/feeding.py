@@ -28,7 +28,7 @@ from ancd_ray.engine import executor as pipeline
 from ancd_ray.engine.outputs import Done, Shard, commit_shard
 from ancd_ray.engine.progress import Display
 from ancd_ray.engine.runtime import Progress, Runtime, Worker
-from ancd_ray.plan import JobPlan, make
+from ancd_ray.jobs.plan import JobPlan, make
 
 STEPS = ("catalog", "detect", "regions")
 MEASURED = ("detect", "regions")

@@ -22,7 +22,7 @@ import yaml
 from ancd_ray.config.load import load, resolved, validate
 from ancd_ray.data.demo.generate import generate
 from ancd_ray.engine.progress import Display
-from ancd_ray.sweep.planning import lay_out
+from ancd_ray.jobs.sweep.planning import lay_out
 
 GOAL, NAIVE_GOAL = 3, 100
 
@@ -81,7 +81,7 @@ def leftovers(trials: int) -> None:
     from ray.util.state import list_actors, list_placement_groups
 
     from ancd_ray.engine.runtime import Runtime
-    from ancd_ray.sweep.run import run
+    from ancd_ray.jobs.sweep.run import run
 
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)

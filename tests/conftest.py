@@ -77,7 +77,7 @@ class Ran:
 @pytest.fixture(scope="session")
 def run_job() -> Callable[[Job], Ran]:
     """Runs a job as `submit` does."""
-    from ancd_ray.job import run
+    from ancd_ray.jobs.run import run
 
     def ran(job: Job) -> Ran:
         said = io.StringIO()

@@ -17,7 +17,7 @@ from ancd_ray.engine.outputs import MANIFEST, Output, finished_shards
 from ancd_ray.engine.progress import Display
 from ancd_ray.engine.runtime import Runtime
 from ancd_ray.engine.step import VERSIONS, Step
-from ancd_ray.plan import JobPlan
+from ancd_ray.jobs.plan import JobPlan
 
 _LIBRARIES = ("ancd-ray", "ray", "torch", "timm", "numpy", "pyarrow", "opencv-python-headless", "mlflow")
 

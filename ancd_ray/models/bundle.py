@@ -12,7 +12,7 @@ from typing import Any
 
 from ancd_ray.config.job import Job
 from ancd_ray.engine.outputs import Output
-from ancd_ray.reporting import Outputs, class_names
+from ancd_ray.jobs.report.build import Outputs, class_names
 
 FORMAT = 1
 

@@ -17,7 +17,7 @@ import pytest
 
 from ancd_ray.config.job import Job
 from ancd_ray.config.load import resolved
-from ancd_ray.plan import make
+from ancd_ray.jobs.plan import make
 from tests.conftest import REPO, Ran
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

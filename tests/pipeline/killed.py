@@ -17,7 +17,7 @@ from ancd_ray.engine import executor as pipeline
 from ancd_ray.engine import runtime
 from ancd_ray.engine.outputs import MANIFEST, Done
 from ancd_ray.engine.progress import Display
-from ancd_ray.job import run
+from ancd_ray.jobs.run import run
 
 
 def main(step: str, job_file: Path) -> None:

@@ -15,7 +15,7 @@ from PIL import Image
 from ancd_ray.config.job import Job
 from ancd_ray.config.load import JobError
 from ancd_ray.engine.context import StageError
-from ancd_ray.plan import make
+from ancd_ray.jobs.plan import make
 from tests.conftest import Ran
 
 RunJob = Callable[[Job], Ran]

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ancd_ray.bench import as_csv, markdown, measure
-from ancd_ray.bench_tables import TABLES
 from ancd_ray.config.job import Job
 from ancd_ray.config.load import JobError
 from ancd_ray.data.store import Folder
-from ancd_ray.plan import make
+from ancd_ray.jobs.bench.run import as_csv, markdown, measure
+from ancd_ray.jobs.bench.tables import TABLES
+from ancd_ray.jobs.plan import make
 from tests.conftest import Ran
 
 MakeJob = Callable[..., Job]

@@ -14,8 +14,8 @@ from ancd_ray.config.job import Job
 from ancd_ray.data.store import Busy, Folder, exclusive
 from ancd_ray.data.tables import SCHEMAS
 from ancd_ray.engine.executor import outlook
-from ancd_ray.job import rerender
-from ancd_ray.plan import make
+from ancd_ray.jobs.plan import make
+from ancd_ray.jobs.run import rerender
 from tests.conftest import Ran
 
 RunJob = Callable[[Job], Ran]

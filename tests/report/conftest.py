@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from sample_report import labelled_product
 
-from ancd_ray.report import ProductReport
+from ancd_ray.jobs.report import ProductReport
 
 
 @pytest.fixture(scope="session")

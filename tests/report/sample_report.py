@@ -11,7 +11,7 @@ import numpy as np
 
 from ancd_ray.data.demo.defects import TILE_KINDS
 from ancd_ray.data.demo.generate import draw
-from ancd_ray.report import (
+from ancd_ray.jobs.report import (
     ClassReport,
     ClusterScores,
     Confusion,

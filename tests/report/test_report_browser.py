@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from sample_report import run_of
 
-from ancd_ray.report import ProductReport, render
+from ancd_ray.jobs.report import ProductReport, render
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 

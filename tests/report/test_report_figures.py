@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ancd_ray.report import ImageScores, TokenMap, embedding_2d
-from ancd_ray.report.figures import class_colour, loss_curve, score_histogram, token_map
+from ancd_ray.jobs.report import ImageScores, TokenMap, embedding_2d
+from ancd_ray.jobs.report.figures import class_colour, loss_curve, score_histogram, token_map
 
 
 def groups(sizes: tuple[int, ...], dim: int = 24) -> tuple[np.ndarray, np.ndarray]:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from sample_report import png, region
 
-from ancd_ray.report import ClassReport, GalleryItem, ProductReport, thumbnail
-from ancd_ray.report.gallery import LEVELS, Gallery, fitting
+from ancd_ray.jobs.report import ClassReport, GalleryItem, ProductReport, thumbnail
+from ancd_ray.jobs.report.gallery import LEVELS, Gallery, fitting
 
 GREY = np.full((256, 256, 3), 128, np.uint8)
 

@@ -15,7 +15,7 @@ import pytest
 from page import Page
 from sample_report import CONFIG, discovered, png, region, run_of, without_labels
 
-from ancd_ray.report import (
+from ancd_ray.jobs.report import (
     ClassReport,
     ClusterScores,
     Confusion,

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from page import Page
 
-from ancd_ray.report import LostTrial, Point, SweepReport, SweptProduct, render_sweep
-from ancd_ray.report.sweep_figures import axes, heat_map, mean_product, parallel, sensitivity
+from ancd_ray.jobs.report import LostTrial, Point, SweepReport, SweptProduct, render_sweep
+from ancd_ray.jobs.report.sweep_figures import axes, heat_map, mean_product, parallel, sensitivity
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 LAMBDAS, TAUS = (0.1, 0.3, 0.5), (10.0, 50.0, 100.0, 200.0)

@@ -45,7 +45,7 @@ def small_sweep(demo_root: Path) -> Callable[..., Job]:
 @pytest.fixture(scope="session")
 def run_sweep() -> Callable[[Job], tuple[Folder, str]]:
     """Runs a sweep as `submit` does; its folder, and what was said."""
-    from ancd_ray.sweep.run import run
+    from ancd_ray.jobs.sweep.run import run
 
     def ran(job: Job) -> tuple[Folder, str]:
         said = io.StringIO()

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from ancd_ray.config.load import load
 from ancd_ray.engine.progress import Display
-from ancd_ray.sweep.planning import lay_out
-from ancd_ray.sweep.run import run
+from ancd_ray.jobs.sweep.planning import lay_out
+from ancd_ray.jobs.sweep.run import run
 
 
 def main(trials: int, job_file: Path) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from ancd_ray.config.job import Job
-from ancd_ray.sweep.planning import lay_out
-from ancd_ray.sweep.trial import Record, Task
+from ancd_ray.jobs.sweep.planning import lay_out
+from ancd_ray.jobs.sweep.trial import Record, Task
 
 pytest.importorskip("optuna")
 
@@ -46,7 +46,7 @@ def space(small_sweep: Callable[..., Job], tmp_path: Path) -> Any:
 
 
 def test_it_comes_nearer_within_its_budget(space: Any) -> None:
-    from ancd_ray.sweep.asking import Asking
+    from ancd_ray.jobs.sweep.asking import Asking
 
     asking = Asking(space, [], [])
     assert asking.n_left == space.n_trials == 60
@@ -61,7 +61,7 @@ def test_it_comes_nearer_within_its_budget(space: Any) -> None:
 
 
 def test_a_second_run_goes_on_where_the_first_was(space: Any) -> None:
-    from ancd_ray.sweep.asking import Asking
+    from ancd_ray.jobs.sweep.asking import Asking
 
     first = _ask(Asking(space, [], []), 40)
     second = Asking(space, [_record(task) for task in first], [])
@@ -70,7 +70,7 @@ def test_a_second_run_goes_on_where_the_first_was(space: Any) -> None:
 
 
 def test_a_product_that_cannot_be_trained_is_not_asked_for(space: Any) -> None:
-    from ancd_ray.sweep.asking import Asking
+    from ancd_ray.jobs.sweep.asking import Asking
 
     asking = Asking(space, [], ["tile-0123456789abcdef"])
     assert asking.n_left == 30

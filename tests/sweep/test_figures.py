@@ -7,7 +7,7 @@ import pytest
 
 from ancd_ray.config.job import Merge
 from ancd_ray.discovery.criterion import vagueness
-from ancd_ray.sweep.trial import Regions
+from ancd_ray.jobs.sweep.trial import Regions
 
 
 def _regions(labelled: bool) -> Regions:

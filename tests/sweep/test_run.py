@@ -18,8 +18,8 @@ from ancd_ray.config.job import Job
 from ancd_ray.config.load import load, resolved
 from ancd_ray.data.store import Folder
 from ancd_ray.engine.executor import outlook
-from ancd_ray.plan import make
-from ancd_ray.sweep.apply import apply
+from ancd_ray.jobs.plan import make
+from ancd_ray.jobs.sweep.apply import apply
 from tests.conftest import REPO, Ran
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

@@ -9,8 +9,8 @@ import pytest
 
 from ancd_ray.config.job import Job
 from ancd_ray.config.load import JobError
-from ancd_ray.plan import make
-from ancd_ray.sweep.planning import lay_out
+from ancd_ray.jobs.plan import make
+from ancd_ray.jobs.sweep.planning import lay_out
 
 SweepOf = Callable[..., Job]
 

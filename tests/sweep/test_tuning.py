@@ -14,8 +14,8 @@ from ancd_ray.config.job import Job
 from ancd_ray.config.load import JobError
 from ancd_ray.data.store import Folder
 from ancd_ray.engine.outputs import Output
-from ancd_ray.sweep.planning import lay_out
-from ancd_ray.sweep.trial import records
+from ancd_ray.jobs.sweep.planning import lay_out
+from ancd_ray.jobs.sweep.trial import records
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.usefixtures("ray_of_the_tests")]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ancd_ray.engine.runtime import Progress
-from ancd_ray.sweep.trial import Record, Task
+from ancd_ray.jobs.sweep.trial import Record, Task
 
 CLARITY = "clarity"  # what ASHA compares: the negative of how vague the classes are, in every epoch
 VALUE = "value"  # what a search is told: the best of the metric over the settings of merging

@@ -9,8 +9,8 @@ from typing import Any
 import optuna
 
 from ancd_ray.config.load import JobError
-from ancd_ray.sweep.space import Settings, Space
-from ancd_ray.sweep.trial import Record, Task
+from ancd_ray.jobs.sweep.space import Settings, Space
+from ancd_ray.jobs.sweep.trial import Record, Task
 
 
 class Asking:

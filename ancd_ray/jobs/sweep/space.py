@@ -9,15 +9,15 @@ from functools import cached_property
 from itertools import product as crossed
 from typing import Any
 
-from ancd_ray.archive import Archive
 from ancd_ray.config.job import Job, Merge
 from ancd_ray.config.overrides import overridden
 from ancd_ray.config.sweep import Metric, Sweep
 from ancd_ray.data.store import Folder, digest
 from ancd_ray.engine.outputs import Output
 from ancd_ray.engine.step import Step
-from ancd_ray.plan import JobPlan, ProductPlan, make
-from ancd_ray.sweep.trial import Task
+from ancd_ray.jobs.archive import Archive
+from ancd_ray.jobs.plan import JobPlan, ProductPlan, make
+from ancd_ray.jobs.sweep.trial import Task
 
 Settings = Mapping[str, Any]  # dotted key → value
 

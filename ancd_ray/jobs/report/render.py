@@ -19,8 +19,8 @@ import plotly.graph_objects as go
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from ancd_ray.report import figures, gallery, wording
-from ancd_ray.report.model import (
+from ancd_ray.jobs.report import figures, gallery, wording
+from ancd_ray.jobs.report.model import (
     EXAMPLES_PER_REASON,
     MAX_POINTS,
     ClassReport,
@@ -65,7 +65,7 @@ def render(run: RunReport) -> str:
 def environment() -> jinja2.Environment:
     """The templates, which escape all that they print, and the filters that they know."""
     templates = jinja2.Environment(
-        loader=jinja2.PackageLoader("ancd_ray.report"),
+        loader=jinja2.PackageLoader("ancd_ray.jobs.report"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from ancd_ray import tracking
 from ancd_ray.config.overrides import overridden
 from ancd_ray.data.store import Folder
 from ancd_ray.engine.outputs import Output
-from ancd_ray.plan import ProductPlan
-from ancd_ray.sweep.results import Results
-from ancd_ray.sweep.trial import Record
+from ancd_ray.jobs import tracking
+from ancd_ray.jobs.plan import ProductPlan
+from ancd_ray.jobs.sweep.results import Results
+from ancd_ray.jobs.sweep.trial import Record
 
 FILES = ("report.html", "summary.json", "sweep.csv", "sweep.parquet")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from ancd_ray import tracking
 from ancd_ray.config.job import Job
 from ancd_ray.config.load import JobError, resolved
 from ancd_ray.data.store import Folder, exclusive
@@ -15,14 +14,15 @@ from ancd_ray.engine.outputs import Output
 from ancd_ray.engine.progress import Display
 from ancd_ray.engine.runtime import Runtime, RuntimeProblem
 from ancd_ray.engine.step import Step
-from ancd_ray.job import check_backbones
-from ancd_ray.plan import rooted
-from ancd_ray.preflight import device_problems
-from ancd_ray.sweep import results, tracked, tuning
-from ancd_ray.sweep.hooks import Listed, Proposals
-from ancd_ray.sweep.planning import lay_out
-from ancd_ray.sweep.space import Space, Trial
-from ancd_ray.sweep.trial import Record, Task, finished, records, too_few
+from ancd_ray.jobs import tracking
+from ancd_ray.jobs.checks import device_problems
+from ancd_ray.jobs.plan import rooted
+from ancd_ray.jobs.run import check_backbones
+from ancd_ray.jobs.sweep import results, tracked, tuning
+from ancd_ray.jobs.sweep.hooks import Listed, Proposals
+from ancd_ray.jobs.sweep.planning import lay_out
+from ancd_ray.jobs.sweep.space import Space, Trial
+from ancd_ray.jobs.sweep.trial import Record, Task, finished, records, too_few
 
 _SCRATCH = "tune"  # what Tune writes, until the trials are over
 
@@ -130,7 +130,7 @@ def _try(space: Space, runtime: Runtime, display: Display, failed: Sequence[Reco
         proposals: Proposals = Listed(iter(todo))
         n_left = len(todo)
         if space.sweep.search == "optuna":
-            from ancd_ray.sweep.asking import Asking
+            from ancd_ray.jobs.sweep.asking import Asking
 
             proposals = Asking(space, ended.values(), hopeless)
             n_left = proposals.n_left

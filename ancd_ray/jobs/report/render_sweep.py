@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from markupsafe import Markup
 
-from ancd_ray.report import sweep_figures
-from ancd_ray.report.render import environment, inlined
-from ancd_ray.report.sweep_model import METRICS, SweepReport
+from ancd_ray.jobs.report import sweep_figures
+from ancd_ray.jobs.report.render import environment, inlined
+from ancd_ray.jobs.report.sweep_model import METRICS, SweepReport
 
 
 def render_sweep(sweep: SweepReport) -> str:

@@ -16,9 +16,9 @@ from ancd_ray.config.errors import AncdError
 from ancd_ray.config.load import CREDENTIALS, resolved
 from ancd_ray.data.store import Folder
 from ancd_ray.engine.executor import StepRun
+from ancd_ray.jobs.plan import JobPlan, ProductPlan
+from ancd_ray.jobs.report.build import Outputs, outputs_of
 from ancd_ray.models import bundle
-from ancd_ray.plan import JobPlan, ProductPlan
-from ancd_ray.reporting import Outputs, outputs_of
 
 _RUN_TAG = "ancd_ray.run"  # the run folder's name: a second run of the same job is the same run
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from ancd_ray.report.model import MAX_POINTS, ImageScores, TokenMap
+from ancd_ray.jobs.report.model import MAX_POINTS, ImageScores, TokenMap
 
 TSNE_RANGE = range(10, MAX_POINTS + 1)  # fewer points have no neighbourhoods, more take minutes
 BINS = 40

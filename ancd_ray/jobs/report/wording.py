@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ancd_ray.report.model import ProductReport
+from ancd_ray.jobs.report.model import ProductReport
 
 NEEDS_LABELS = "needs labels"
 NEEDS_MASKS = "needs labels (pixel masks)"

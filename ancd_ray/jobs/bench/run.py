@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ancd_ray.bench_tables import TABLES, Figures, Row
 from ancd_ray.config.errors import AncdError
 from ancd_ray.config.job import Job
 from ancd_ray.data.store import Folder
-from ancd_ray.job import RECORD
+from ancd_ray.jobs.bench.tables import TABLES, Figures, Row
+from ancd_ray.jobs.run import RECORD
 
 LoadJob = Callable[[Sequence[str]], Job]  # overrides → the job
 RunJob = Callable[[Job], Folder]  # runs it; the run folder

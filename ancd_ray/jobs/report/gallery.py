@@ -9,8 +9,8 @@ import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ancd_ray.report.model import LEAST_CERTAIN, MOST_CERTAIN, ClassReport, GalleryItem, ProductReport
-from ancd_ray.report.thumbnails import thumbnail
+from ancd_ray.jobs.report.model import LEAST_CERTAIN, MOST_CERTAIN, ClassReport, GalleryItem, ProductReport
+from ancd_ray.jobs.report.thumbnails import thumbnail
 
 BUDGET = 8_000_000  # bytes of base64: with plotly.js (4.8 MB) and the figures, a report stays near 15 MB at most
 SAMPLE = 48  # pictures that the size of all is estimated from

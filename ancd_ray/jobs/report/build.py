@@ -15,8 +15,7 @@ from ancd_ray.config.load import resolved
 from ancd_ray.data.tables import GOOD, matrix
 from ancd_ray.engine.executor import StepRun, versions
 from ancd_ray.engine.outputs import Output
-from ancd_ray.method.metrics import confusion
-from ancd_ray.report import (
+from ancd_ray.jobs.report import (
     ClassReport,
     ClusterScores,
     Confusion,
@@ -31,6 +30,7 @@ from ancd_ray.report import (
     embedding_2d,
     group_quarantine,
 )
+from ancd_ray.method.metrics import confusion
 
 MOST_CERTAIN, LEAST_CERTAIN = 12, 6  # regions of a class that the gallery shows
 MAP_POINTS = 3000  # regions on the map of class tokens

@@ -3,8 +3,8 @@
 The package knows no table and no pipeline: a caller fills `RunReport` with plain values and arrays.
 """
 
-from ancd_ray.report.figures import embedding_2d
-from ancd_ray.report.model import (
+from ancd_ray.jobs.report.figures import embedding_2d
+from ancd_ray.jobs.report.model import (
     LEAST_CERTAIN,
     MAX_POINTS,
     MOST_CERTAIN,
@@ -22,10 +22,10 @@ from ancd_ray.report.model import (
     TokenMap,
     group_quarantine,
 )
-from ancd_ray.report.render import render
-from ancd_ray.report.render_sweep import render_sweep
-from ancd_ray.report.sweep_model import LostTrial, Point, SweepReport, SweptProduct
-from ancd_ray.report.thumbnails import thumbnail
+from ancd_ray.jobs.report.render import render
+from ancd_ray.jobs.report.render_sweep import render_sweep
+from ancd_ray.jobs.report.sweep_model import LostTrial, Point, SweepReport, SweptProduct
+from ancd_ray.jobs.report.thumbnails import thumbnail
 
 __all__ = [
     "LEAST_CERTAIN",

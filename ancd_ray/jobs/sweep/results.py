@@ -18,9 +18,9 @@ from ancd_ray.config.load import resolved
 from ancd_ray.data.store import Folder
 from ancd_ray.data.tables import conform, sweep_schema
 from ancd_ray.engine import executor as pipeline
-from ancd_ray.report import LostTrial, Point, SweepReport, SweptProduct, render_sweep
-from ancd_ray.sweep.space import Space
-from ancd_ray.sweep.trial import Record
+from ancd_ray.jobs.report import LostTrial, Point, SweepReport, SweptProduct, render_sweep
+from ancd_ray.jobs.sweep.space import Space
+from ancd_ray.jobs.sweep.trial import Record
 
 STATUSES = ("done", "stopped", "failed")
 FIGURES = ("nmi", "ari", "f1", "unsupervised")

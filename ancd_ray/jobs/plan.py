@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ancd_ray.archive import Archive, Holding
 from ancd_ray.config.job import Job
 from ancd_ray.config.load import JobError
 from ancd_ray.config.overrides import effective
@@ -13,8 +12,9 @@ from ancd_ray.data.layouts import LayoutError
 from ancd_ray.data.store import Folder, digest
 from ancd_ray.discovery.anomalyncd.loop import Classes
 from ancd_ray.engine.step import Step
-from ancd_ray.plan_steps import base_steps, product_steps
-from ancd_ray.preflight import base_problems, detector_problems, training_problems
+from ancd_ray.jobs.archive import Archive, Holding
+from ancd_ray.jobs.checks import base_problems, detector_problems, training_problems
+from ancd_ray.jobs.steps import base_steps, product_steps
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
-from ancd_ray.report.figures import AXIS, LAYOUT, LEGEND, class_colour
-from ancd_ray.report.sweep_model import METRICS, Point, SweepReport, SweptProduct
+from ancd_ray.jobs.report.figures import AXIS, LAYOUT, LEGEND, class_colour
+from ancd_ray.jobs.report.sweep_model import METRICS, Point, SweepReport, SweptProduct
 
 SCALE = "Viridis"
 BANDS = 10  # colours of the lines over parallel axes: a trace each

@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from ancd_ray.archive import Archive
 from ancd_ray.config.job import Job
 from ancd_ray.config.load import JobError
 from ancd_ray.config.overrides import effective, overridden, value_at
 from ancd_ray.config.sweep import Metric, Sweep
 from ancd_ray.data.store import Folder
-from ancd_ray.plan import JobPlan, ProductPlan, make
-from ancd_ray.sweep.space import WHERE, Space, Trial, cross, only, with_settings
+from ancd_ray.jobs.archive import Archive
+from ancd_ray.jobs.plan import JobPlan, ProductPlan, make
+from ancd_ray.jobs.sweep.space import WHERE, Space, Trial, cross, only, with_settings
 
 
 def lay_out(job: Job) -> Space:

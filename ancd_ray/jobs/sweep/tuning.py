@@ -20,8 +20,8 @@ from ancd_ray.config.sweep import Sweep
 from ancd_ray.data.store import Folder
 from ancd_ray.discovery.criterion import vagueness
 from ancd_ray.engine.runtime import Progress, Runtime, RuntimeProblem
-from ancd_ray.sweep.hooks import CLARITY, EPOCH, VALUE, Proposals, recorder, searcher
-from ancd_ray.sweep.trial import Record, Task, run
+from ancd_ray.jobs.sweep.hooks import CLARITY, EPOCH, VALUE, Proposals, recorder, searcher
+from ancd_ray.jobs.sweep.trial import Record, Task, run
 
 _WORST = -1e9  # of a trial that failed
 _REDUCTION = 3  # ASHA: of the trials that come to a rung, one in so many goes on

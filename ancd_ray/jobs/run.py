@@ -8,7 +8,6 @@ from typing import Any
 
 import yaml
 
-from ancd_ray import reporting, tracking
 from ancd_ray.backbones.loaded import backbone
 from ancd_ray.config.job import Job
 from ancd_ray.config.load import JobError, resolved, validate
@@ -18,8 +17,10 @@ from ancd_ray.engine.executor import StepRun
 from ancd_ray.engine.outputs import Output, write_part
 from ancd_ray.engine.progress import Display
 from ancd_ray.engine.runtime import Runtime
-from ancd_ray.plan import JobPlan, make
-from ancd_ray.report import RunReport, render
+from ancd_ray.jobs import tracking
+from ancd_ray.jobs.plan import JobPlan, make
+from ancd_ray.jobs.report import RunReport, render
+from ancd_ray.jobs.report import build as reporting
 
 RECORD = "run.json"
 

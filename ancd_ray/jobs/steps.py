@@ -8,10 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ancd_ray.archive import AUTO, Holding
 from ancd_ray.config.job import Backbone, Detector, GroundTruth, Job, Mebin, PatchCore, Product
 from ancd_ray.discovery.anomalyncd.loop import Classes
 from ancd_ray.engine.step import Step
+from ancd_ray.jobs.archive import AUTO, Holding
 from ancd_ray.stages import (
     catalog,
     classify,
