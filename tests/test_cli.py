@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from ancd_ray.cli import main
+from ancd_ray.cli.main import main
 from ancd_ray.config.job import Job
 from ancd_ray.config.load import load, resolved
 from tests.conftest import REPO, Ran
@@ -31,7 +31,7 @@ def test_help_teaches(verb: str | None) -> None:
 
 
 def test_help_imports_nothing_heavy() -> None:
-    code = "import sys, ancd_ray.cli; print(sys.modules.keys() & {'torch', 'ray', 'mlflow', 'numpy', 'pydantic'})"
+    code = "import sys, ancd_ray.cli.main; print(sys.modules.keys() & {'torch', 'ray', 'mlflow', 'numpy', 'pydantic'})"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "set()"
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from ancd_ray.terminal import explained, write
+from ancd_ray.cli.errors import explained, write
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
