@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ancd_ray import __version__
+from ancd_ray.cli import remote as cli_remote
 from ancd_ray.cli.errors import explained, write
-from ancd_ray.cli.main import remote as cli_remote
 
 if TYPE_CHECKING:
     from ancd_ray.config.job import Job

@@ -1,1 +1,1 @@
-"""discovery"""
+"""Finds the classes of regions: features, clusterings, and the training of AnomalyNCD."""

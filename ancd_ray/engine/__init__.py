@@ -1,1 +1,1 @@
-"""engine"""
+"""Runs stages: shards, outputs, fingerprints, executors. Knows no particular stage."""

@@ -1,1 +1,1 @@
-"""jobs"""
+"""Whole jobs: plan, run, report, tracking, sweeps, benchmarks, submission to clusters."""

@@ -1,1 +1,1 @@
-"""models"""
+"""The model of a product: saved, loaded, applied to new images."""

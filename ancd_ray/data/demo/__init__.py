@@ -1,1 +1,1 @@
-"""demo"""
+"""Generated demo archives: textured metal tiles with four kinds of defect."""

@@ -1,1 +1,1 @@
-"""features"""
+"""Frozen features of regions, and what makes them comparable."""

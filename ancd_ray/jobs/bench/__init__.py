@@ -1,1 +1,1 @@
-"""bench"""
+"""Rows of the paper's tables as jobs, beside the published figures."""
