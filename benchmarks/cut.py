@@ -17,7 +17,7 @@ from mebin import realistic
 from PIL import Image
 from timing import compare, machine, shown
 
-from ancd_ray.config.job import Mebin
+from ancd_ray.config.sections import MebinConfig
 from ancd_ray.data.images import decode_rgb, encode_png
 from ancd_ray.stages.regions import CutRegions, Range
 
@@ -33,7 +33,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         pairs = _public(given.images, folder) if given.images else _generated(folder)
-        worker = CutRegions(Mebin(), Range(LO, HI))
+        worker = CutRegions(MebinConfig(), Range(LO, HI))
 
         def fast() -> int:
             cut = 0

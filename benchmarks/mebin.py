@@ -65,7 +65,7 @@ def _measure(values: np.ndarray, lo: int, hi: int) -> tuple:
         return literal_counts(values, levels)
 
     def opencv() -> np.ndarray:
-        return mebin.counts_level_by_level(mebin._eroded(values, 6), levels)
+        return mebin.counts_level_by_level(mebin._erode(values, 6), levels)
 
     def union_find() -> np.ndarray:
         return mebin.region_counts(values, levels, 6)

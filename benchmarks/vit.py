@@ -21,9 +21,10 @@ from torch import Tensor
 
 from ancd_ray.backbones.base import Encoded
 from ancd_ray.backbones.timm_vit import TimmViT
-from ancd_ray.config.job import Train
-from ancd_ray.discovery.anomalyncd.learner import BatchLabels, Learner, loss_of
-from ancd_ray.discovery.anomalyncd.loop import Classes, _optimizer, loss_weights
+from ancd_ray.config.sections import TrainConfig
+from ancd_ray.data.roles import Classes
+from ancd_ray.discovery.anomalyncd.learner import BatchLabels, Learner, compute_loss
+from ancd_ray.discovery.anomalyncd.loop import _optimizer, loss_weights
 from ancd_ray.discovery.anomalyncd.sources import Views
 
 NAME, GRID, N_BASE, N_NOVEL = "vit_base_patch8_224", 28, 3, 6
@@ -46,11 +47,11 @@ class Step:
         self._optimizer = _optimizer(self.learner, vit.lr)
         labels = torch.tensor([-1, 0] * (regions // 2))
         self._labels = BatchLabels(labels, torch.zeros(len(labels)))
-        self._weights = loss_weights(Train(), Classes(tuple("abc"), N_NOVEL, True))
+        self._weights = loss_weights(TrainConfig(), Classes(tuple("abc"), N_NOVEL, True))
 
     def __call__(self, views: Views) -> None:
         """Forward, backward, update."""
-        loss, _ = loss_of(self.learner, views, self._labels, n_base=N_BASE, teacher_temp=0.05, weights=self._weights)
+        loss, _ = compute_loss(self.learner, views, self._labels, n_base=N_BASE, teacher_temp=0.05, weights=self._weights)
         self._optimizer.zero_grad()
         loss.backward()
         self._optimizer.step()

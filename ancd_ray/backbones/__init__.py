@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ancd_ray.data.store import local_copy
 from ancd_ray.method.mgvit import MaskMode
-from ancd_ray.method.views import Levels
+from ancd_ray.method.views import ColorNormalization
 
 if TYPE_CHECKING:
     from ancd_ray.backbones.base import Backbone
@@ -23,19 +23,19 @@ def load(
     mask_layers: int = 9,
     device: str = "cpu",
     mask: MaskMode = "class",
-    levels: Levels = "kept",
+    color_normalization: ColorNormalization = "kept",
 ) -> Backbone:
     """A backbone by name: `lite`, or any timm ViT with a class token.
 
     `weights` is `auto` (the package for `lite`, timm otherwise), `package`, `timm`, `random`, or a file; `sha256` is
     what that file must have. `mask` names the tokens whose attention is masked (Table IV); `lite` has `class`, `none`.
-    `levels`: what becomes of the levels of a view before the trunk sees them, see `method.views.evened`.
+    `color_normalization`: what is done to the colors of a view, see `method.views.normalize_color`.
 
     Raises:
         ValueError: no such backbone or file, or weights that are not what they should be; one line.
     """
     model = _load(name, weights, sha256, mask_layers, device, mask)
-    model.levels = levels
+    model.color_normalization = color_normalization
     return model
 
 
@@ -47,18 +47,18 @@ def _load(name: str, weights: str, sha256: str | None, mask_layers: int, device:
 
         if weights in ("auto", "package"):
             return Lite(None, device, mask)
-        with _checked(weights, sha256) as file:
+        with _open_checked(weights, sha256) as file:
             return Lite(file, device, mask)
     from ancd_ray.backbones.timm_vit import TimmViT
 
     if weights in ("auto", "timm", "random"):
         return TimmViT(name, "timm" if weights == "auto" else weights, mask_layers, device, mask_mode=mask)
-    with _checked(weights, sha256) as file:
+    with _open_checked(weights, sha256) as file:
         return TimmViT(name, file, mask_layers, device, mask_mode=mask)
 
 
 @contextmanager
-def _checked(uri: str, sha256: str | None) -> Iterator[Path]:
+def _open_checked(uri: str, sha256: str | None) -> Iterator[Path]:
     """A weights file as a local path, its digest compared."""
     with local_copy(uri) as path:
         if not path.is_file():

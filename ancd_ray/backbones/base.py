@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ancd_ray.method.views import Image, Levels, tensors
+from ancd_ray.method.views import ColorNormalization, Image, tensors
 
 
 class Encoded(NamedTuple):
@@ -22,7 +22,7 @@ class Encoded(NamedTuple):
     tokens_BND: Tensor
     visible_BN: Tensor  # bool: patch tokens that the mask lets the class token see
 
-    def packed(self) -> Encoded:
+    def pack(self) -> Encoded:
         """Visible tokens first, and as many of them as the fullest view has (at least 1): (B, L, D)."""
         longest = max(1, int(self.visible_BN.sum(dim=1).max()))
         order_BL = self.visible_BN.int().argsort(dim=1, descending=True, stable=True)[:, :longest]
@@ -30,7 +30,7 @@ class Encoded(NamedTuple):
         return Encoded(self.cls_BD, tokens_BLD, self.visible_BN.gather(1, order_BL))
 
     @classmethod
-    def joined(cls, parts: Sequence[Encoded]) -> Encoded:
+    def concat(cls, parts: Sequence[Encoded]) -> Encoded:
         """One batch of several, padded to the longest."""
         longest = max(part.tokens_BND.shape[1] for part in parts)
         missing = [longest - part.tokens_BND.shape[1] for part in parts]
@@ -41,7 +41,7 @@ class Encoded(NamedTuple):
 
 def inputs(model: Backbone, views: Sequence[tuple[Image, Image]]) -> tuple[Tensor, Tensor]:
     """Views and their masks as `model.encode` takes them."""
-    return tensors(views, model.mean, model.std, model.levels)
+    return tensors(views, model.mean, model.std, model.color_normalization)
 
 
 class Tail(Protocol):
@@ -66,7 +66,7 @@ class Backbone(Protocol):
     view_size: int  # side of the views it is fed, pixels
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    levels: Levels  # what becomes of the levels of a view before it sees them
+    color_normalization: ColorNormalization  # what becomes of the color_normalization of a view before it sees them
     multiple: int  # the sides of an image for `patch_features` are multiples of it, pixels
     detector_layers: tuple[int, ...]  # what detectors look at, the finest first
     stride: int  # pixels of the image a patch of the first of them, each way

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 Network = Callable[[Tensor], list[Tensor]]
 
 
-def exported(network: nn.Module, digest: str, example_BCHW: Tensor) -> Network:
+def export_openvino(network: nn.Module, digest: str, example_BCHW: Tensor) -> Network:
     """The network (images (B, C, H, W) of any B, H and W to a list of tensors) as a graph, on as many threads as torch.
 
     Args:
@@ -37,7 +37,9 @@ def exported(network: nn.Module, digest: str, example_BCHW: Tensor) -> Network:
         "INFERENCE_PRECISION_HINT": "f32",  # not bf16 where the processor has it: the same numbers on every machine
         "ENABLE_CPU_PINNING": False,  # the workers of one machine would all choose the same cores
     }
-    compiled = core.compile_model(_graph(core, network, digest, example_BCHW, openvino.__version__), "CPU", options)
+    compiled = core.compile_model(
+        _load_or_build_graph(core, network, digest, example_BCHW, openvino.__version__), "CPU", options
+    )
 
     def run(images_BCHW: Tensor) -> list[Tensor]:
         found = compiled(images_BCHW.contiguous().numpy(), share_inputs=True)
@@ -46,14 +48,14 @@ def exported(network: nn.Module, digest: str, example_BCHW: Tensor) -> Network:
     return run
 
 
-def _graph(core: Any, network: nn.Module, digest: str, example_BCHW: Tensor, version: str) -> Any:
+def _load_or_build_graph(core: Any, network: nn.Module, digest: str, example_BCHW: Tensor, version: str) -> Any:
     """The graph from the cache, where it is put first if need be; without a writable cache it is built every time."""
     folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ancd-ray" / "graphs"
     name = f"{digest[:32]}-{version.partition('-')[0]}"
     kept = folder / name / "graph.xml"
     if kept.is_file():
         return core.read_model(kept)
-    graph = _traced(network, example_BCHW)
+    graph = _trace(network, example_BCHW)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
@@ -68,7 +70,7 @@ def _graph(core: Any, network: nn.Module, digest: str, example_BCHW: Tensor, ver
     return graph
 
 
-def _traced(network: nn.Module, example_BCHW: Tensor) -> Any:
+def _trace(network: nn.Module, example_BCHW: Tensor) -> Any:
     """Straight through the front end: `openvino.convert_model` would report its use to its makers."""
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ancd_ray.backbones.base import Encoded
-from ancd_ray.backbones.exported import exported
-from ancd_ray.method.mgvit import MaskMode, in_groups
-from ancd_ray.method.views import Levels
+from ancd_ray.backbones.exported import export_openvino
+from ancd_ray.method.mgvit import MaskMode, apply_by_length
+from ancd_ray.method.views import ColorNormalization
 
 STRIDES = (16, 32)
 _CHANNELS = {16: 112, 32: 320}
@@ -44,7 +44,7 @@ class Lite:
     detector_layers: tuple[int, ...] = (16, 32)
     stride = 16
     projector_width = 512
-    levels: Levels = "kept"
+    color_normalization: ColorNormalization = "kept"
     lr = 0.1  # its tail and the heads start from nothing; the loss ends lower than with a ViT's 0.003
 
     def __init__(self, weights: Path | None = None, device: str = "cpu", mask: MaskMode = "class") -> None:
@@ -63,10 +63,10 @@ class Lite:
         self.dim = sum(_CHANNELS.values())
         self.device = device
         self._mask = mask
-        self._digest = digest_of(trunk.state_dict())
+        self._digest = compute_digest(trunk.state_dict())
         trunk = fold_norms(trunk.eval()).requires_grad_(False).to(memory_format=torch.channels_last)
         on_cpu = torch.device(device).type == "cpu"
-        self._trunk = exported(trunk, self._digest, torch.zeros(1, 3, 64, 64)) if on_cpu else trunk.to(device)
+        self._trunk = export_openvino(trunk, self._digest, torch.zeros(1, 3, 64, 64)) if on_cpu else trunk.to(device)
 
     @torch.no_grad()
     def patch_features(self, images_BCHW: Tensor, layers: tuple[int, ...]) -> list[Tensor]:
@@ -165,7 +165,7 @@ class LiteTail(nn.Module):
             weights_BAL = torch.cat([own_BA1[rows], logits_BAL], dim=2).softmax(dim=2)
             return weights_BAL[..., 1:] @ normed_BLD + weights_BAL[..., :1] * cls_BD[rows, None]
 
-        averaged_BAD = in_groups(key_mask_BL, attend)
+        averaged_BAD = apply_by_length(key_mask_BL, attend)
         attended: Tensor = self.out(torch.einsum("bad,aed->bae", averaged_BAD, self.value_AED).flatten(1))
         return attended
 
@@ -181,7 +181,7 @@ def fold_norms(module: nn.Module) -> nn.Module:
     return module
 
 
-def digest_of(state: dict[str, Tensor]) -> str:
+def compute_digest(state: dict[str, Tensor]) -> str:
     """sha256 over names and values of a state dict."""
     total = hashlib.sha256()
     for name in sorted(state):

@@ -10,7 +10,7 @@ import torch
 
 from ancd_ray.backbones import load
 from ancd_ray.backbones.base import Backbone
-from ancd_ray.config.job import Backbone as BackboneConfig
+from ancd_ray.config.sections import BackboneConfig
 
 
 def device() -> str:
@@ -18,10 +18,18 @@ def device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)
 def backbone(config: BackboneConfig) -> Backbone:
     """The trunk of the job; loaded once a process."""
     if threads := os.environ.get("OMP_NUM_THREADS"):  # Ray gives a worker as many as its CPUs
         torch.set_num_threads(int(threads))
         cv2.setNumThreads(int(threads))
-    return load(config.name, config.weights, config.sha256, config.mask_layers, device(), config.mask, config.levels)
+    return load(
+        config.name,
+        config.weights,
+        config.sha256,
+        config.mask_layers,
+        device(),
+        config.mask,
+        config.color_normalization,
+    )

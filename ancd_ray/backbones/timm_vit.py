@@ -27,8 +27,8 @@ from torch import Tensor, nn
 
 from ancd_ray.backbones.base import Encoded
 from ancd_ray.backbones.timm_weights import download, load_weights
-from ancd_ray.method.mgvit import GuidedBlock, LastBlock, MaskMode, grid_positions, unturned_rows_first, visible_tokens
-from ancd_ray.method.views import Levels
+from ancd_ray.method.mgvit import GuidedBlock, LastBlock, MaskMode, grid_positions, prepend_identity_rotations, visible_tokens
+from ancd_ray.method.views import ColorNormalization
 
 _TOKENS_AT_ONCE = {"cpu": 4096, "cuda": 65536}  # CPUs are no faster with more; a GPU wants to be filled
 
@@ -36,7 +36,7 @@ _TOKENS_AT_ONCE = {"cpu": 4096, "cuda": 65536}  # CPUs are no faster with more; 
 class TimmViT:
     """The frozen trunk; see `base.Backbone`."""
 
-    levels: Levels = "kept"
+    color_normalization: ColorNormalization = "kept"
     lr = 0.003  # the paper's, for a pretrained block
     projector_width = 2048  # the paper's
 
@@ -75,7 +75,7 @@ class TimmViT:
         self.name, self.view_size, self.mask_mode = name, view_size, mask_mode
         self.device = device
         self._model = model.eval().requires_grad_(False).to(self.device)
-        self._blocks = [_guided(block) for block in model.blocks]
+        self._blocks = [_make_guided_block(block) for block in model.blocks]
         self._mask_start = depth - mask_layers
         self._n_registers = model.num_prefix_tokens - 1
         self._rotary = getattr(model, "rope", None) is not None
@@ -100,7 +100,7 @@ class TimmViT:
         )
         views = max(1, _TOKENS_AT_ONCE[torch.device(self.device).type] // (self.view_size // self.stride) ** 2)
         batches = zip(torch.split(images_BCHW, views), torch.split(masks_BHW, views), strict=True)
-        return Encoded.joined([self._encode(*batch).packed() for batch in batches])
+        return Encoded.concat([self._encode(*batch).pack() for batch in batches])
 
     def _encode(self, images_BCHW: Tensor, masks_BHW: Tensor) -> Encoded:
         with self._precision():
@@ -158,7 +158,7 @@ class TimmViT:
         rows, cols = patches_BHWD.shape[1:3]
         embedded = self._model._pos_embed(patches_BHWD)
         x_BSD, rope_N2d = embedded if isinstance(embedded, tuple) else (embedded, None)
-        table = None if rope_N2d is None else unturned_rows_first(rope_N2d, 1 + self._n_registers)
+        table = None if rope_N2d is None else prepend_identity_rotations(rope_N2d, 1 + self._n_registers)
         return self._model.norm_pre(x_BSD), table, rows, cols
 
     def _guide(self, x_BSD: Tensor, table: Tensor | None, visible_BS: Tensor) -> Tensor:
@@ -225,7 +225,7 @@ def _is_plain(block: nn.Module) -> bool:
     )
 
 
-def _guided(block: Any) -> GuidedBlock:
+def _make_guided_block(block: Any) -> GuidedBlock:
     """A timm block's own layers (no copies) around the mask-guided attention."""
     attention = block.attn
     if attention.qkv is None:

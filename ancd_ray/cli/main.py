@@ -246,9 +246,18 @@ def _apply(run_folder: str, target: Path) -> None:
 
 
 def _load(job_file: Path, overrides: tuple[str, ...]) -> Job:
-    from ancd_ray.config.load import load
+    import warnings
 
-    return load(job_file, overrides)
+    from ancd_ray.config.load import load
+    from ancd_ray.config.renamed import RenamedKeyWarning
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", RenamedKeyWarning)
+        job = load(job_file, overrides)
+    for warning in caught:
+        if issubclass(warning.category, RenamedKeyWarning):
+            click.echo(f"warning: {warning.message}", err=True)
+    return job
 
 
 def _send(job: Job, address: str, follow: bool) -> int:

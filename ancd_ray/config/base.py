@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -14,3 +14,19 @@ class Section(BaseModel):
     """A section of the job file: immutable, and strict about its keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+S = TypeVar("S", bound=Section)
+
+
+def reset_keys(section: S, *keys: str) -> S:
+    """Set keys of a section to their defaults; `outer.inner` names a key of a section within.
+
+    Stages are given sections in which every key without effect is reset. What is executed is then what is hashed, and
+    a key without effect changes no fingerprint.
+    """
+    for key in keys:
+        name, _, inner = key.partition(".")
+        value = reset_keys(getattr(section, name), inner) if inner else type(section).model_fields[name].get_default()
+        section = section.model_copy(update={name: value})
+    return section

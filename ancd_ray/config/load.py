@@ -17,6 +17,7 @@ from pydantic_core import ErrorDetails
 
 from ancd_ray.config.errors import AncdError
 from ancd_ray.config.job import Job
+from ancd_ray.config.renamed import rename_keys
 
 _VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
 CREDENTIALS = re.compile(r"//[^/@\s\"]+@")  # user:password of a URI
@@ -64,7 +65,10 @@ def validate(document: Mapping[str, Any], overrides: Sequence[str] = (), source:
             _apply(tree, override)
         except ValueError as error:
             problems.append(f"{override}: {error}")
-    tree = _expand(tree, (), problems)
+    try:
+        tree = rename_keys(_expand(tree, (), problems))
+    except ValueError as error:
+        problems.append(f"{source}: {error}")
     try:
         job = Job.model_validate(tree)
     except ValidationError as error:

@@ -8,13 +8,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ancd_ray.config.job import Job, Product
+from ancd_ray.config.job import Job
 from ancd_ray.config.load import JobError, assign, explain
+from ancd_ray.data.layouts import ProductConfig
 
 OWN = ("detector", "mebin", "backbone", "train", "merge", "classes")  # sections that a product may change
 
 
-def effective(job: Job, product: Product) -> Job:
+def effective(job: Job, product: ProductConfig) -> Job:
     """The job as it is for one product: its own detector, and its overrides.
 
     Raises:

@@ -18,7 +18,7 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 MAX_PIXELS = 120_000_000  # a 12,000 x 10,000 line scan; more is a mistake or a bomb
 
-Bytes = NDArray[np.uint8]
+ImageU8 = NDArray[np.uint8]
 
 
 class BadImage(Exception):
@@ -59,7 +59,7 @@ def image_size(data: bytes) -> tuple[int, int]:
     return _open(data).size
 
 
-def decode_rgb(data: bytes) -> Bytes:
+def decode_rgb(data: bytes) -> ImageU8:
     """The image as (H, W, 3) uint8: palettes are looked up, alpha is dropped, 16 bits are scaled to 8.
 
     The pixels stay as they are stored: an EXIF rotation would tear them from their mask.
@@ -67,14 +67,14 @@ def decode_rgb(data: bytes) -> Bytes:
     Raises:
         BadImage: truncated, broken, of no known format, or too large.
     """
-    image = _loaded(data)
+    image = _load(data)
     if image.mode.startswith("I") or image.mode == "F":
-        grey = _to_8_bit(np.asarray(image))
-        return np.repeat(grey[..., None], 3, axis=2)
+        gray = _to_8_bit(np.asarray(image))
+        return np.repeat(gray[..., None], 3, axis=2)
     return np.asarray(image.convert("RGB"))
 
 
-def decode_mask(data: bytes) -> Bytes:
+def decode_mask(data: bytes) -> ImageU8:
     """The mask as (H, W) uint8, 255 where its brightest channel is in the upper half of its range, else 0.
 
     A mask whose largest value is 1 is taken for a class map, not for black.
@@ -82,7 +82,7 @@ def decode_mask(data: bytes) -> Bytes:
     Raises:
         BadImage: see `decode_rgb`.
     """
-    image = _loaded(data)
+    image = _load(data)
     if image.mode == "P":
         values = np.asarray(image.convert("RGB"))
     elif "A" in image.getbands():
@@ -99,7 +99,7 @@ def decode_mask(data: bytes) -> Bytes:
 
 
 def decode_map(data: bytes) -> NDArray[Any]:
-    """A stored anomaly map (H, W) in the numbers of its file: .npy (float or integer), or grey PNG or TIFF.
+    """A stored anomaly map (H, W) in the numbers of its file: .npy (float or integer), or gray PNG or TIFF.
 
     Raises:
         BadImage: not such a file, not two-dimensional, or with values that are not finite.
@@ -110,7 +110,7 @@ def decode_map(data: bytes) -> NDArray[Any]:
         except (ValueError, EOFError, OSError) as error:
             raise BadImage(f"not a readable .npy file: {_first_line(error)}") from error
     else:
-        values = np.asarray(_loaded(data))
+        values = np.asarray(_load(data))
     values = np.asarray(np.squeeze(values))
     if values.ndim != 2 or values.size == 0 or values.dtype.kind not in "fiub":
         raise BadImage(f"an anomaly map has one number a pixel; this one is {values.dtype} of shape {values.shape}")
@@ -119,12 +119,12 @@ def decode_map(data: bytes) -> NDArray[Any]:
     return values
 
 
-def encode_png(array: Bytes) -> bytes:
-    """PNG of (H, W) or RGB (H, W, 3) uint8, lossless, fast rather than small; grey images are kept as such."""
+def encode_png(array: ImageU8) -> bytes:
+    """PNG of (H, W) or RGB (H, W, 3) uint8, lossless, fast rather than small; gray images are kept as such."""
     if array.ndim == 3:
         red, green, blue = cv2.split(array)
-        is_grey = np.array_equal(red, green) and np.array_equal(green, blue)
-        array = np.asarray(red if is_grey else cv2.merge([blue, green, red]), np.uint8)
+        is_gray = np.array_equal(red, green) and np.array_equal(green, blue)
+        array = np.asarray(red if is_gray else cv2.merge([blue, green, red]), np.uint8)
     return bytes(cv2.imencode(".png", array, [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE])[1])
 
 
@@ -145,7 +145,7 @@ def _open(data: bytes) -> Image.Image:
     return image
 
 
-def _loaded(data: bytes) -> Image.Image:
+def _load(data: bytes) -> Image.Image:
     image = _open(data)
     try:
         image.load()
@@ -154,7 +154,7 @@ def _loaded(data: bytes) -> Image.Image:
     return image
 
 
-def _to_8_bit(values: NDArray[Any]) -> Bytes:
+def _to_8_bit(values: NDArray[Any]) -> ImageU8:
     """16-bit integers over their whole range; floats over 0..1 when they keep to it, else over their own."""
     if values.dtype.kind in "iu":
         return np.asarray(np.clip(values, 0, 65535) // 257, np.uint8)

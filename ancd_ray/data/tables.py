@@ -14,7 +14,6 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 SCHEMA_VERSION = 1
-GOOD = "good"  # the label of images without a defect
 
 _FLOATS = pa.list_(pa.field("element", pa.float32()))  # the name that Parquet gives to what a list holds
 _INTS = pa.list_(pa.field("element", pa.int32()))
@@ -34,7 +33,7 @@ LISTING = _schema(
     [  # an image file that the layout names, before anyone has opened it
         *_ID,
         pa.field("uri", pa.string(), nullable=False),
-        pa.field("role", pa.string(), nullable=False),  # novel | normal | base
+        pa.field("role", pa.string(), nullable=False),  # query | normal | base
         pa.field("label", pa.string()),
         pa.field("mask_uri", pa.string()),
         pa.field("map_uri", pa.string()),  # a precomputed anomaly map

@@ -1,1 +1,14 @@
-"""Detectors: from an image to a raw, float anomaly map. One file each; a job file names them, never an import path."""
+"""Detectors: from an image to an anomaly map. One file each; a job file names them, never an import path."""
+
+from __future__ import annotations
+
+from ancd_ray.detectors.base import DetectorConfig
+from ancd_ray.detectors.ground_truth import GroundTruth
+from ancd_ray.detectors.patchcore import PatchCore
+from ancd_ray.detectors.precomputed import Precomputed
+
+DETECTORS: list[type[DetectorConfig]] = [
+    Precomputed,
+    GroundTruth,
+    PatchCore,
+]

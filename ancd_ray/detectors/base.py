@@ -1,31 +1,103 @@
-"""What a detector offers the detect stage."""
+"""What a detector is: its settings in the job file, what it needs, and how it makes anomaly maps.
+
+A detector is one file with a subclass of `DetectorConfig`, and one line in `detectors/__init__.py`. Files of detectors
+import torch inside functions, so that job files are checked without it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ancd_ray.config.base import Section, reset_keys
 from ancd_ray.data.images import BadImage
+from ancd_ray.data.roles import ListedImage
 
-Image = Mapping[str, Any]  # a row of the table `images`
+if TYPE_CHECKING:
+    from ancd_ray.backbones.base import Backbone
+
+ImageRow = Mapping[str, Any]  # a row of the table `images`
 AnomalyMap = NDArray[Any]  # (h, w), aligned with the whole image, at the detector's own resolution
+D = TypeVar("D", bound="DetectorConfig")
 
 
-class Detector(Protocol):
-    """Anomaly maps of images: raw, neither clamped nor rescaled (uint8 where the source has 8 bits, else float)."""
+class Scorer(Protocol):
+    """Makes anomaly maps."""
 
-    def score(self, images: Sequence[Image]) -> list[AnomalyMap | BadImage]:
-        """One map an image, or the reason why there is none."""
+    def score(self, images: Sequence[ImageRow]) -> list[AnomalyMap | BadImage]:
+        """Compute the anomaly map of each image, or the reason why there is none.
+
+        Maps are raw, neither clamped nor rescaled: uint8 where the source has 8 bits, else float. An image's map does
+        not depend on the other images of the call.
+        """
+
+
+class DetectorConfig(Section):
+    """Settings of a detector; the class says what the detector needs."""
+
+    name: str
+    needs: ClassVar[Literal["nothing", "normals", "masks", "maps"]] = "nothing"
+    resources: ClassVar[Literal["images", "model"]] = "images"  # model: it loads the backbone, on a GPU if there is one
+    maps_are_masks: ClassVar[bool] = False  # regions are cut from the maps as they are, without binarization
+    score_keys: ClassVar[tuple[str, ...]] = ()  # keys that the fitted state does not depend on
+
+    def make_scorer(self, backbone: Callable[[], Backbone], state: bytes | None) -> Scorer:
+        """Build the scorer.
+
+        Parameters
+        ----------
+        backbone
+            Loads the backbone of the job; call it only if the detector uses it.
+        state
+            What `fit` returned; None for a detector that is not fitted.
+        """
+        raise NotImplementedError
+
+    @property
+    def for_fit(self: D) -> D:
+        """The detector with the keys that its state does not depend on at their defaults."""
+        return reset_keys(self, *self.score_keys)
+
+    def find_problems(self, product: str, images: Sequence[ListedImage]) -> list[str]:
+        """Say in one line each why a product cannot be worked on; nothing where it can."""
+        if self.needs == "normals" and not any(image.role == "normal" for image in images):
+            return [
+                f"product {product}: has no normal images, which {self.name} learns from; "
+                "give it some (train/good, `normals:`), or another detector.name"
+            ]
+        if self.needs == "masks" and not any(image.mask_uri for image in images):
+            return [f"product {product}: has no masks, which detector.name {self.name} takes for anomaly maps"]
+        return []
+
+
+class FittedDetector(DetectorConfig):
+    """A detector with a state that is made from normal images."""
+
+    needs: ClassVar[Literal["nothing", "normals", "masks", "maps"]] = "normals"
+    resources: ClassVar[Literal["images", "model"]] = "model"
+    state_file: ClassVar[str]
+
+    def collect(
+        self, images: Sequence[ImageRow], backbone: Backbone, n_normals: int
+    ) -> Iterator[tuple[ImageRow, Sequence[Mapping[str, Any]] | BadImage]]:
+        """Compute rows of the table `patches` for each of some normal images, of `n_normals` in all."""
+        raise NotImplementedError
+
+    def fit(self, patches: Callable[[int], Iterator[NDArray[np.float16]]]) -> tuple[bytes, dict[str, Any]]:
+        """Make the state, and figures about it, from the collected features (N, D) of an image size."""
+        raise NotImplementedError
 
 
 def check_values(values: NDArray[np.generic]) -> AnomalyMap:
-    """A map that binarization can work with.
+    """Return a map that binarization can work with.
 
-    Raises:
-        BadImage: empty, or with values that are not finite.
+    Raises
+    ------
+    BadImage
+        The map is empty, or has values that are not finite.
     """
     if values.size == 0:
         raise BadImage("the anomaly map is empty")

@@ -2,28 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
-from ancd_ray.data.images import BadImage, decode_mask, read_bytes
-from ancd_ray.detectors.base import AnomalyMap, Image
+from ancd_ray.data.images import BadImage, decode_mask
+from ancd_ray.data.sources import read_mask
+from ancd_ray.detectors.base import AnomalyMap, DetectorConfig, ImageRow
+
+if TYPE_CHECKING:
+    from ancd_ray.backbones.base import Backbone
 
 
-class GroundTruth:
-    """See `base.Detector`. An image without a mask file has no defect: its map is zero."""
+class GroundTruth(DetectorConfig):
+    """The masks themselves as maps (Table X of the paper)."""
 
-    def score(self, images: Sequence[Image]) -> list[AnomalyMap | BadImage]:
+    name: Literal["ground_truth"]
+    needs: ClassVar[Literal["nothing", "normals", "masks", "maps"]] = "masks"
+    maps_are_masks: ClassVar[bool] = True
+
+    def make_scorer(self, backbone: Callable[[], Backbone], state: bytes | None) -> MaskReader:
+        """Build the scorer."""
+        return MaskReader()
+
+
+class MaskReader:
+    """Reads masks; an image without a mask file has no defect, so its map is zero."""
+
+    def score(self, images: Sequence[ImageRow]) -> list[AnomalyMap | BadImage]:
         """Masks (H, W) of 0 and 255 at image size."""
-        return [_mask(image) for image in images]
+        return [_read(image) for image in images]
 
 
-def _mask(image: Image) -> AnomalyMap | BadImage:
+def _read(image: ImageRow) -> AnomalyMap | BadImage:
     size = (image["height"], image["width"])
     if image["mask_uri"] is None:
         return np.zeros(size, np.uint8)
     try:
-        mask = decode_mask(read_bytes(image["mask_uri"]))
+        mask = decode_mask(read_mask(image))
     except BadImage as error:
         return BadImage(f"its mask {image['mask_uri']}: {error}")
     if mask.shape != size:

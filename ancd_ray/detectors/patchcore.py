@@ -1,177 +1,91 @@
-"""PatchCore: a memory bank of normal patch features; the distance to the nearest one is the anomaly score.
+"""PatchCore (Roth et al., CVPR 2022): the distance to the nearest patch of normal images is the anomaly score.
 
-What matters more than the trunk, measured: two scales, each on the unit sphere; the aspect kept; every image brought to
-the same mean and contrast before it is looked at.
-
-Shape suffixes: B images, H W pixels, R C rows and columns of patches, N patches, M memory bank, D feature width.
+The settings are here; the computation, which needs torch, is in `memory_bank.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-import cv2
 import numpy as np
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from safetensors.torch import load, save
-from torch import Tensor
+from pydantic import Field, PositiveInt, field_validator
 
-from ancd_ray.backbones.base import Backbone
-from ancd_ray.config.job import PatchCore as PatchCoreConfig
-from ancd_ray.data.images import BadImage, Bytes, decode_rgb, read_bytes
-from ancd_ray.detectors.base import AnomalyMap, Image
+from ancd_ray.data.images import BadImage
+from ancd_ray.detectors.base import FittedDetector, ImageRow, Scorer
 
-_BATCH = 8
-_BLOCK = 4096  # queries in one product with the memory bank: 4096 x 8000 distances are 130 MB
-_PROJECTION = 64  # width in which the greedy choice measures distances (Johnson-Lindenstrauss)
+if TYPE_CHECKING:
+    from ancd_ray.backbones.base import Backbone
+
+Side = Annotated[int, Field(ge=64, le=2048)]
 
 
-@dataclass
-class Patches:
-    """Features on the grid of the finer scale; it looks at images as the memory banks have seen them."""
+class PatchCore(FittedDetector):
+    """A memory bank of normal patches; the distance to its nearest one is the anomaly score."""
 
-    backbone: Backbone
-    config: PatchCoreConfig
-    device: str
+    name: Literal["patchcore"]
+    # Long side in pixels, the aspect is kept; of several ([320, 512]) the maps are averaged, at the size of the first.
+    image_size: Side | Annotated[tuple[Side, ...], Field(min_length=1, max_length=4)] = 320
+    coreset: PositiveInt = 8000  # patches in the memory bank
+    candidates: PositiveInt = 60000  # patches that the greedy coreset chooses from
+    smoothing: Annotated[float, Field(ge=0)] = 4.0  # sigma of the Gaussian on the map, in its pixels
+    map_gamma: Annotated[float, Field(ge=1, le=8)] = 2.0  # exponent within a map, whose maximum stays; 1: distances
+    brightness: bool = True  # bring every image to the same mean and contrast first
 
-    def of_images(self, images: Sequence[Image]) -> Iterator[tuple[Image, list[Tensor] | BadImage]]:
-        """Features (R, C, D) of each image at each size, or why there are none; in the order of the images."""
-        for start in range(0, len(images), _BATCH):
-            batch = images[start : start + _BATCH]
-            decoded = [_decoded(image) for image in batch]
-            good = [i for i, rgb in enumerate(decoded) if not isinstance(rgb, BadImage)]
-            found: dict[int, list[Tensor]] = {i: [] for i in good}
-            for size in self.config.sizes:
-                for i, features in self._at({i: decoded[i] for i in good}, size):  # type: ignore[misc]
-                    found[i].append(features)
-            for i, image in enumerate(batch):
-                rgb = decoded[i]
-                yield image, rgb if isinstance(rgb, BadImage) else found[i]
+    state_file: ClassVar[str] = "memory_bank.safetensors"
+    score_keys: ClassVar[tuple[str, ...]] = ("smoothing", "map_gamma")
 
-    def _at(self, images: Mapping[int, Bytes], size: int) -> Iterator[tuple[int, Tensor]]:
-        """Features of images at one size; those of one shape go through the trunk together."""
-        by_shape: dict[tuple[int, ...], dict[int, NDArray[np.float32]]] = {}
-        for i, rgb in images.items():
-            pixels = prepare(rgb, size, self.config.brightness, self.backbone)
-            by_shape.setdefault(pixels.shape, {})[i] = pixels
-        for members in by_shape.values():
-            yield from zip(members, self._features(np.stack(list(members.values()))), strict=True)
+    @field_validator("image_size")
+    @classmethod
+    def _distinct(cls, value: int | tuple[int, ...]) -> int | tuple[int, ...]:
+        if isinstance(value, tuple) and len(set(value)) < len(value):
+            raise ValueError("the same size is given twice")
+        return value
 
-    def _features(self, pixels_BHWC: NDArray[np.float32]) -> Tensor:
-        images_BCHW = torch.from_numpy(pixels_BHWC).permute(0, 3, 1, 2).to(self.device)
-        maps = self.backbone.patch_features(images_BCHW, self.backbone.detector_layers)
-        grid = (maps[0].shape[-2], maps[0].shape[-1])
-        scales = []
-        for level in maps:
-            averaged = F.avg_pool2d(level, 3, 1, 1, count_include_pad=False)  # a patch knows its neighbours
-            resized = averaged if averaged.shape[-2:] == grid else F.interpolate(averaged, grid, mode="bilinear")
-            scales.append(F.normalize(resized, dim=1))
-        return torch.cat(scales, dim=1).permute(0, 2, 3, 1).float()
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The long sides at which it looks at an image."""
+        return self.image_size if isinstance(self.image_size, tuple) else (self.image_size,)
 
+    def make_scorer(self, backbone: Callable[[], Backbone], state: bytes | None) -> Scorer:
+        """Build the scorer from the memory banks."""
+        from ancd_ray.detectors.memory_bank import MemoryBanks, PatchFeatures, unpack_banks
 
-def _decoded(image: Image) -> Bytes | BadImage:
-    try:
-        return decode_rgb(read_bytes(image["uri"]))
-    except BadImage as error:
-        return error
+        assert state is not None, "PatchCore is fitted first"
+        return MemoryBanks(PatchFeatures(backbone(), self), unpack_banks(state))
 
+    def collect(
+        self, images: Sequence[ImageRow], backbone: Backbone, n_normals: int
+    ) -> Iterator[tuple[ImageRow, Sequence[Mapping[str, Any]] | BadImage]]:
+        """Draw some patches of every image at every size, by the image's id."""
+        from ancd_ray.detectors.memory_bank import PatchFeatures
 
-def prepare(rgb: Bytes, long_side: int, brightness: bool, backbone: Backbone) -> NDArray[np.float32]:
-    """The image (H, W, 3) as the trunk sees it: its aspect kept, sides that the trunk can divide, levels evened out."""
-    height, width = rgb.shape[:2]
-    scale = long_side / max(height, width)
-    step = backbone.multiple
-    size = [max(step, round(n * scale / step) * step) for n in (width, height)]
-    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    values = cv2.resize(rgb, size, interpolation=interpolation).astype(np.float32) / 255
-    values = (values - np.asarray(backbone.mean, np.float32)) / np.asarray(backbone.std, np.float32)
-    if brightness:
-        values = (values - values.mean()) / max(float(values.std()), 1e-2)
-    return np.asarray(values, np.float32)
+        per_image = max(1, -(-self.candidates // n_normals))
+        for image, found in PatchFeatures(backbone, self).of_images(images):
+            if isinstance(found, BadImage):
+                yield image, found
+                continue
+            rng = np.random.default_rng(int(image["image_id"][:12], 16))
+            rows = []
+            for size, features in zip(self.sizes, found, strict=True):
+                flat = features.reshape(-1, features.shape[-1]).cpu()
+                chosen = np.sort(rng.permutation(len(flat))[:per_image])
+                values = flat[chosen].half().numpy()
+                rows.append({"image_size": size, "dim": values.shape[1], "features": values.tobytes()})
+            yield image, rows
 
+    def fit(self, patches: Callable[[int], Iterator[NDArray[np.float16]]]) -> tuple[bytes, dict[str, Any]]:
+        """Choose a coreset of the patches of each size as its memory bank."""
+        import torch
 
-def coreset(candidates_ND: Tensor, size: int, seed: int = 0) -> Tensor:
-    """Indices (size,) of a greedy coreset: each choice is the candidate farthest from all earlier ones.
+        from ancd_ray.detectors.memory_bank import choose_coreset, pack_banks
 
-    Distances are taken in a random projection, as in the paper of PatchCore: the order of distances survives it and
-    the choice is several times cheaper.
-    """
-    if len(candidates_ND) <= size:
-        return torch.arange(len(candidates_ND))
-    generator = torch.Generator().manual_seed(seed)
-    projection = torch.randn(candidates_ND.shape[1], _PROJECTION, generator=generator) / _PROJECTION**0.5
-    points = candidates_ND @ projection.to(candidates_ND.device)
-    norms = points.square().sum(dim=1)
-    chosen = torch.empty(size, dtype=torch.long)
-    nearest = torch.full((len(points),), torch.inf, device=points.device)
-    pick = int((points - points.mean(dim=0)).square().sum(dim=1).argmin())
-    for i in range(size):
-        chosen[i] = pick
-        distance = torch.addmv(norms + norms[pick], points, points[pick], alpha=-2)
-        torch.minimum(nearest, distance, out=nearest)
-        pick = int(nearest.argmax())
-    return chosen
-
-
-def nearest_distance(queries_ND: Tensor, memory_MD: Tensor) -> Tensor:
-    """Euclidean distance (N,) of each query to its nearest row of the memory bank, block by block."""
-    norms_M = memory_MD.square().sum(dim=1)
-    found = []
-    for block in torch.split(queries_ND, _BLOCK):
-        squared = torch.addmm(norms_M, block, memory_MD.T, alpha=-2).amin(dim=1) + block.square().sum(dim=1)
-        found.append(squared.clamp(min=0).sqrt())
-    return torch.cat(found)
-
-
-def packed(banks: Mapping[int, Tensor]) -> bytes:
-    """Memory banks by image size as one safetensors file."""
-    data: bytes = save({f"memory_{size}": bank_MD.contiguous() for size, bank_MD in banks.items()})
-    return data
-
-
-def unpacked(data: bytes) -> dict[int, Tensor]:
-    """The inverse of `packed`."""
-    return {int(name.removeprefix("memory_")): bank_MD for name, bank_MD in load(data).items()}
-
-
-class PatchCore:
-    """See `base.Detector`."""
-
-    def __init__(self, patches: Patches, banks: Mapping[int, Tensor]) -> None:
-        """`banks`: the memory bank (M, D) of each size."""
-        self._patches = patches
-        self._banks = [banks[size].float().to(patches.device) for size in patches.config.sizes]
-
-    @torch.no_grad()
-    def score(self, images: Sequence[Image]) -> list[AnomalyMap | BadImage]:
-        """Maps at the resolution that the trunk saw first: distances, upsampled, averaged over the sizes, smoothed."""
-        return [
-            features if isinstance(features, BadImage) else self._map(features)
-            for _, features in self._patches.of_images(images)
-        ]
-
-    def _map(self, features: Sequence[Tensor]) -> AnomalyMap:
-        config, stride = self._patches.config, self._patches.backbone.stride
-        rows, columns, width = features[0].shape
-        total = np.zeros((rows * stride, columns * stride), np.float32)
-        for features_RCD, memory_MD in zip(features, self._banks, strict=True):
-            distance_N = nearest_distance(features_RCD.reshape(-1, width), memory_MD)
-            distance_RC = distance_N.reshape(features_RCD.shape[:2]).cpu().numpy()
-            total += cv2.resize(distance_RC, total.shape[::-1], interpolation=cv2.INTER_LINEAR)
-        mean = total / len(self._banks)
-        return contrasted(
-            cv2.GaussianBlur(mean, (0, 0), config.smoothing) if config.smoothing else mean, config.contrast
-        )
-
-
-def contrasted(map_HW: AnomalyMap, exponent: float) -> AnomalyMap:
-    """max · (map / max) ^ exponent: the score of the image stays, what is far below it in the image goes back.
-
-    Distances to the memory bank have a floor that differs from image to image; at one threshold for all images that
-    floor alone makes false positives.
-    """
-    highest = max(float(map_HW.max()), 1e-12)
-    return np.asarray(highest * (map_HW / highest) ** exponent, np.float32)
+        banks, candidates = {}, 0
+        for size in self.sizes:
+            features = torch.cat([torch.from_numpy(values.astype(np.float32)) for values in patches(size)])
+            candidates += len(features)
+            banks[size] = features[choose_coreset(features, self.coreset)].half()
+        (dim,) = {bank.shape[1] for bank in banks.values()}
+        memory = sum(len(bank) for bank in banks.values())
+        return pack_banks(banks), {"candidates": candidates, "memory": memory, "dim": dim}

@@ -2,40 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
+from pydantic import field_validator
 
-from ancd_ray.config.job import Precomputed as PrecomputedConfig
-from ancd_ray.data.images import BadImage, decode_map, read_bytes
-from ancd_ray.detectors.base import AnomalyMap, Image, check_values
+from ancd_ray.data.images import BadImage, decode_map
+from ancd_ray.data.sources import read_map
+from ancd_ray.detectors.base import AnomalyMap, DetectorConfig, ImageRow, check_values
+
+if TYPE_CHECKING:
+    from ancd_ray.backbones.base import Backbone
 
 
-class Precomputed:
-    """See `base.Detector`.
+class Precomputed(DetectorConfig):
+    """Anomaly maps made elsewhere (.npy, .png of 8 or 16 bit, .tiff)."""
 
-    Integer files hold a scaled range: 0 stands for the lower end of `value_range` and the largest number of the type
-    for the upper one. Floats are taken as they are. Maps of 8 bits stay so where 0..255 is what they mean:
-    binarization has an exact path for them.
+    name: Literal["precomputed"]
+    needs: ClassVar[Literal["nothing", "normals", "masks", "maps"]] = "maps"
+    value_range: tuple[float, float] = (0.0, 1.0)  # what the smallest and largest stored value of the format mean
+
+    @field_validator("value_range")
+    @classmethod
+    def _ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not value[0] < value[1]:
+            raise ValueError("the lower end must be below the upper one")
+        return value
+
+    def make_scorer(self, backbone: Callable[[], Backbone], state: bytes | None) -> MapReader:
+        """Build the scorer."""
+        return MapReader(*self.value_range)
+
+
+class MapReader:
+    """Reads stored maps.
+
+    Integer files hold a scaled range: 0 stands for `low` and the largest number of the type for `high`. Floats are
+    taken as they are. Maps of 8 bits stay so where 0..255 is what they mean: binarization has an exact path for them.
     """
 
-    def __init__(self, config: PrecomputedConfig) -> None:
-        self._low, self._high = config.value_range
+    def __init__(self, low: float, high: float) -> None:
+        self._low, self._high = low, high
 
-    def score(self, images: Sequence[Image]) -> list[AnomalyMap | BadImage]:
-        """The stored maps, at their own size; the aspect must be the image's."""
+    def score(self, images: Sequence[ImageRow]) -> list[AnomalyMap | BadImage]:
+        """Return the stored maps, at their own size; the aspect must be the image's."""
         return [self._read(image) for image in images]
 
-    def _read(self, image: Image) -> AnomalyMap | BadImage:
+    def _read(self, image: ImageRow) -> AnomalyMap | BadImage:
         if image["map_uri"] is None:
             return BadImage("it has no anomaly map")
         try:
-            values = decode_map(read_bytes(image["map_uri"]))
+            values = decode_map(read_map(image))
             if values.dtype == np.uint8 and (self._low, self._high) == (0.0, 255.0):
                 return check_values(values)
             if values.dtype.kind == "f":
                 return check_values(values.astype(np.float32))
-            top = {"bool": 1, "uint8": 255}.get(str(values.dtype), 65535)  # Pillow hands 16 bits over as 32
+            top = {"bool": 1, "uint8": 255}.get(str(values.dtype), 65535)  # Pillow returns 16 bits as 32
             return check_values(self._low + values.astype(np.float32) / top * (self._high - self._low))
         except BadImage as error:
             return BadImage(f"its map {image['map_uri']}: {error}")

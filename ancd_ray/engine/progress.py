@@ -125,12 +125,12 @@ class Display:
             table.add_column(column, justify=justify, no_wrap=True)  # type: ignore[arg-type]
         table.add_column("note", overflow="fold", style="dim")
         for step in self._steps:
-            colour = {"runs": "cyan", "done": "green", "cached": "dim", "failed": "red"}[step.state]
+            color = {"runs": "cyan", "done": "green", "cached": "dim", "failed": "red"}[step.state]
             done = f"{step.handled:,}/{step.units:,}" if step.units else ""
             cells = (
                 step.product,
                 step.name,
-                f"[{colour}]{step.state}[/{colour}]",
+                f"[{color}]{step.state}[/{color}]",
                 done,
                 step.rate,
                 _clock(step.seconds),

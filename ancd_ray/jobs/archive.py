@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ancd_ray.config.job import Detector, Job, Precomputed, Product
-from ancd_ray.data.layouts import Listed, list_product
+from ancd_ray.config.job import Job
+from ancd_ray.data.layouts import ProductConfig, list_product
 from ancd_ray.data.layouts.maps import pair_maps
+from ancd_ray.data.roles import GOOD, Classes, ListedImage
 from ancd_ray.data.store import digest
-from ancd_ray.data.tables import GOOD
-from ancd_ray.discovery.anomalyncd.loop import Classes
+from ancd_ray.detectors.base import DetectorConfig
 from ancd_ray.stages.catalog import listing_rows
 
 AUTO = 0  # a number of classes that a step of its own estimates
@@ -21,16 +21,16 @@ AUTO = 0  # a number of classes that a step of its own estimates
 class Holding:
     """The images of a product as the catalog step takes them, and their digest."""
 
-    listing: Sequence[Listed]
+    listing: Sequence[ListedImage]
     rows: Sequence[Mapping[str, Any]]
     digest: str
 
     @property
     def labels(self) -> tuple[str, ...]:
         """The labels of what is to be sorted (of a base set: its classes), sorted."""
-        return tuple(sorted({image.label for image in self.listing if image.role == "novel" and image.label}))
+        return tuple(sorted({image.label for image in self.listing if image.role == "query" and image.label}))
 
-    def classes(self, job: Job, product: Product, known: tuple[str, ...]) -> Classes:
+    def classes(self, job: Job, product: ProductConfig, known: tuple[str, ...]) -> Classes:
         """How many classes to look for beside the known ones, and whether the first of them means "normal".
 
         Raises:
@@ -59,7 +59,7 @@ class Archive:
         self.root = root
         self._holdings: dict[tuple[str, bool], Holding] = {}
 
-    def base(self, product: Product) -> Holding:
+    def base(self, product: ProductConfig) -> Holding:
         """A base set: of its images, those of defects.
 
         Raises:
@@ -67,25 +67,25 @@ class Archive:
         """
         return self._hold(product, is_base=True, with_maps=False)
 
-    def product(self, product: Product, detector: Detector) -> Holding:
+    def product(self, product: ProductConfig, detector: DetectorConfig) -> Holding:
         """A product, with the anomaly maps of its images where the detector takes them from files.
 
         Raises:
             LayoutError: as for `base`, or the maps are not there.
         """
-        return self._hold(product, is_base=False, with_maps=isinstance(detector, Precomputed))
+        return self._hold(product, is_base=False, with_maps=detector.needs == "maps")
 
-    def _hold(self, product: Product, is_base: bool, with_maps: bool) -> Holding:
+    def _hold(self, product: ProductConfig, is_base: bool, with_maps: bool) -> Holding:
         key = (product.name, with_maps)
         if key not in self._holdings:
             self._holdings[key] = self._list(product, is_base, with_maps)
         return self._holdings[key]
 
-    def _list(self, product: Product, is_base: bool, with_maps: bool) -> Holding:
+    def _list(self, product: ProductConfig, is_base: bool, with_maps: bool) -> Holding:
         listing = list_product(product, self.root)
         maps: Mapping[str, str] = {}
         if is_base:
-            listing = [image for image in listing if image.role == "novel" and image.label != GOOD]
+            listing = [image for image in listing if image.role == "query" and image.label != GOOD]
         if with_maps:
             listing, maps = pair_maps(product, self.root, listing)
         rows = listing_rows(product.name, listing, is_base, maps)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ancd_ray.config.job import GroundTruth, Job, PatchCore, Product
-from ancd_ray.data.layouts import Listed
+from ancd_ray.config.job import Job
+from ancd_ray.data.layouts import ProductConfig
+from ancd_ray.data.roles import ListedImage
 
 
-def base_problems(base: Product, listing: Sequence[Listed]) -> list[str]:
+def base_problems(base: ProductConfig, listing: Sequence[ListedImage]) -> list[str]:
     """A base set needs labels, and masks that show where its defects are."""
     if not listing:
         return [f"data.base: product {base.name} has no labelled defect image"]
@@ -19,19 +20,11 @@ def base_problems(base: Product, listing: Sequence[Listed]) -> list[str]:
     return []
 
 
-def detector_problems(job: Job, product: Product, listing: Sequence[Listed]) -> list[str]:
+def detector_problems(job: Job, product: ProductConfig, listing: Sequence[ListedImage]) -> list[str]:
     """A detector (of the job as it is for the product) needs what it learns from, or what it takes for maps."""
-    if not any(image.role == "novel" for image in listing):
+    if not any(image.role == "query" for image in listing):
         return [f"product {product.name}: all of its images are normal ones; there is nothing to sort"]
-    detector = job.detector
-    if isinstance(detector, PatchCore) and not any(image.role == "normal" for image in listing):
-        return [
-            f"product {product.name}: has no normal images, which PatchCore learns from; "
-            "give it some (train/good, `normals:`), or another detector.name"
-        ]
-    if isinstance(detector, GroundTruth) and not any(image.mask_uri for image in listing):
-        return [f"product {product.name}: has no masks, which detector.name ground_truth takes for anomaly maps"]
-    return []
+    return job.detector.find_problems(product.name, listing)
 
 
 def training_problems(job: Job) -> list[str]:

@@ -9,8 +9,8 @@ from ancd_ray.config.job import Job
 from ancd_ray.config.load import JobError
 from ancd_ray.config.overrides import effective
 from ancd_ray.data.layouts import LayoutError
+from ancd_ray.data.roles import Classes
 from ancd_ray.data.store import Folder, digest
-from ancd_ray.discovery.anomalyncd.loop import Classes
 from ancd_ray.engine.step import Step
 from ancd_ray.jobs.archive import Archive, Holding
 from ancd_ray.jobs.checks import base_problems, detector_problems, training_problems

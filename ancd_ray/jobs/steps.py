@@ -8,8 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ancd_ray.config.job import Backbone, Detector, GroundTruth, Job, Mebin, PatchCore, Product
-from ancd_ray.discovery.anomalyncd.loop import Classes
+from ancd_ray.config.effects import Situation, reset_unused
+from ancd_ray.config.job import Job
+from ancd_ray.config.sections import BackboneConfig
+from ancd_ray.data.layouts import ProductConfig
+from ancd_ray.data.roles import Classes
+from ancd_ray.detectors.base import DetectorConfig, FittedDetector
+from ancd_ray.detectors.ground_truth import GroundTruth
 from ancd_ray.engine.step import Step
 from ancd_ray.jobs.archive import AUTO, Holding
 from ancd_ray.stages import (
@@ -31,11 +36,13 @@ from ancd_ray.stages import train as training
 Steps = dict[str, Step]
 
 
-def base_steps(job: Job, base: Product, holding: Holding) -> Steps:
+def base_steps(job: Job, base: ProductConfig, holding: Holding) -> Steps:
     """The base set goes the way of a product whose detector is the truth, up to what discovery reads, if it does."""
     if job.discovery.method not in ("anomalyncd", "gcd"):
         return {}
-    steps = _up_to_regions(job, base.name, holding, GroundTruth(name="ground_truth"))
+    detector = GroundTruth(name="ground_truth")
+    job = reset_unused(Situation(job, detector.maps_are_masks, has_base=True, has_normal=False))
+    steps = _up_to_regions(job, base.name, holding, detector)
     if job.train.views.bank and job.discovery.method == "anomalyncd":
         steps["views"] = _views(job, base.name, job.train.views.base, steps)
     if job.discovery.method == "gcd":
@@ -45,6 +52,7 @@ def base_steps(job: Job, base: Product, holding: Holding) -> Steps:
 
 def product_steps(job: Job, name: str, holding: Holding, classes: Classes, base: Mapping[str, Step]) -> Steps:
     """All steps of a product, in an order in which they can run; `job` is the job as it is for this product."""
+    job = reset_unused(Situation(job, job.detector.maps_are_masks, bool(base), classes.has_normal))
     steps = _up_to_regions(job, name, holding, job.detector)
     trained = job.discovery.method == "anomalyncd"
     if job.train.views.bank and trained:
@@ -64,15 +72,14 @@ def product_steps(job: Job, name: str, holding: Holding, classes: Classes, base:
     return steps
 
 
-def _up_to_regions(job: Job, name: str, holding: Holding, detector: Detector) -> Steps:
+def _up_to_regions(job: Job, name: str, holding: Holding, detector: DetectorConfig) -> Steps:
     steps = {"catalog": _catalog(job, name, holding)}
-    if isinstance(detector, PatchCore):
-        run = partial(fit_detector.run, detector=detector, trunk=job.backbone)
-        of_map = {"smoothing", "contrast"}  # what becomes of distances later
-        slice_ = {"detector": detector.model_dump(exclude=of_map), "backbone": _trunk(job)}
+    if isinstance(detector, FittedDetector):
+        run = partial(fit_detector.run, detector=detector.for_fit, backbone_config=job.backbone.for_images)
+        slice_ = {"detector": detector.for_fit.model_dump(), "backbone": _trunk(job)}
         steps["fit_detector"] = Step("fit_detector", name, slice_, {"catalog": steps["catalog"]}, run)
     steps["detect"] = _detect(job, name, detector, steps)
-    if not isinstance(detector, GroundTruth):
+    if not detector.maps_are_masks:
         steps["score_maps"] = Step("score_maps", name, {}, _some(steps, "catalog", "detect"), score_maps.run)
     steps["regions"] = _regions(job, name, detector, steps)
     return steps
@@ -115,18 +122,18 @@ def _catalog(job: Job, name: str, holding: Holding) -> Step:
     return Step("catalog", name, slice_, {}, partial(catalog.run, rows=holding.rows))
 
 
-def _detect(job: Job, name: str, detector: Detector, steps: Mapping[str, Step]) -> Step:
+def _detect(job: Job, name: str, detector: DetectorConfig, steps: Mapping[str, Step]) -> Step:
     slice_ = {"detector": detector.model_dump()}
-    if isinstance(detector, PatchCore):
+    if detector.resources == "model":
         slice_["backbone"] = _trunk(job)
     inputs = _some(steps, "catalog", "fit_detector")
-    return Step("detect", name, slice_, inputs, partial(detect.run, detector=detector, trunk=job.backbone))
+    return Step(
+        "detect", name, slice_, inputs, partial(detect.run, detector=detector, backbone_config=job.backbone.for_images)
+    )
 
 
-def _regions(job: Job, name: str, detector: Detector, steps: Mapping[str, Step]) -> Step:
-    from_masks, config = isinstance(detector, GroundTruth), job.mebin
-    if from_masks:  # they are cut as they stand: how maps are binarized does not concern them
-        config = Mebin(**config.model_dump(include={"crop", "padding", "min_crop", "merge_gap"}))
+def _regions(job: Job, name: str, detector: DetectorConfig, steps: Mapping[str, Step]) -> Step:
+    from_masks, config = detector.maps_are_masks, job.mebin
     slice_ = {"mebin": config.model_dump(), "from_masks": from_masks}
     inputs = _some(steps, "catalog", "detect")
     return Step("regions", name, slice_, inputs, partial(regions.run, config=config, from_masks=from_masks))
@@ -158,21 +165,22 @@ def _describe(job: Job, name: str, steps: Mapping[str, Step]) -> Step:
 
 
 def _count_classes(job: Job, name: str, steps: Mapping[str, Step], classes: Classes) -> Step:
-    slice_ = {"at_most": job.classes.at_most, "has_normal": classes.has_normal}
-    run = partial(count_classes.run, at_most=job.classes.at_most, has_normal=classes.has_normal)
+    slice_ = {"max_classes": job.classes.max_classes, "has_normal": classes.has_normal}
+    run = partial(count_classes.run, at_most=job.classes.max_classes, has_normal=classes.has_normal)
     return Step("count_classes", name, slice_, {"describe": steps["describe"]}, run)
 
 
 def _backbone(job: Job) -> dict[str, Any]:
     """The backbone's slice; a weights file stands with its digest, so that another file of that name is noticed."""
-    weights = Path(job.backbone.weights).expanduser()
-    content = hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else None
-    slice_ = {**job.backbone.model_dump(), "content": content}
-    if job.backbone.name == "lite":  # it has one block: whatever L_m says, nothing is computed anew
-        slice_["mask_layers"] = Backbone().mask_layers
-    return slice_
+    return _pinned(job.backbone)
 
 
 def _trunk(job: Job) -> dict[str, Any]:
-    """The slice of who looks at whole images alone: what concerns views is left out."""
-    return {key: value for key, value in _backbone(job).items() if key not in ("mask", "mask_layers", "levels")}
+    """The same for detectors, which look at whole images."""
+    return _pinned(job.backbone.for_images)
+
+
+def _pinned(backbone: BackboneConfig) -> dict[str, Any]:
+    weights = Path(backbone.weights).expanduser()
+    content = hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else None
+    return {**backbone.model_dump(), "content": content}

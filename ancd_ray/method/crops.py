@@ -60,7 +60,7 @@ def region_boxes(mask: Mask, n_estimated: int, params: CropParams = CropParams()
     if not contours:
         return [Box(0, 0, width, height)]
     rects = sorted((cv2.boundingRect(contour) for contour in contours), key=lambda r: (r[2] * r[3], *r))
-    squares = np.array([_around(rect, height, width, params) for rect in rects], float)
+    squares = np.array([_square_around(rect, height, width, params) for rect in rects], float)
     merged = _merge_near(squares, params.merge_gap * max(height, width))
     merged = merged[np.argsort(merged[:, 0] - merged[:, 2], kind="stable")]
     n_kept = {"est+1": n_estimated + 1, "est": max(n_estimated, 1), "all": len(merged)}[params.keep]
@@ -78,7 +78,7 @@ def mask_boxes(mask: Mask, params: CropParams = CropParams()) -> list[Box]:
 def crop(array: NDArray[Any], box: Box) -> NDArray[Any]:
     """The pixels of a box of an array (H, W) or (H, W, 3); black where it reaches beyond."""
     height, width = array.shape[:2]
-    left, top, right, bottom = _within(box, height, width)
+    left, top, right, bottom = _clip_box(box, height, width)
     inside = array[top:bottom, left:right]
     if inside.shape[:2] == (box.y1 - box.y0, box.x1 - box.x0):
         return inside
@@ -89,7 +89,7 @@ def crop(array: NDArray[Any], box: Box) -> NDArray[Any]:
 
 
 def raw_region_score(values: NDArray[Any], box: Box, height: int, width: int, lo: float, hi: float) -> float:
-    """Largest value under a box of the normalised map max((A − lo) / (hi − lo), 0) at image size, by bicubic resizing.
+    """Largest value under a box of the normalized map max((A − lo) / (hi − lo), 0) at image size, by bicubic resizing.
 
     The kernel is Pillow's, as in the released program (OpenCV's is a sharper one); it may overshoot. Only what lies
     under the box is computed; where that is too large, the map's own pixels are taken. 0 without a range.
@@ -97,16 +97,16 @@ def raw_region_score(values: NDArray[Any], box: Box, height: int, width: int, lo
     if hi <= lo:
         return 0.0
     rows, columns = values.shape
-    inside = _within(box, height, width)
+    inside = _clip_box(box, height, width)
     x0, x1 = (x * columns / width for x in (inside.x0, inside.x1))
     y0, y1 = (y * rows / height for y in (inside.y0, inside.y1))
     n_pixels = (inside.x1 - inside.x0) * (inside.y1 - inside.y0)
     if (rows, columns) == (height, width) or max(values.size, n_pixels) > _RESIZE_UP_TO:
         under = values[int(y0) : math.ceil(y1), int(x0) : math.ceil(x1)]
         return max((float(under.max()) - lo) / (hi - lo), 0.0)
-    normalised = Image.fromarray(np.maximum((values.astype(np.float32) - lo) / (hi - lo), 0, dtype=np.float32))
+    normalized = Image.fromarray(np.maximum((values.astype(np.float32) - lo) / (hi - lo), 0, dtype=np.float32))
     size = (inside.x1 - inside.x0, inside.y1 - inside.y0)
-    return float(np.asarray(normalised.resize(size, Image.Resampling.BICUBIC, box=(x0, y0, x1, y1))).max())
+    return float(np.asarray(normalized.resize(size, Image.Resampling.BICUBIC, box=(x0, y0, x1, y1))).max())
 
 
 def region_score(values: NDArray[Any], box: Box, height: int, width: int, lo: float, hi: float) -> float:
@@ -119,7 +119,7 @@ def limit_side(image: NDArray[np.uint8], mask: Mask, side: int) -> tuple[NDArray
 
     Every pixel of the small mask that a defect touches is set: a hairline scratch must not vanish.
     """
-    return _shrunk(image, mask, side / max(mask.shape))
+    return _shrink(image, mask, side / max(mask.shape))
 
 
 def square(array: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -134,15 +134,15 @@ def square(array: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return result
 
 
-def _around(rect: Sequence[int], height: int, width: int, params: CropParams) -> Box:
+def _square_around(rect: Sequence[int], height: int, width: int, params: CropParams) -> Box:
     """The square around a bounding rectangle (x, y, w, h), shifted into the image as far as it fits."""
     x, y, w, h = rect
     longest = max(height, width)
     radius = int(max(max(w, h) * (1 + params.padding) / 2, params.min_crop * longest))
     radius = max(min(radius, longest // 2), (max(w, h) + 1) // 2)  # whole pixels must not cut into the element
-    centre_x, centre_y = x + w // 2, y + h // 2
-    left = max(min(centre_x - radius, width - 2 * radius), 0)
-    top = max(min(centre_y - radius, height - 2 * radius), 0)
+    center_x, center_y = x + w // 2, y + h // 2
+    left = max(min(center_x - radius, width - 2 * radius), 0)
+    top = max(min(center_y - radius, height - 2 * radius), 0)
     return Box(left, top, left + 2 * radius, top + 2 * radius)
 
 
@@ -158,12 +158,12 @@ def _merge_near(squares_K4: Floats, gap: float) -> Floats:
         near_KK[i] |= np.maximum(start - [right, bottom], [left, top] - stop).max(axis=1) < gap
         low = np.minimum(merged[near_KK[i], :2], [left, top])
         high = np.maximum(merged[near_KK[i], 2:], [right, bottom])
-        centre, half = (low + high) / 2, (high - low).max(axis=1, keepdims=True) / 2  # square again at each step
-        merged[near_KK[i]] = np.hstack([centre - half, centre + half])
-    return merged[_maximal(near_KK)]
+        center, half = (low + high) / 2, (high - low).max(axis=1, keepdims=True) / 2  # square again at each step
+        merged[near_KK[i]] = np.hstack([center - half, center + half])
+    return merged[_maximal_groups(near_KK)]
 
 
-def _maximal(near_KK: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _maximal_groups(near_KK: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Which groups (the rows) are not part of another one; of equal groups the first. K² bits, so many specks fit."""
     size_K, bits = near_KK.sum(axis=1), np.packbits(near_KK, axis=1)
     maximal = np.ones(len(near_KK), bool)
@@ -174,12 +174,12 @@ def _maximal(near_KK: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return maximal
 
 
-def _within(box: Box, height: int, width: int) -> Box:
+def _clip_box(box: Box, height: int, width: int) -> Box:
     """The part of a box that lies in the image."""
     return Box(max(box.x0, 0), max(box.y0, 0), min(box.x1, width), min(box.y1, height))
 
 
-def _shrunk(image: NDArray[np.uint8], mask: Mask, scale: float) -> tuple[NDArray[np.uint8], Mask]:
+def _shrink(image: NDArray[np.uint8], mask: Mask, scale: float) -> tuple[NDArray[np.uint8], Mask]:
     """Both at `scale` of their size, as they are where that is at least 1."""
     if scale >= 1:
         return image, mask

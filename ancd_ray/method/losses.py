@@ -103,7 +103,7 @@ def mean_entropy_regularizer(student_logits: Tensor, temperature: float = 0.1, n
     return math.log(n_classes) + (log_mean.exp() * log_mean).sum(dim=-1)
 
 
-def labelled_cross_entropy(logits: Tensor, labels_B: Tensor, temperature: float = 0.1) -> Tensor:
+def labeled_cross_entropy(logits: Tensor, labels_B: Tensor, temperature: float = 0.1) -> Tensor:
     """Supervised loss L_cls^l (eq. 7): mean cross-entropy of cosine logits (..., 2B, C) with base labels (B,).
 
     Returns:
@@ -141,16 +141,16 @@ def total_loss(
         The loss, and its detached terms `rep_u`, `rep_s`, `cls_u`, `cls_l`, `reg`, `total` (scalars) and
         `clustering_H`, L_cls^u + μ L_reg of each head: the head with the smallest mean of it serves inference.
     """
-    labelled_B = labels_B >= 0
-    labelled_2B, novel_2B = labelled_B.repeat(2), ~labelled_B.repeat(2)
+    labeled_B = labels_B >= 0
+    labeled_2B, novel_2B = labeled_B.repeat(2), ~labeled_B.repeat(2)
     novel_logits = logits_H2BC[:, novel_2B]
-    teacher = pseudo_labels(novel_logits, n_base, teacher_temp, normal_weight_B[~labelled_B].repeat(2))
+    teacher = pseudo_labels(novel_logits, n_base, teacher_temp, normal_weight_B[~labeled_B].repeat(2))
 
     cls_u_H = cluster_distillation(novel_logits, teacher, weights.student_temp)
     reg_H = mean_entropy_regularizer(novel_logits, weights.student_temp, n_base if weights.novel_only else 0)
-    cls_l_H = labelled_cross_entropy(logits_H2BC[:, labelled_2B], labels_B[labelled_B], weights.student_temp)
+    cls_l_H = labeled_cross_entropy(logits_H2BC[:, labeled_2B], labels_B[labeled_B], weights.student_temp)
     rep_u = info_nce(z_2BD, weights.tau_rep_unsup)
-    rep_s = supcon(z_2BD[labelled_2B], labels_B[labelled_B], weights.tau_rep_sup)
+    rep_s = supcon(z_2BD[labeled_2B], labels_B[labeled_B], weights.tau_rep_sup)
 
     clustering_H = cls_u_H + weights.mu * reg_H
     supervised = rep_s + cls_l_H.mean()

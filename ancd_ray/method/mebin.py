@@ -61,17 +61,17 @@ def binarize(map_HW: NDArray[Any], lo: float, hi: float, params: MebinParams = M
     Raises:
         ValueError: the map is empty, not two-dimensional or not finite, or `hi` is below `lo`.
     """
-    values = _checked(map_HW)
+    values = _check_map(map_HW)
     if not lo <= hi:
         raise ValueError(f"the range of scores [{lo}, {hi}] is empty")
     if lo == hi:
-        return _nothing(values, np.zeros(params.levels, np.int64))
+        return _empty_result(values, np.zeros(params.levels, np.int64))
     levels = thresholds(lo, hi, params.levels, np.issubdtype(map_HW.dtype, np.integer))
-    eroded = _eroded(values, params.erosion_px)
+    eroded = _erode(values, params.erosion_px)
     counts = counts_at(eroded, levels)
     level = stable_level(counts, params.min_run, params.count_rule)
     if level is None:
-        return _nothing(values, counts)
+        return _empty_result(values, counts)
     threshold = levels[level].item()
     kept = eroded if params.erode == "mask" else values
     return Binarized(_above(kept, threshold) * np.uint8(255), float(threshold), int(counts[level]), counts)
@@ -88,7 +88,7 @@ def thresholds(lo: float, hi: float, levels: int = 64, is_integer: bool = False)
 
 def region_counts(map_HW: NDArray[Any], thresholds: NDArray[Any], erosion_px: int) -> NDArray[np.int64]:
     """Number of 8-connected regions of the eroded map above each threshold; pixels outside the map never erode."""
-    return counts_at(_eroded(_checked(map_HW), erosion_px), thresholds)
+    return counts_at(_erode(_check_map(map_HW), erosion_px), thresholds)
 
 
 def counts_at(eroded_HW: NDArray[Any], thresholds: NDArray[Any]) -> NDArray[np.int64]:
@@ -173,11 +173,11 @@ def _heights(values_HW: NDArray[Any], ascending: NDArray[Any]) -> tuple[NDArray[
     return heights_HW, np.arange(256, dtype=np.uint8)
 
 
-def _nothing(values: NDArray[Any], counts: NDArray[np.int64]) -> Binarized:
+def _empty_result(values: NDArray[Any], counts: NDArray[np.int64]) -> Binarized:
     return Binarized(np.zeros(values.shape, np.uint8), None, 0, counts)
 
 
-def _checked(map_HW: NDArray[Any]) -> NDArray[Any]:
+def _check_map(map_HW: NDArray[Any]) -> NDArray[Any]:
     """The map in a type that cv2 works on, without loss."""
     if map_HW.ndim != 2 or not map_HW.size:
         raise ValueError(f"an anomaly map has two dimensions and at least a pixel, not shape {map_HW.shape}")
@@ -188,7 +188,7 @@ def _checked(map_HW: NDArray[Any]) -> NDArray[Any]:
     return map_HW.astype(np.float32 if map_HW.dtype == np.float16 else np.float64)
 
 
-def _eroded(values: NDArray[Any], erosion_px: int) -> NDArray[Any]:
+def _erode(values: NDArray[Any], erosion_px: int) -> NDArray[Any]:
     eroded: NDArray[Any] = cv2.erode(values, np.ones((erosion_px, erosion_px), np.uint8))
     return eroded
 

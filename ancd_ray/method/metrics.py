@@ -57,10 +57,10 @@ def hungarian_match(labels: NDArray[Any], clusters: NDArray[Any]) -> dict[Any, A
     return {columns[column]: rows[row] for row, column in zip(chosen_rows, chosen_columns, strict=True)}
 
 
-def normal_scores(is_normal: NDArray[np.bool_], said_normal: NDArray[np.bool_]) -> tuple[float, float]:
+def normal_scores(is_normal: NDArray[np.bool_], predicted_normal: NDArray[np.bool_]) -> tuple[float, float]:
     """Precision and recall of "normal" (Table VIII); a precision of nothing said is 0."""
-    hits = int((is_normal & said_normal).sum())
-    return hits / max(int(said_normal.sum()), 1), hits / max(int(is_normal.sum()), 1)
+    hits = int((is_normal & predicted_normal).sum())
+    return hits / max(int(predicted_normal.sum()), 1), hits / max(int(is_normal.sum()), 1)
 
 
 def auroc(is_anomalous: NDArray[np.bool_], scores: Floats) -> float | None:

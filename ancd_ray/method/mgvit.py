@@ -60,7 +60,7 @@ def rotate(x_BhSd: Tensor, table: Tensor, half: bool) -> Tensor:
     return (x_BhSd * cos + turned * sin).to(x_BhSd.dtype)
 
 
-def unturned_rows_first(table_N2d: Tensor, n: int) -> Tensor:
+def prepend_identity_rotations(table_N2d: Tensor, n: int) -> Tensor:
     """A rotary table with `n` rows before the first that turn nothing: sine 0, cosine 1."""
     sin, cos = torch.zeros_like(table_N2d[:1]).expand(n, -1).chunk(2, dim=-1)
     return torch.cat([torch.cat([sin, cos + 1], dim=-1), table_N2d])
@@ -72,7 +72,7 @@ def grid_positions(rows: int, cols: int, n: int) -> Tensor:
     return F.pad(positions_N2, (0, 0, n, 0))
 
 
-def in_groups(visible_BL: Tensor, attend: Callable[[Tensor, int], Tensor], groups: int = 4) -> Tensor:
+def apply_by_length(visible_BL: Tensor, attend: Callable[[Tensor, int], Tensor], groups: int = 4) -> Tensor:
     """`attend(rows, length)` on views of similar length, so that little is computed for padding; (B, ...) in order.
 
     The length of a view is what its last visible token stands at; each group goes as far as its longest.
@@ -167,7 +167,7 @@ class GuidedBlock(nn.Module):
             attended_BhD: Tensor = weights_BhS @ normed_BSD
             return attended_BhD
 
-        average_BhD = in_groups(visible_BS, attend) * norm.weight + norm.bias
+        average_BhD = apply_by_length(visible_BS, attend) * norm.weight + norm.bias
         if key.bias is not None:  # it is the same for every token too, but DDP waits for its gradient, which is 0
             average_BhD = average_BhD + 0 * key.bias.sum()
         v_BhSd = torch.einsum("bhD,hdD->bhd", average_BhD, value_hdD)[:, :, None]
@@ -204,7 +204,7 @@ class LastBlock(nn.Module):
         self.dim, self.cols = dim, cols
         self.block = block.requires_grad_(True)
         self.norm = norm.requires_grad_(False)
-        table_P2d = None if table_N2d is None else unturned_rows_first(table_N2d, 1)
+        table_P2d = None if table_N2d is None else prepend_identity_rotations(table_N2d, 1)
         self.register_buffer("table_P2d", table_P2d, persistent=False)
 
     def forward(self, cls_BD: Tensor, tokens_BLD: Tensor, key_mask_BL: Tensor) -> Tensor:

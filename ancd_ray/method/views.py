@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-Levels = Literal["kept", "centred", "standardised"]
+ColorNormalization = Literal["kept", "centred", "standardised"]
 _CONTRAST = 0.8  # standard deviation of the luma in a natural image, in those of all of them, which trunks are used to
 _FLAT = 0.05  # deviation below which a view has no contrast to speak of: noise is not blown up
 
@@ -60,7 +60,7 @@ def clean_view(image: Image, mask: Image, size: int = 224) -> tuple[Image, Image
     return np.ascontiguousarray(image[window, window]), np.ascontiguousarray(mask[window, window])
 
 
-def normalise(images_BHWC: Image, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+def normalize(images_BHWC: Image, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """RGB bytes (B, H, W, 3) as float32 (B, 3, H, W), (x / 255 − mean) / std, channels last in memory."""
     images_BCHW = torch.from_numpy(images_BHWC).permute(0, 3, 1, 2).float()
     mean_C11, std_C11 = (torch.tensor(values, dtype=torch.float32)[:, None, None] for values in (mean, std))
@@ -68,25 +68,28 @@ def normalise(images_BHWC: Image, mean: Sequence[float], std: Sequence[float]) -
 
 
 def tensors(
-    views: Sequence[tuple[Image, Image]], mean: Sequence[float], std: Sequence[float], levels: Levels = "kept"
+    views: Sequence[tuple[Image, Image]],
+    mean: Sequence[float],
+    std: Sequence[float],
+    color_normalization: ColorNormalization = "kept",
 ) -> tuple[Tensor, Tensor]:
     """Views of one size as a trunk takes them: normalised images (B, 3, H, W), and masks (B, H, W) in 0..1."""
-    images_BCHW = evened(normalise(np.stack([image for image, _ in views]), mean, std), levels)
+    images_BCHW = normalize_color(normalize(np.stack([image for image, _ in views]), mean, std), color_normalization)
     return images_BCHW, torch.from_numpy(np.stack([mask for _, mask in views])).float() / 255
 
 
-def evened(images_BCHW: Tensor, levels: Levels) -> Tensor:
+def normalize_color(images_BCHW: Tensor, color_normalization: ColorNormalization) -> Tensor:
     """Each view with the colour of its own mean taken off (`centred`), and brought to one contrast (`standardised`).
 
     What is left is what differs within a sub-image: the colour of the part and the light of the day do not count.
     """
-    if levels == "kept":
+    if color_normalization == "kept":
         return images_BCHW
-    centred_BCHW = images_BCHW - images_BCHW.mean(dim=(2, 3), keepdim=True)
-    if levels == "centred":
-        return centred_BCHW
-    deviation_B111 = centred_BCHW.mean(dim=1, keepdim=True).square().mean(dim=(2, 3), keepdim=True).sqrt()
-    return _CONTRAST * centred_BCHW / deviation_B111.clamp(min=_FLAT)
+    centered_BCHW = images_BCHW - images_BCHW.mean(dim=(2, 3), keepdim=True)
+    if color_normalization == "centred":
+        return centered_BCHW
+    deviation_B111 = centered_BCHW.mean(dim=1, keepdim=True).square().mean(dim=(2, 3), keepdim=True).sqrt()
+    return _CONTRAST * centered_BCHW / deviation_B111.clamp(min=_FLAT)
 
 
 def adjust_brightness(image: Image, factor: float) -> Image:
@@ -95,15 +98,15 @@ def adjust_brightness(image: Image, factor: float) -> Image:
 
 
 def adjust_contrast(image: Image, factor: float) -> Image:
-    """Blend with the mean of the luma: 0 is plain grey, 1 the image, 2 twice the contrast."""
+    """Blend with the mean of the luma: 0 is plain gray, 1 the image, 2 twice the contrast."""
     red, green, blue, _ = cv2.mean(image)
     return _blend_with_level(image, 0.299 * red + 0.587 * green + 0.114 * blue, factor)
 
 
 def adjust_saturation(image: Image, factor: float) -> Image:
-    """Blend with the image's luma: 0 is grey, 1 the image."""
-    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    return cast(Image, cv2.addWeighted(image, factor, grey, 1 - factor, 0))
+    """Blend with the image's luma: 0 is gray, 1 the image."""
+    gray = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    return cast(Image, cv2.addWeighted(image, factor, gray, 1 - factor, 0))
 
 
 def adjust_sharpness(image: Image, factor: float) -> Image:

@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ancd_ray.data.images import BadImage, image_size, read_bytes
-from ancd_ray.data.layouts import Listed
+from ancd_ray.data.images import BadImage, image_size
+from ancd_ray.data.roles import ListedImage
+from ancd_ray.data.sources import read_image
 from ancd_ray.engine.context import Context, quarantined, shard_rows
 from ancd_ray.engine.outputs import Result, Shard, Work, write_part
 from ancd_ray.engine.runtime import Load
@@ -23,7 +24,7 @@ def image_id(product: str, path: str) -> str:
 
 
 def listing_rows(
-    product: str, listed: Sequence[Listed], is_base: bool, maps: Mapping[str, str]
+    product: str, listed: Sequence[ListedImage], is_base: bool, maps: Mapping[str, str]
 ) -> list[dict[str, Any]]:
     """The listing of a product, by id. `maps`: the precomputed anomaly map of a path; `is_base`: labels are known."""
     rows = [
@@ -68,7 +69,7 @@ class OpenFiles:
             try:
                 if problem:
                     raise BadImage(problem)
-                data = read_bytes(row["uri"])
+                data = read_image(row)
                 width, height = image_size(data)
             except BadImage as error:
                 bad.append(quarantined(row, "catalog", str(error)))

@@ -17,7 +17,7 @@ from safetensors.torch import load
 
 from ancd_ray.backbones.base import Backbone
 from ancd_ray.backbones.loaded import backbone
-from ancd_ray.config.job import Backbone as BackboneConfig
+from ancd_ray.config.sections import BackboneConfig
 from ancd_ray.discovery.anomalyncd.learner import Learner
 from ancd_ray.discovery.anomalyncd.sources import ViewBank, Views
 from ancd_ray.discovery.criterion import apart

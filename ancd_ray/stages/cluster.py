@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ancd_ray.discovery.anomalyncd.loop import Classes
+from ancd_ray.data.roles import Classes
 from ancd_ray.discovery.clusterings import BY_NAME
 from ancd_ray.discovery.features.reading import counted, described, taken
 from ancd_ray.discovery.features.region_features import Described, Floats, Probs, certain

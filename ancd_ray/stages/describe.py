@@ -16,13 +16,13 @@ from torch import Tensor
 
 from ancd_ray.backbones.base import Backbone
 from ancd_ray.backbones.loaded import backbone
-from ancd_ray.config.job import Backbone as BackboneConfig
+from ancd_ray.config.sections import BackboneConfig
 from ancd_ray.data.images import decode_mask, decode_rgb
 from ancd_ray.discovery.features.shape import shape_cues
 from ancd_ray.engine.context import Context
 from ancd_ray.engine.outputs import Result, Shard, Work, aligned
 from ancd_ray.engine.runtime import Load
-from ancd_ray.method.views import Levels, clean_view, evened, tensors
+from ancd_ray.method.views import ColorNormalization, clean_view, normalize_color, tensors
 
 _BATCH = 32
 _TOP = 0.1  # share of the patches that `top` averages (UniFormaly takes a few per cent of a whole image)
@@ -64,12 +64,13 @@ def _described(regions: Sequence[Mapping[str, Any]], model: Backbone) -> Iterato
     masks_BHW[masks_BHW.amax(dim=(1, 2)) == 0] = 1.0  # nothing stands out: the whole of it is the region
     all_BHW = torch.ones_like(masks_BHW)  # behind a mask a trunk may leave out the tokens that it hides
 
-    def look(levels: Levels) -> dict[str, Tensor]:
-        tokens_BND = model.encode(evened(images_BCHW, levels), all_BHW).tokens_BND[..., : sum(model.widths)].float()
+    def look(mode: ColorNormalization) -> dict[str, Tensor]:
+        encoded = model.encode(normalize_color(images_BCHW, mode), all_BHW)
+        tokens_BND = encoded.tokens_BND[..., : sum(model.widths)].float()
         return statistics(tokens_BND, masks_BHW.to(tokens_BND.device))
 
-    found = look(model.levels)
-    found["centred"] = found["masked"] if model.levels == "centred" else look("centred")["masked"]
+    found = look(model.color_normalization)
+    found["centred"] = found["masked"] if model.color_normalization == "centred" else look("centred")["masked"]
     features = {name: values.cpu().numpy() for name, values in found.items()}
     for i, region in enumerate(regions):
         yield {

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ancd_ray.data.tables import GOOD, matrix
+from ancd_ray.data.roles import GOOD
+from ancd_ray.data.tables import matrix
 from ancd_ray.discovery.features.reading import centred
 from ancd_ray.engine.context import Context
 from ancd_ray.engine.outputs import Output, Result, write_part

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ancd_ray.config.job import Merge
+from ancd_ray.config.sections import MergeConfig
 from ancd_ray.data.tables import matrix
 from ancd_ray.engine.context import Context
 from ancd_ray.engine.outputs import Result, Shard, Work, aligned
@@ -18,7 +18,7 @@ from ancd_ray.method.merging import merge_images
 _REGION_COLUMNS = ["image_id", "probs", "area", "score"]
 
 
-def run(context: Context, config: Merge) -> Result:
+def run(context: Context, config: MergeConfig) -> Result:
     """The table `image_predictions`."""
     tables = {"images": context.inputs["catalog"], "region_predictions": context.inputs["classify"]}
     worker = MergeRegions(config, bool(context.inputs["train"].values["has_normal"]))
@@ -29,7 +29,7 @@ def run(context: Context, config: Merge) -> Result:
 class MergeRegions:
     """The images of a shard from their regions."""
 
-    config: Merge
+    config: MergeConfig
     has_normal: bool
     load: ClassVar[Load] = "light"
 

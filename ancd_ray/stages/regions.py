@@ -13,8 +13,9 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from ancd_ray.config.job import Mebin
-from ancd_ray.data.images import BadImage, Bytes, decode_rgb, encode_png, read_bytes
+from ancd_ray.config.sections import MebinConfig
+from ancd_ray.data.images import BadImage, ImageU8, decode_rgb, encode_png
+from ancd_ray.data.sources import read_image
 from ancd_ray.data.tables import map_of
 from ancd_ray.engine.context import Context, quarantined
 from ancd_ray.engine.outputs import Output, Result, Shard, Work, aligned
@@ -45,7 +46,7 @@ class Range:
     high: float
 
 
-def run(context: Context, config: Mebin, from_masks: bool) -> Result:
+def run(context: Context, config: MebinConfig, from_masks: bool) -> Result:
     """The tables `regions` and `quarantine`; `from_masks`: the maps are masks and are cut as they stand."""
     maps = context.inputs["detect"]
     measured = None if from_masks else score_range(maps, config)
@@ -66,7 +67,7 @@ def run(context: Context, config: Mebin, from_masks: bool) -> Result:
     return Result.of_shards(done, values)
 
 
-def score_range(maps: Output, config: Mebin) -> Range:
+def score_range(maps: Output, config: MebinConfig) -> Range:
     """[min, max] over the images of a product of the maximum of their maps (Section III-B), or what the job fixes."""
     if config.range != "measured":
         return Range(*config.range)
@@ -80,7 +81,7 @@ def score_range(maps: Output, config: Mebin) -> Range:
 class CutRegions:
     """Sub-images of a shard of images; `measured` None: the maps are masks."""
 
-    config: Mebin
+    config: MebinConfig
     measured: Range | None
     load: ClassVar[Load] = "images"
 
@@ -93,7 +94,7 @@ class CutRegions:
             if image["image_id"] not in maps:
                 continue  # set aside by the detect step, or normal
             try:
-                rgb = decode_rgb(read_bytes(image["uri"]))
+                rgb = decode_rgb(read_image(image))
                 found = list(self._regions(image, rgb, map_of(maps[image["image_id"]])))
             except BadImage as error:
                 bad.append(quarantined(image, "regions", str(error)))
@@ -101,14 +102,14 @@ class CutRegions:
             rows += found
         return Work({"regions": rows, "quarantine": bad})
 
-    def _regions(self, image: Mapping[str, Any], rgb: Bytes, values: NDArray[Any]) -> Iterator[dict[str, Any]]:
+    def _regions(self, image: Mapping[str, Any], rgb: ImageU8, values: NDArray[Any]) -> Iterator[dict[str, Any]]:
         height, width = rgb.shape[:2]
         mask, boxes = self._boxes(values, height, width)
         for number, box in enumerate(boxes):
             score = float(values.max() > 0) if self.measured is None else self._score(values, box, height, width)
             yield region_row(image, number, box, score, rgb, mask)
 
-    def _boxes(self, values: NDArray[Any], height: int, width: int) -> tuple[Bytes, list[Box]]:
+    def _boxes(self, values: NDArray[Any], height: int, width: int) -> tuple[ImageU8, list[Box]]:
         """The mask at image size and the squares around its main elements."""
         params = CropParams(self.config.padding, self.config.min_crop, self.config.merge_gap, self.config.keep)
         if self.measured is None:
@@ -120,7 +121,7 @@ class CutRegions:
             return mask, [Box(0, 0, width, height)]
         return mask, mask_boxes(mask, params) if self.measured is None else region_boxes(mask, n_regions, params)
 
-    def _binarized(self, values: NDArray[Any], measured: Range) -> tuple[Bytes, int]:
+    def _binarized(self, values: NDArray[Any], measured: Range) -> tuple[ImageU8, int]:
         """The mask at the map's size and the number of its regions."""
         if self.config.binarize != "mebin":
             return threshold_mask(values, measured.low, measured.high, self.config.binarize, self.config.threshold)
@@ -132,13 +133,13 @@ class CutRegions:
         return region_score(values, box, height, width, self.measured.low, self.measured.high)
 
 
-def mebin_params(config: Mebin) -> MebinParams:
+def mebin_params(config: MebinConfig) -> MebinParams:
     """The constants of binarization."""
     return MebinParams(config.levels, config.min_run, config.erosion_px, config.count_rule, config.erode)
 
 
 def region_row(
-    image: Mapping[str, Any], number: int, box: Box, score: float, rgb: Bytes, mask: Bytes
+    image: Mapping[str, Any], number: int, box: Box, score: float, rgb: ImageU8, mask: ImageU8
 ) -> dict[str, Any]:
     """A row of `regions`: the sub-image of a box, square and at most 256 px wide."""
     image_crop, mask_crop = crop(rgb, box), crop(mask, box)

@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow.compute as pc
 
 from ancd_ray.data.images import BadImage
-from ancd_ray.data.tables import GOOD, map_of
-from ancd_ray.detectors.ground_truth import GroundTruth
+from ancd_ray.data.roles import GOOD
+from ancd_ray.data.tables import map_of
+from ancd_ray.detectors.ground_truth import MaskReader
 from ancd_ray.engine.context import Context
 from ancd_ray.engine.outputs import Result, Shard, Work, aligned
 from ancd_ray.engine.runtime import Load
@@ -51,7 +52,7 @@ class CompareMasks:
             if image["mask_uri"] is None and image["label"] != GOOD:
                 continue  # what is anomalous in it is not known
             values = map_of(row)
-            mask = GroundTruth().score([image])[0]
+            mask = MaskReader().score([image])[0]
             if isinstance(mask, BadImage):
                 continue
             small = cv2.resize(mask, values.shape[::-1], interpolation=cv2.INTER_AREA)

@@ -17,10 +17,10 @@ from safetensors.torch import save
 
 from ancd_ray.backbones.base import Backbone
 from ancd_ray.backbones.loaded import backbone, device
-from ancd_ray.config.job import Backbone as BackboneConfig
-from ancd_ray.config.job import Train
+from ancd_ray.config.sections import BackboneConfig, TrainConfig
+from ancd_ray.data.roles import Classes
 from ancd_ray.data.store import Folder
-from ancd_ray.discovery.anomalyncd.loop import Classes, History, Rank, train
+from ancd_ray.discovery.anomalyncd.loop import History, Rank, train
 from ancd_ray.discovery.anomalyncd.sources import FreshViews, ViewBank, ViewSource
 from ancd_ray.discovery.features.reading import counted
 from ancd_ray.engine.context import Context, StageError
@@ -35,7 +35,7 @@ _RESTARTS = 3  # of a worker group that lost a member
 class _Work:
     """All that a worker needs to know; it travels to the workers."""
 
-    config: Train
+    config: TrainConfig
     trunk: BackboneConfig
     classes: Classes
     sources: tuple[Output, ...]
@@ -60,7 +60,7 @@ class _Work:
             self.folder.write_json(_CURVES, _told(history))
 
 
-def run(context: Context, config: Train, trunk: BackboneConfig, classes: Classes) -> Result:
+def run(context: Context, config: TrainConfig, trunk: BackboneConfig, classes: Classes) -> Result:
     """The trained tail and heads as `model.safetensors`, the loss curves as values.
 
     Raises:

@@ -15,7 +15,7 @@ import numpy as np
 
 from ancd_ray.backbones.base import Backbone, inputs
 from ancd_ray.backbones.loaded import backbone
-from ancd_ray.config.job import Backbone as BackboneConfig
+from ancd_ray.config.sections import BackboneConfig
 from ancd_ray.data.images import decode_mask, decode_rgb
 from ancd_ray.engine.context import Context
 from ancd_ray.engine.outputs import Result, Shard, Work, aligned

@@ -12,19 +12,19 @@ import torch
 from numpy.typing import NDArray
 
 from ancd_ray.backbones.lite import Lite
-from ancd_ray.config.job import PatchCore as Config
 from ancd_ray.data.images import BadImage
-from ancd_ray.detectors import patchcore
-from ancd_ray.detectors.patchcore import (
-    PatchCore,
-    Patches,
-    contrasted,
-    coreset,
+from ancd_ray.detectors import memory_bank
+from ancd_ray.detectors.memory_bank import (
+    MemoryBanks,
+    PatchFeatures,
+    apply_gamma,
+    choose_coreset,
     nearest_distance,
-    packed,
+    pack_banks,
     prepare,
-    unpacked,
+    unpack_banks,
 )
+from ancd_ray.detectors.patchcore import PatchCore
 
 
 def _points(n: int, seed: int = 0) -> torch.Tensor:
@@ -35,7 +35,7 @@ def test_nearest_distance_is_the_smallest_of_all(monkeypatch: pytest.MonkeyPatch
     queries, memory = _points(50), _points(20, 1)
     expected = torch.cdist(queries, memory).amin(dim=1)
     torch.testing.assert_close(nearest_distance(queries, memory), expected, atol=1e-4, rtol=1e-4)
-    monkeypatch.setattr(patchcore, "_BLOCK", 7)
+    monkeypatch.setattr(memory_bank, "_BLOCK", 7)
     torch.testing.assert_close(nearest_distance(queries, memory), expected, atol=1e-4, rtol=1e-4)
     assert float(nearest_distance(memory, memory).max()) < 1e-2
 
@@ -44,10 +44,10 @@ def test_coreset_is_greedy() -> None:
     """Clusters far apart are all met before any is met twice."""
     centres = torch.eye(32)[:10] * 100
     candidates = (centres[:, None] + 0.01 * _points(10 * 5).reshape(10, 5, 32)).reshape(50, 32)
-    chosen = coreset(candidates, 10)
+    chosen = choose_coreset(candidates, 10)
     assert sorted((chosen // 5).tolist()) == list(range(10))
-    assert len(set(coreset(_points(30), 12).tolist())) == 12
-    assert coreset(_points(5), 12).tolist() == [0, 1, 2, 3, 4]
+    assert len(set(choose_coreset(_points(30), 12).tolist())) == 12
+    assert choose_coreset(_points(5), 12).tolist() == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize(
@@ -72,15 +72,15 @@ def test_a_planted_defect_is_found(tmp_path: Path, image_size: int | tuple[int, 
     def surface() -> NDArray[Any]:
         return np.asarray(cv2.GaussianBlur(rng.integers(60, 200, (192, 192, 3)).astype(np.uint8), (0, 0), 2))
 
-    config = Config(name="patchcore", image_size=image_size, coreset=300)
-    patches = Patches(Lite(), config, "cpu")
+    config = PatchCore(name="patchcore", image_size=image_size, coreset=300)
+    patches = PatchFeatures(Lite(), config)
     normals = [_write(tmp_path, f"n{i}.png", surface()) for i in range(6)]
     features = [found for _, found in patches.of_images(normals) if not isinstance(found, BadImage)]
     banks = {}
     for size, of_size in zip(config.sizes, zip(*features, strict=True), strict=True):
         bank = torch.cat([item.reshape(-1, item.shape[-1]) for item in of_size])
-        banks[size] = bank[coreset(bank, config.coreset)]
-    detector = PatchCore(patches, unpacked(packed(banks)))
+        banks[size] = bank[choose_coreset(bank, config.coreset)]
+    detector = MemoryBanks(patches, unpack_banks(pack_banks(banks)))
     spoiled = surface()
     cv2.circle(spoiled, (130, 60), 18, (255, 255, 255), -1)
     clean, found, broken = detector.score(
@@ -97,9 +97,9 @@ def test_a_planted_defect_is_found(tmp_path: Path, image_size: int | tuple[int, 
 
 def test_contrast_keeps_the_score_and_the_order() -> None:
     values = np.random.default_rng(0).random((8, 9), np.float32)
-    sharper = contrasted(values, 2.0)
+    sharper = apply_gamma(values, 2.0)
     assert sharper.max() == pytest.approx(values.max())
     assert (sharper.ravel().argsort() == values.ravel().argsort()).all()
     np.testing.assert_allclose(sharper, values**2 / values.max(), rtol=1e-6)
-    np.testing.assert_allclose(contrasted(values, 1.0), values, rtol=1e-6)
-    assert not contrasted(np.zeros((2, 2), np.float32), 2.0).any()
+    np.testing.assert_allclose(apply_gamma(values, 1.0), values, rtol=1e-6)
+    assert not apply_gamma(np.zeros((2, 2), np.float32), 2.0).any()

@@ -10,11 +10,12 @@ import pytest
 from pydantic import TypeAdapter
 
 from ancd_ray.config.job import Product
-from ancd_ray.data.layouts import LayoutError, Listed, list_product
+from ancd_ray.data.layouts import LayoutError, ProductConfig, list_product
 from ancd_ray.data.layouts.maps import pair_maps
+from ancd_ray.data.roles import ListedImage
 
 
-def _product(**keys: object) -> Product:
+def _product(**keys: object) -> ProductConfig:
     return TypeAdapter(Product).validate_python({"name": "p", "path": "p", **keys})
 
 
@@ -25,7 +26,7 @@ def _files(root: Path, *names: str) -> None:
         path.write_bytes(b"x")
 
 
-def _by_path(listed: list[Listed]) -> dict[str, Listed]:
+def _by_path(listed: list[ListedImage]) -> dict[str, ListedImage]:
     return {image.path: image for image in listed}
 
 
@@ -50,7 +51,7 @@ def test_mtd(tmp_path: Path) -> None:
     (tmp_path / "p/normals.txt").write_text("a.jpg\n\n")
     found = _by_path(list_product(_product(layout="mtd", normals="normals.txt"), str(tmp_path)))
     assert found["p/MT_Free/Imgs/a.jpg"].role == "normal"
-    assert (found["p/MT_Free/Imgs/b.jpg"].role, found["p/MT_Free/Imgs/b.jpg"].label) == ("novel", "good")
+    assert (found["p/MT_Free/Imgs/b.jpg"].role, found["p/MT_Free/Imgs/b.jpg"].label) == ("query", "good")
     assert found["p/MT_Crack/Imgs/c.jpg"].mask_uri == f"{tmp_path}/p/MT_Crack/Imgs/c.png"
     without = list_product(_product(layout="mtd", exclude=["good"]), str(tmp_path))
     assert [image.label for image in without] == ["crack"]
@@ -63,8 +64,8 @@ def test_folder(tmp_path: Path) -> None:
     _files(tmp_path, "p/ok/1.png", "p/line 1/2.png", "p/3.tif")
     found = list_product(_product(layout="folder", normals="ok"), str(tmp_path))
     assert [(image.path, image.role, image.label) for image in found] == [
-        ("p/3.tif", "novel", None),
-        ("p/line 1/2.png", "novel", None),
+        ("p/3.tif", "query", None),
+        ("p/line 1/2.png", "query", None),
         ("p/ok/1.png", "normal", None),
     ]
     with pytest.raises(LayoutError, match="none"):

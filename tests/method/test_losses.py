@@ -14,7 +14,7 @@ from ancd_ray.method.losses import (
     LossWeights,
     cluster_distillation,
     info_nce,
-    labelled_cross_entropy,
+    labeled_cross_entropy,
     mean_entropy_regularizer,
     supcon,
     total_loss,
@@ -76,7 +76,7 @@ def test_mean_entropy_golden(golden: dict[str, Any]) -> None:
 
 def test_labelled_cross_entropy_golden(golden: dict[str, Any]) -> None:
     for case in golden["cls_ce"]:
-        loss = labelled_cross_entropy(torch.tensor(case["logits"]), torch.tensor(case["labels"]))
+        loss = labeled_cross_entropy(torch.tensor(case["logits"]), torch.tensor(case["labels"]))
         assert loss.item() == pytest.approx(case["loss"], rel=RELATIVE)
 
 
@@ -104,7 +104,7 @@ def test_total_is_the_weighted_sum_of_eq_9_over_the_right_rows() -> None:
     weight = batch["normal_weight_B"][[1, 3]].repeat(2)
     cls_u = [cluster_distillation(head[novel], pseudo_labels(head[novel], 2, 0.05, weight)) for head in logits]
     reg = [mean_entropy_regularizer(head[novel]) for head in logits]
-    cls_l = [labelled_cross_entropy(head[base], labels) for head in logits]
+    cls_l = [labeled_cross_entropy(head[base], labels) for head in logits]
     rep_s, rep_u = supcon(batch["z_2BD"][base], labels, 0.07), info_nce(batch["z_2BD"], 1.0)
     expected = 0.2 * (rep_s + sum(cls_l) / 2) + 0.8 * (rep_u + sum(cls_u) / 2 + 3.0 * sum(reg) / 2)
     torch.testing.assert_close(total, expected)

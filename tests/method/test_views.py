@@ -100,10 +100,10 @@ def test_colour_operations_agree_with_torchvision(
         assert difference.max() <= tolerance
 
 
-def test_normalise() -> None:
+def test_normalize() -> None:
     images = np.stack([_texture(8), _texture(8)[::-1]])
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    result = views.normalise(images, mean, std)
+    result = views.normalize(images, mean, std)
     expected = ((images / 255 - mean) / std).transpose(0, 3, 1, 2)
     assert result.is_contiguous(memory_format=torch.channels_last)
     assert result.dtype == torch.float32

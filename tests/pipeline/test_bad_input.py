@@ -40,7 +40,7 @@ def _rows(run: Ran, table: str) -> dict[str, dict[str, object]]:
 
 def _accounted(run: Ran) -> None:
     predicted, set_aside = _rows(run, "image_predictions"), _rows(run, "quarantine")
-    novel = [name for name, row in set_aside.items() if row["role"] == "novel"]
+    novel = [name for name, row in set_aside.items() if row["role"] == "query"]
     assert not predicted.keys() & set_aside.keys()
     assert len(predicted) + len(novel) == run.summary["images"]
     assert run.summary["quarantined"] == len(novel)

@@ -21,7 +21,7 @@ MakeJob = Callable[..., Job]
 
 
 def test_clustering_with_an_estimated_number(small_job: MakeJob, run_job: Callable[[Job], Ran], tmp_path: Path) -> None:
-    overrides = ("discovery.method=linked", "classes={novel: auto, at_most: 6}")
+    overrides = ("discovery.method=linked", "classes={novel: auto, max_classes: 6}")
     run = run_job(small_job(tmp_path, *overrides))
     assert run.computed >= {"describe", "count_classes", "cluster", "merge"}
     assert "train" not in run.computed

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ancd_ray.config.job import Merge
+from ancd_ray.config.sections import MergeConfig
 from ancd_ray.discovery.criterion import vagueness
 from ancd_ray.jobs.sweep.trial import Regions
 
@@ -25,16 +25,18 @@ def _regions(labelled: bool) -> Regions:
 
 def test_merging_settings_change_the_figures() -> None:
     regions = _regions(labelled=True)
-    largest = regions.figures(Merge(tau_alpha=10))
+    largest = regions.figures(MergeConfig(tau_alpha=10))
     assert largest["nmi"] == pytest.approx(1)
     assert largest["f1"] == pytest.approx(1)
-    votes = regions.figures(Merge(rule="average"))  # two small regions outvote the large one: every class is shifted
+    votes = regions.figures(
+        MergeConfig(rule="average")
+    )  # two small regions outvote the large one: every class is shifted
     assert votes["f1"] == pytest.approx(1)
     assert votes["unsupervised"] != largest["unsupervised"]
 
 
 def test_without_labels_only_the_criterion_is_there() -> None:
-    figures = _regions(labelled=False).figures(Merge())
+    figures = _regions(labelled=False).figures(MergeConfig())
     assert figures["nmi"] is figures["ari"] is figures["f1"] is None
     assert figures["unsupervised"] is not None
 

@@ -12,21 +12,22 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from ancd_ray.config.job import Train
+from ancd_ray.config.sections import TrainConfig
+from ancd_ray.data.roles import Classes
 from ancd_ray.data.store import Folder
 from ancd_ray.discovery.anomalyncd.learner import Learner
-from ancd_ray.discovery.anomalyncd.loop import Classes, History, Rank, Sampler, learning_rate, train
+from ancd_ray.discovery.anomalyncd.loop import History, Rank, Sampler, learning_rate, train
 from ancd_ray.method.metrics import cluster_scores
 from tests.training.views import MadeUpViews, TinyBackbone
 
 CLASSES = Classes(("x", "y"), 3, has_normal=False)
 
 
-def _config(**keys: Any) -> Train:
-    return Train.model_validate({"epochs": 10, "batch_size": 16, "checkpoint_every": 1000, **keys})
+def _config(**keys: Any) -> TrainConfig:
+    return TrainConfig.model_validate({"epochs": 10, "batch_size": 16, "checkpoint_every": 1000, **keys})
 
 
-def _train(folder: Path, config: Train, rank: Rank = Rank(), **keys: Any) -> tuple[Learner, History]:  # noqa: B008
+def _train(folder: Path, config: TrainConfig, rank: Rank = Rank(), **keys: Any) -> tuple[Learner, History]:  # noqa: B008
     source = MadeUpViews(() if keys.get("alone") else ("x", "y"))
     classes = Classes((), 3, has_normal=False) if keys.get("alone") else CLASSES
     on_epoch = keys.get("on_epoch", lambda _: None)

@@ -10,11 +10,10 @@ import pytest
 import torch
 
 from ancd_ray.backbones import load
-from ancd_ray.config.job import Backbone as BackboneConfig
-from ancd_ray.config.job import Train
+from ancd_ray.config.sections import BackboneConfig, TrainConfig
 from ancd_ray.data.images import encode_png
+from ancd_ray.data.roles import Classes
 from ancd_ray.data.store import Folder
-from ancd_ray.discovery.anomalyncd.loop import Classes
 from ancd_ray.engine.context import Context
 from ancd_ray.engine.outputs import Output, Shard, write_part
 from ancd_ray.engine.progress import StepProgress
@@ -57,7 +56,7 @@ def test_trains_two_steps_and_classifies(tmp_path: Path) -> None:
     trunk = BackboneConfig(name=NAME, weights="random")
     novel = _output(root / "novel", "novel", [None, None, None])
     base = _output(root / "base", "base", ["cut", "dent"])
-    config = Train.model_validate({"epochs": 1, "batch_size": 4, "views": {"fresh": True}})
+    config = TrainConfig.model_validate({"epochs": 1, "batch_size": 4, "views": {"fresh": True}})
     context = Context("p", root / "train", {"novel": novel, "base": base}, Runtime(), StepProgress("train", "p"))
     before = load(NAME, "random").make_tail().state_dict()
     result = train_step(context, config, trunk, Classes(("cut", "dent"), 3, has_normal=True))

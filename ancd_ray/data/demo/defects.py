@@ -1,7 +1,7 @@
 """The defects of the demo product: seven painters, each drawing one region with its exact support.
 
-A painter adds grey levels to a surface, so a defect keeps the texture under it; no pixel outside its support changes.
-Each draws one region about `centre` (x, y), reaching about `extent` pixels from it, in an image of side `size`.
+A painter adds gray levels to a surface, so a defect keeps the texture under it; no pixel outside its support changes.
+Each draws one region about `center` (x, y), reaching about `extent` pixels from it, in an image of side `size`.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float32]
 ByteArray = NDArray[np.uint8]
-# shade (size, size): grey levels to add; support (size, size): the pixels that belong to the defect
+# shade (size, size): gray levels to add; support (size, size): the pixels that belong to the defect
 Painted = tuple[FloatArray, NDArray[np.bool_]]
 Painter = Callable[[np.random.Generator, int, FloatArray, float], Painted]
 
 
 def _polar(
-    rng: np.random.Generator, size: int, centre: FloatArray, radius: float, squeeze: float
+    rng: np.random.Generator, size: int, center: FloatArray, radius: float, squeeze: float
 ) -> tuple[FloatArray, FloatArray]:
-    """Radius (1 on an ellipse of random orientation) and angle of every pixel about the centre."""
+    """Radius (1 on an ellipse of random orientation) and angle of every pixel about the center."""
     turn = rng.uniform(0, np.pi)
     y, x = np.mgrid[:size, :size].astype(np.float32)
-    u = (np.cos(turn) * (x - centre[0]) + np.sin(turn) * (y - centre[1])) / radius
-    v = (-np.sin(turn) * (x - centre[0]) + np.cos(turn) * (y - centre[1])) / (radius * squeeze)
+    u = (np.cos(turn) * (x - center[0]) + np.sin(turn) * (y - center[1])) / radius
+    v = (-np.sin(turn) * (x - center[0]) + np.cos(turn) * (y - center[1])) / (radius * squeeze)
     return np.hypot(u, v).astype(np.float32), np.arctan2(v, u).astype(np.float32)
 
 
-def _towards_shadow(size: int, centre: FloatArray, radius: float) -> FloatArray:
+def _towards_shadow(size: int, center: FloatArray, radius: float) -> FloatArray:
     """How far every pixel lies away from the light, which comes from the upper left: −1 to 1 within the radius."""
     y, x = np.mgrid[:size, :size].astype(np.float32)
-    return np.asarray((x - centre[0] + y - centre[1]) / (np.sqrt(2) * radius), np.float32)
+    return np.asarray((x - center[0] + y - center[1]) / (np.sqrt(2) * radius), np.float32)
 
 
 def _stroke(canvas: ByteArray, points: NDArray[Any], width: int) -> None:
@@ -46,12 +46,12 @@ def _visible(shade: NDArray[np.floating]) -> Painted:
     return shade.astype(np.float32), np.abs(shade) > 8  # a fainter fringe could not be seen, so nobody would label it
 
 
-def _scratch(rng: np.random.Generator, size: int, centre: FloatArray, extent: float) -> Painted:
+def _scratch(rng: np.random.Generator, size: int, center: FloatArray, extent: float) -> Painted:
     """A thin bright line, gently curved, that fades out at its ends; the ploughed edge throws a shadow."""
     along, turn = np.linspace(-1.3, 1.3, 40), rng.uniform(0, np.pi)
     bow = rng.uniform(-0.35, 0.35) * (along**2 - 0.5) + 0.012 * rng.standard_normal(40)
     axes = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
-    points = centre + extent * np.stack([along, bow], 1) @ axes
+    points = center + extent * np.stack([along, bow], 1) @ axes
     force = np.sqrt(np.cos(along / 1.3 * np.pi / 2).clip(0.12)) * rng.uniform(0.8, 1, 40)
     width = max(1, round(size / 110))
     ridge, shadow = np.zeros((2, size, size), np.float32)
@@ -64,30 +64,30 @@ def _scratch(rng: np.random.Generator, size: int, centre: FloatArray, extent: fl
     return _visible(levels * ridge - 0.5 * levels * shadow * (1 - ridge))
 
 
-def _hole(rng: np.random.Generator, size: int, centre: FloatArray, extent: float) -> Painted:
+def _hole(rng: np.random.Generator, size: int, center: FloatArray, extent: float) -> Painted:
     """A dark pit, its far wall faintly lit, with a raised rim that is bright where it faces the light."""
     radius = extent * rng.uniform(0.4, 0.6)
-    r, angle = _polar(rng, size, centre, radius, rng.uniform(0.85, 1))
+    r, angle = _polar(rng, size, center, radius, rng.uniform(0.85, 1))
     r = r * (1 + 0.03 * np.cos(3 * angle + rng.uniform(0, 2 * np.pi)))  # drilled by hand, not by a compass
-    away = _towards_shadow(size, centre, radius)
+    away = _towards_shadow(size, center, radius)
     pit = -rng.uniform(105, 120) + 45 * (away * r).clip(0, 1)
     rim = rng.uniform(15, 25) - 40 * away
     return np.where(r < 0.82, pit, rim).astype(np.float32), r < 1
 
 
-def _stain(rng: np.random.Generator, size: int, centre: FloatArray, extent: float) -> Painted:
+def _stain(rng: np.random.Generator, size: int, center: FloatArray, extent: float) -> Painted:
     """A soft blotch of low contrast with a wavy outline."""
-    r, angle = _polar(rng, size, centre, extent, rng.uniform(0.6, 0.95))
+    r, angle = _polar(rng, size, center, extent, rng.uniform(0.6, 0.95))
     waves = [rng.uniform(0.04, 0.12) * np.cos(k * angle + rng.uniform(0, 2 * np.pi)) for k in (2, 3, 5)]
     depth = np.clip((1 - r / (1 + np.sum(waves, axis=0))) * 2, 0, 1)
     return np.asarray(-rng.uniform(22, 32) * depth**0.7, np.float32), depth > 0.08
 
 
-def _crack(rng: np.random.Generator, size: int, centre: FloatArray, extent: float) -> Painted:
-    """A jagged dark line: two arms walk out of the centre and branch on the way into ever finer ones."""
+def _crack(rng: np.random.Generator, size: int, center: FloatArray, extent: float) -> Painted:
+    """A jagged dark line: two arms walk out of the center and branch on the way into ever finer ones."""
     canvas = np.zeros((size, size), np.uint8)
     width, turn = max(2, round(size / 100)), rng.uniform(0, np.pi)
-    arms = [(centre.astype(np.float64), turn + half + rng.normal(0, 0.3), 9, width) for half in (0, np.pi)]
+    arms = [(center.astype(np.float64), turn + half + rng.normal(0, 0.3), 9, width) for half in (0, np.pi)]
     while arms:
         point, heading, steps, width = arms.pop()
         walk = [point]
@@ -102,31 +102,31 @@ def _crack(rng: np.random.Generator, size: int, centre: FloatArray, extent: floa
     return _visible(-rng.uniform(80, 105) / 255 * canvas.astype(np.float32))
 
 
-def _bump(rng: np.random.Generator, size: int, centre: FloatArray, extent: float) -> Painted:
+def _bump(rng: np.random.Generator, size: int, center: FloatArray, extent: float) -> Painted:
     """A dome: bright on the side of the light, dark on the other."""
     radius = extent * rng.uniform(0.6, 0.9)
-    r, _ = _polar(rng, size, centre, radius, 1.0)
-    away = _towards_shadow(size, centre, radius)
+    r, _ = _polar(rng, size, center, radius, 1.0)
+    away = _towards_shadow(size, center, radius)
     return np.asarray(6 - rng.uniform(70, 95) * away * np.clip(1.2 - r, 0, 1), np.float32), r < 1
 
 
-def _spot(rng: np.random.Generator, size: int, centre: FloatArray, extent: float) -> Painted:
+def _spot(rng: np.random.Generator, size: int, center: FloatArray, extent: float) -> Painted:
     """A splash of pale paint, thicker towards its wavy edge."""
-    r, angle = _polar(rng, size, centre, extent * rng.uniform(0.35, 0.6), rng.uniform(0.7, 1))
+    r, angle = _polar(rng, size, center, extent * rng.uniform(0.35, 0.6), rng.uniform(0.7, 1))
     waves = [rng.uniform(0.02, 0.07) * np.cos(k * angle + rng.uniform(0, 2 * np.pi)) for k in (3, 4, 7)]
     r = r / (1 + np.sum(waves, axis=0))
     return np.asarray(rng.uniform(70, 90) + 15 * r**4, np.float32), r < 1
 
 
-def _groove(rng: np.random.Generator, size: int, centre: FloatArray, extent: float) -> Painted:
+def _groove(rng: np.random.Generator, size: int, center: FloatArray, extent: float) -> Painted:
     """A straight wide furrow, deepest in the middle; the wall that faces the light is less dark."""
     turn = rng.uniform(0, np.pi)
     along = np.array([np.cos(turn), np.sin(turn)])
     half, width = 1.2 * extent * along, max(3, round(extent / 4))
     canvas = np.zeros((size, size), np.uint8)
-    _stroke(canvas, np.stack([centre - half, centre + half]), width)
+    _stroke(canvas, np.stack([center - half, center + half]), width)
     y, x = np.mgrid[:size, :size]
-    across = (-along[1] * (x - centre[0]) + along[0] * (y - centre[1])) * 2 / width  # −1 to 1 from wall to wall
+    across = (-along[1] * (x - center[0]) + along[0] * (y - center[1])) * 2 / width  # −1 to 1 from wall to wall
     facing = np.sign(along[0] - along[1]) * across  # the normal, turned so that it points away from the light
     profile = 1 - 0.3 * across**2 - 0.45 * facing.clip(0, 1)
     return _visible(-rng.uniform(65, 85) / 255 * canvas * profile.clip(0.2, 1))

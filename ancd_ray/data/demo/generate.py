@@ -58,8 +58,8 @@ def generate(
     if min(images, normals, base, seed) < 0:
         raise ValueError("images, normals, base and seed must not be negative")
     _claim(folder)
-    tile_counts = _even(images, (GOOD, *TILE_KINDS))
-    base_counts = _even(base, tuple(BASE_KINDS))
+    tile_counts = _split_evenly(images, (GOOD, *TILE_KINDS))
+    base_counts = _split_evenly(base, tuple(BASE_KINDS))
     for product, split, counts in (
         ("tile", "train", {GOOD: normals}),
         ("tile", "test", tile_counts),
@@ -80,8 +80,8 @@ def draw(product: str, split: str, kind: str, index: int, *, seed: int = 0, size
     if kind == GOOD:
         return Sample(clean, clean, mask)
     painter, tint = {**TILE_KINDS, **BASE_KINDS}[kind]
-    for centre, extent in _places(rng, size):
-        shade, support = painter(rng, size, centre, extent)
+    for center, extent in _sample_places(rng, size):
+        shade, support = painter(rng, size, center, extent)
         # shading that crosses zero would leave pixels of the mask as they were
         shade = np.where(np.abs(shade) < 1, 1, shade)
         surface += np.where(support, shade, 0)[..., None] * np.asarray(tint, np.float32)
@@ -103,7 +103,7 @@ def _claim(folder: Path) -> None:
             stale.unlink()
 
 
-def _even(total: int, classes: tuple[str, ...]) -> dict[str, int]:
+def _split_evenly(total: int, classes: tuple[str, ...]) -> dict[str, int]:
     return {name: total // len(classes) + (i < total % len(classes)) for i, name in enumerate(classes)}
 
 
@@ -127,16 +127,16 @@ def _to_bytes(surface: FloatArray) -> ByteArray:
     return np.clip(np.rint(surface), 0, 255).astype(np.uint8)
 
 
-def _places(rng: np.random.Generator, size: int) -> list[tuple[FloatArray, float]]:
+def _sample_places(rng: np.random.Generator, size: int) -> list[tuple[FloatArray, float]]:
     """Centre (x, y) and half extent of each region in pixels: one, or (one image in four) a smaller one a half."""
     if rng.random() < 0.25:
-        centres, extent = [rng.uniform((x - 0.06, 0.25), (x + 0.06, 0.75)) for x in (0.26, 0.74)], (0.09, 0.15)
+        centers, extent = [rng.uniform((x - 0.06, 0.25), (x + 0.06, 0.75)) for x in (0.26, 0.74)], (0.09, 0.15)
     else:
-        centres, extent = [rng.uniform(0.3, 0.7, 2)], (0.12, 0.24)
-    return [(centre.astype(np.float32) * size, rng.uniform(*extent) * size) for centre in centres]
+        centers, extent = [rng.uniform(0.3, 0.7, 2)], (0.12, 0.24)
+    return [(center.astype(np.float32) * size, rng.uniform(*extent) * size) for center in centers]
 
 
-# --- surfaces: (size, size, 3) float32 in grey levels
+# --- surfaces: (size, size, 3) float32 in gray levels
 
 
 def _noise(rng: np.random.Generator, size: int, sigma_x: float, sigma_y: float) -> FloatArray:
@@ -154,8 +154,8 @@ def _illumination(rng: np.random.Generator, size: int, levels: float) -> FloatAr
 
 def _brushed_metal(rng: np.random.Generator, size: int) -> FloatArray:
     grain = 7 * _noise(rng, size, size / 8, 0.6) + 3 * _noise(rng, size, size / 32, 0.5)
-    grey = 148 + rng.normal(0, 4) + grain + 2.5 * _noise(rng, size, 0.5, 0.5) + _illumination(rng, size, 13)
-    return np.asarray(grey[..., None] * np.array([1.02, 1.0, 0.97]), np.float32)
+    gray = 148 + rng.normal(0, 4) + grain + 2.5 * _noise(rng, size, 0.5, 0.5) + _illumination(rng, size, 13)
+    return np.asarray(gray[..., None] * np.array([1.02, 1.0, 0.97]), np.float32)
 
 
 def _leather(rng: np.random.Generator, size: int) -> FloatArray:
@@ -165,6 +165,6 @@ def _leather(rng: np.random.Generator, size: int) -> FloatArray:
     seeds[rng.integers(0, size, n), rng.integers(0, size, n)] = 0
     height = cv2.GaussianBlur(-cv2.distanceTransform(seeds, cv2.DIST_L2, 5), (0, 0), 1.0)
     relief = cv2.Sobel(height, cv2.CV_32F, 1, 0) + cv2.Sobel(height, cv2.CV_32F, 0, 1)
-    grey = 105 + rng.normal(0, 3) - 2.2 * relief + 4 * _noise(rng, size, size / 20, size / 20)
-    grey += _illumination(rng, size, 9)
-    return np.asarray(grey[..., None] * np.array([0.55, 0.8, 1.15]), np.float32)
+    gray = 105 + rng.normal(0, 3) - 2.2 * relief + 4 * _noise(rng, size, size / 20, size / 20)
+    gray += _illumination(rng, size, 9)
+    return np.asarray(gray[..., None] * np.array([0.55, 0.8, 1.15]), np.float32)

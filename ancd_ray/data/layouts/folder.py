@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal
 
-from ancd_ray.config.job import FolderProduct
-from ancd_ray.data.layouts.tree import LayoutError, Listed, Tree
+from ancd_ray.data.layouts.base import LayoutError, ProductConfig
+from ancd_ray.data.layouts.tree import Tree
+from ancd_ray.data.roles import ListedImage
 
 
-def images(product: FolderProduct, tree: Tree) -> Iterator[Listed]:
-    """All images; nobody has labelled them."""
+class FolderProduct(ProductConfig):
+    """Unlabelled images anywhere below `path`; optionally a folder of normal ones."""
+
+    layout: Literal["folder"]
+    normals: str | None = None
+
+
+def list_images(product: FolderProduct, tree: Tree) -> Iterator[ListedImage]:
+    """List all images, without labels."""
     normals = f"{product.normals.strip('/')}/" if product.normals else None
     if normals and not tree.images(normals):
         raise LayoutError(f"product {product.name}: no image in its folder of normal ones, {tree.uri_of(normals)}")
     for path in tree.images():
-        role = "normal" if normals and path.startswith(normals) else "novel"
-        yield Listed(tree.path_of(path), tree.uri_of(path), role, stamp=tree.stamp(path))
+        is_normal = normals is not None and path.startswith(normals)
+        yield ListedImage(
+            tree.path_of(path), tree.uri_of(path), "normal" if is_normal else "query", stamp=tree.stamp(path)
+        )

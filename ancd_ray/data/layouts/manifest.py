@@ -10,23 +10,30 @@ import io
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
-from ancd_ray.config.job import ManifestProduct
 from ancd_ray.data.images import BadImage, read_bytes
-from ancd_ray.data.layouts.tree import LayoutError, Listed, Tree
+from ancd_ray.data.layouts.base import LayoutError, ProductConfig
+from ancd_ray.data.layouts.tree import Tree
+from ancd_ray.data.roles import ListedImage, Role
 from ancd_ray.data.store import filesystem
 
 _COLUMNS = ("uri", "label", "mask", "role", "captured_at")
-_ROLES = ("novel", "normal")
+_ROLES: dict[str | None, Role] = {None: "query", "query": "query", "novel": "query", "normal": "normal"}
 
 
-def images(product: ManifestProduct, tree: Tree) -> Iterator[Listed]:
-    """One image a row of the list; of rows with the same uri the first counts, the others are set aside."""
+class ManifestProduct(ProductConfig):
+    """A CSV or Parquet file with a column `uri`, and optionally `label`, `mask`, `role` and `captured_at`."""
+
+    layout: Literal["manifest"]
+
+
+def list_images(product: ManifestProduct, tree: Tree) -> Iterator[ListedImage]:
+    """List one image a row of the list; of rows with the same uri the first counts, the others are set aside."""
     inside = Tree(tree.root, ".")
     entries = [_entry(row, inside) for row in _read(product, tree.uri)]
     inside.look_at([path for entry in entries for path in (entry.path, entry.mask) if path])
@@ -40,10 +47,10 @@ def images(product: ManifestProduct, tree: Tree) -> Iterator[Listed]:
         seen[name] += 1
         if seen[name] > 1:
             problem, name = "listed more than once", f"{name}#{seen[name]}"
-        yield Listed(
+        yield ListedImage(
             name,
             uri,
-            row["role"] if row["role"] in _ROLES else "novel",
+            _ROLES.get(row["role"], "query"),
             row["label"],
             mask_uri=inside.uri_of(entry.mask) if entry.mask else None,
             captured_at=row["captured_at"],
@@ -67,7 +74,7 @@ def _entry(row: dict[str, str | None], inside: Tree) -> _Entry:
     if path is None or (row["mask"] and mask is None):
         problem = f"{'its mask' if path else 'it'} leads out of data.root"
     elif row["role"] and row["role"] not in _ROLES:
-        problem = f"its role {row['role']!r} is none of {', '.join(_ROLES)}"
+        problem = f"its role {row['role']!r} is none of query, normal"
     return _Entry(row, path, mask, problem)
 
 

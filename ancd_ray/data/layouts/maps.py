@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 
-from ancd_ray.config.job import Product
-from ancd_ray.data.layouts.tree import LayoutError, Listed, Tree, stem, twins
+from ancd_ray.data.layouts.base import LayoutError, ProductConfig
+from ancd_ray.data.layouts.tree import Tree, find_twins, stem
+from ancd_ray.data.roles import ListedImage
 
 SUFFIXES = frozenset({".npy", ".png", ".tif", ".tiff"})
 
 
-def pair_maps(product: Product, root: str, listed: Sequence[Listed]) -> tuple[list[Listed], dict[str, str]]:
+def pair_maps(
+    product: ProductConfig, root: str, listed: Sequence[ListedImage]
+) -> tuple[list[ListedImage], dict[str, str]]:
     """The listing with the stamps of its maps, and the map of every image path that has just one.
 
     Raises:
@@ -24,11 +27,11 @@ def pair_maps(product: Product, root: str, listed: Sequence[Listed]) -> tuple[li
         )
     tree = Tree(root, product.maps)
     found = [name for name in sorted(tree.files) if PurePosixPath(name).suffix.lower() in SUFFIXES]
-    ambiguous = {stem(name) for name in twins(found)}
+    ambiguous = {stem(name) for name in find_twins(found)}
     by_stem = {stem(name): name for name in found}
     below = "" if product.layout == "manifest" or product.path in ("", ".") else f"{product.path.strip('/')}/"
-    pictures = twins(image.path for image in listed)
-    paired: list[Listed] = []
+    pictures = find_twins(image.path for image in listed)
+    paired: list[ListedImage] = []
     maps: dict[str, str] = {}
     for image in listed:
         name = stem(image.path.removeprefix(below))

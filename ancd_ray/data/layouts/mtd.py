@@ -4,26 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import PurePosixPath
+from typing import Literal
 
-from ancd_ray.config.job import MtdProduct
-from ancd_ray.data.layouts.tree import TWINS, LayoutError, Listed, Tree, stem, twins
+from ancd_ray.data.layouts.base import LayoutError, ProductConfig
+from ancd_ray.data.layouts.tree import TWINS, Tree, find_twins, stem
+from ancd_ray.data.roles import ListedImage
 
 FREE = "MT_Free"
 
 
-def images(product: MtdProduct, tree: Tree) -> Iterator[Listed]:
-    """The JPEGs; the label is the class of the folder in lower case, `good` for the free ones."""
+class MtdProduct(ProductConfig):
+    """`MT_<Class>/Imgs/*.jpg` with a `.png` mask beside each; `MT_Free` are the normal ones."""
+
+    layout: Literal["mtd"]
+    normals: str | None = None  # list of the normal training files, one name a line; the other free images are tests
+
+
+def list_images(product: MtdProduct, tree: Tree) -> Iterator[ListedImage]:
+    """List the JPEGs; the label is the class of the folder in lower case, `good` for the free ones."""
     pictures = [path for path in tree.images() if _class(path) and path.lower().endswith((".jpg", ".jpeg"))]
     masks = {stem(path): path for path in tree.images() if path.lower().endswith(".png")}
-    ambiguous = twins(pictures)
+    ambiguous = find_twins(pictures)
     train = _train_normals(product, tree, pictures)
     for path in pictures:
         name = _class(path)
         mask = masks.get(stem(path)) if name != "free" else None
-        yield Listed(
+        yield ListedImage(
             tree.path_of(path),
             tree.uri_of(path),
-            "normal" if name == "free" and PurePosixPath(path).name in train else "novel",
+            "normal" if name == "free" and PurePosixPath(path).name in train else "query",
             "good" if name == "free" else name,
             mask_uri=tree.uri_of(mask) if mask else None,
             stamp=tree.stamp(path, mask),

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import PurePosixPath
+from typing import Literal
 
-from ancd_ray.config.job import MvtecProduct
-from ancd_ray.data.layouts.tree import TWINS, Listed, Tree, stem, twins
+from ancd_ray.data.layouts.base import ProductConfig
+from ancd_ray.data.layouts.tree import TWINS, Tree, find_twins, stem
+from ancd_ray.data.roles import ListedImage
 
 
-def images(product: MvtecProduct, tree: Tree) -> Iterator[Listed]:
-    """`train/good` are normal, the folders of `test` are labels."""
+class MvtecProduct(ProductConfig):
+    """`train/good`, `test/<class>`, `ground_truth/<class>/<stem>_mask.png`."""
+
+    layout: Literal["mvtec"]
+
+
+def list_images(product: MvtecProduct, tree: Tree) -> Iterator[ListedImage]:
+    """List `train/good` as normal images; the folders of `test` are labels."""
     for path in tree.images("train/good"):
-        yield Listed(tree.path_of(path), tree.uri_of(path), "normal", "good", stamp=tree.stamp(path))
+        yield ListedImage(tree.path_of(path), tree.uri_of(path), "normal", "good", stamp=tree.stamp(path))
     tests = tree.images("test")
-    ambiguous = twins(tests)
+    ambiguous = find_twins(tests)
     masks = {stem(path): path for path in tree.images("ground_truth")}
     for path in tests:
         parts = PurePosixPath(path).parts
@@ -23,10 +31,10 @@ def images(product: MvtecProduct, tree: Tree) -> Iterator[Listed]:
         name = stem(path).removeprefix("test/")
         mask = masks.get(f"ground_truth/{name}_mask") or masks.get(f"ground_truth/{name}")
         problem = TWINS if path in ambiguous and mask else None
-        yield Listed(
+        yield ListedImage(
             tree.path_of(path),
             tree.uri_of(path),
-            "novel",
+            "query",
             parts[1],
             mask_uri=tree.uri_of(mask) if mask else None,
             stamp=tree.stamp(path, mask),

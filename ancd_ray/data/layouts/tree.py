@@ -1,35 +1,17 @@
-"""What layouts share: the files of a product's folder, read once, and the record they make of an image."""
+"""What layouts share: the files of a product's folder, listed once."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 import pyarrow.fs as pafs
 
 from ancd_ray.data.images import is_image
+from ancd_ray.data.layouts.base import LayoutError
 from ancd_ray.data.store import filesystem
-
-
-class LayoutError(Exception):
-    """A product's folder does not hold what its layout promises; one line."""
-
-
-@dataclass(frozen=True)
-class Listed:
-    """An image that a layout names. `path` is relative to the archive's root and stands for it in its id."""
-
-    path: str
-    uri: str
-    role: str  # novel | normal
-    label: str | None = None
-    mask_uri: str | None = None
-    captured_at: str | None = None
-    stamp: str = ""  # sizes and times of its files: a changed file is another image
-    problem: str | None = None
 
 
 class Tree:
@@ -37,9 +19,9 @@ class Tree:
 
     def __init__(self, root: str, path: str) -> None:
         self.root = root.rstrip("/") or "/"
-        self.uri = self.root if path in ("", ".") else f"{self.root}/{path.strip('/')}"
+        self.uri = _join(self.root, path)
         self._system, self._base = filesystem(self.uri)
-        self.prefix = "" if path in ("", ".") else f"{path.strip('/')}/"
+        self.prefix = "" if path in ("", ".") else f"{path.rstrip('/')}/"
 
     @cached_property
     def files(self) -> dict[str, pafs.FileInfo]:
@@ -105,12 +87,19 @@ class Tree:
         return Path(self._base, relative).resolve().is_relative_to(Path(root).resolve())
 
 
+def _join(root: str, path: str) -> str:
+    """A path below the root; an absolute path or URI is taken as it is."""
+    if path in ("", "."):
+        return root
+    return path.rstrip("/") if "://" in path or path.startswith("/") else f"{root}/{path.strip('/')}"
+
+
 def stem(path: str) -> str:
     """The path without the suffix of its file."""
     return str(PurePosixPath(path).with_suffix(""))
 
 
-def twins(paths: Iterable[str]) -> set[str]:
+def find_twins(paths: Iterable[str]) -> set[str]:
     """The paths that share folder and stem with another: what is paired by name cannot be told apart for them."""
     by_stem: dict[str, list[str]] = defaultdict(list)
     for path in paths:

@@ -43,7 +43,7 @@ class BatchLabels(NamedTuple):
     normal_weight_B: Tensor
 
 
-def loss_of(
+def compute_loss(
     learner: nn.Module, views: Views, batch: BatchLabels, *, n_base: int, teacher_temp: float, weights: LossWeights
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The objective over the views of all ranks, of which this one holds its share; see `losses.total_loss`.

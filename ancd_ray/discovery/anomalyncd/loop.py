@@ -18,29 +18,16 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ancd_ray.backbones.base import Backbone
-from ancd_ray.config.job import Train
+from ancd_ray.config.sections import TrainConfig
+from ancd_ray.data.roles import Classes
 from ancd_ray.data.store import Folder
-from ancd_ray.discovery.anomalyncd.learner import BatchLabels, Learner, loss_of
+from ancd_ray.discovery.anomalyncd.learner import BatchLabels, Learner, compute_loss
 from ancd_ray.discovery.anomalyncd.sources import Ints, Views, ViewSource
 from ancd_ray.method.losses import LossWeights
 from ancd_ray.method.pseudo_labels import normal_weight, teacher_temperature
 
 MOMENTUM, WEIGHT_DECAY = 0.9, 5e-5
 KEPT_CHECKPOINTS = 2  # the newest may be one that a kill has made unreadable on a careless filesystem
-
-
-@dataclass(frozen=True)
-class Classes:
-    """What is to be learned, apart from how: the classes, and whether the first novel one means "normal"."""
-
-    base_classes: tuple[str, ...]
-    n_novel: int
-    has_normal: bool
-
-    @property
-    def n_base(self) -> int:
-        """Number of known classes; they come first."""
-        return len(self.base_classes)
 
 
 @dataclass
@@ -109,7 +96,7 @@ def train(
     source: ViewSource,
     backbone: Backbone,
     classes: Classes,
-    config: Train,
+    config: TrainConfig,
     checkpoints: Folder,
     rank: Rank = Rank(),
     on_epoch: Callable[[History], None] = lambda _: None,
@@ -144,9 +131,11 @@ def learning_rate(epoch: int, epochs: int, lr: float) -> float:
     return lr * (1e-3 + (1 - 1e-3) * 0.5 * (1 + math.cos(math.pi * epoch / epochs)))
 
 
-def loss_weights(config: Train, classes: Classes) -> LossWeights:
+def loss_weights(config: TrainConfig, classes: Classes) -> LossWeights:
     """The constants of the objective; without a base set no supervised term exists, so nothing is taken for it."""
-    weights = LossWeights(lam=config.lambda_ if classes.n_base else 0.0, mu=config.mu)
+    weights = LossWeights(
+        lam=config.lambda_ if classes.n_base else 0.0, mu=config.mu, novel_only=config.regularize == "novel"
+    )
     return replace(weights, tau_rep_unsup=0.07, tau_rep_sup=1.0) if config.temperatures == "paper" else weights
 
 
@@ -157,7 +146,7 @@ def _epoch(
     sampler: Sampler,
     batches: _Batches,
     classes: Classes,
-    config: Train,
+    config: TrainConfig,
 ) -> dict[str, Tensor]:
     """All steps of an epoch; the means of the terms."""
     teacher_temp = teacher_temperature(epoch, config.epochs)
@@ -166,7 +155,7 @@ def _epoch(
     for step in range(sampler.steps):
         rng = np.random.default_rng([config.seed, epoch, step])
         views, labels = batches.load(sampler.draw(rng), rng)
-        loss, terms = loss_of(module, views, labels, n_base=classes.n_base, teacher_temp=teacher_temp, weights=weights)
+        loss, terms = compute_loss(module, views, labels, n_base=classes.n_base, teacher_temp=teacher_temp, weights=weights)
         if not torch.isfinite(loss):
             raise FloatingPointError(f"the loss is {loss.item()} in epoch {epoch + 1}, step {step + 1}; lower train.lr")
         optimizer.zero_grad()
@@ -180,7 +169,7 @@ def _epoch(
 class _Batches:
     """Turns the regions of a batch into this rank's views, and the labels of the whole batch."""
 
-    def __init__(self, source: ViewSource, classes: Classes, config: Train, rank: Rank) -> None:
+    def __init__(self, source: ViewSource, classes: Classes, config: TrainConfig, rank: Rank) -> None:
         self._source, self._rank = source, rank
         index = {name: i for i, name in enumerate(classes.base_classes)}
         self._labels_N = torch.tensor([-1 if label is None else index[label] for label in source.labels])

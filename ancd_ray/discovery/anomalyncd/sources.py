@@ -72,7 +72,7 @@ class ViewBank:
         self.labels = [label if role == "base" else None for role, label in zip(roles, labels, strict=True)]
         self.scores_N = views.column("score").take(heads).to_numpy().astype(np.float32)
         self._cls_bytes = views.column("cls")
-        self._chunks, self._chunk_of, self._row_of = _chunks(views)
+        self._chunks, self._chunk_of, self._row_of = _map_chunks(views)
         self.dim = self._chunks[0].cls.shape[1]
 
     def draw(self, regions_B: Ints, rng: np.random.Generator) -> Ints:
@@ -85,7 +85,7 @@ class ViewBank:
         views = [
             int(self._views[region][draw]) for row in draws_2B for region, draw in zip(regions_B, row, strict=True)
         ]
-        found = [self._view(view) for view in views]
+        found = [self._read_view(view) for view in views]
         longest = max(1, *(len(tokens) for _, tokens in found))
         tokens_2BLD = np.zeros((len(found), longest, self.dim), np.float32)
         mask_2BL = np.zeros((len(found), longest), bool)
@@ -98,29 +98,29 @@ class ViewBank:
     def sample_cls(self) -> Tensor:
         """The class tokens of all views of the novel regions."""
         novel = [view for views, label in zip(self._views, self.labels, strict=True) if label is None for view in views]
-        return torch.from_numpy(np.stack([self._view(int(view))[0] for view in novel]).astype(np.float32))
+        return torch.from_numpy(np.stack([self._read_view(int(view))[0] for view in novel]).astype(np.float32))
 
-    def _view(self, view: int) -> tuple[NDArray[np.float16], NDArray[np.float16]]:
+    def _read_view(self, view: int) -> tuple[NDArray[np.float16], NDArray[np.float16]]:
         chunk, row = self._chunks[self._chunk_of[view]], self._row_of[view]
         start, stop = chunk.starts[row] // self.dim, chunk.starts[row + 1] // self.dim
         return chunk.cls[row], chunk.tokens[start:stop]
 
 
-def _chunks(views: pa.Table) -> tuple[list[_Buffers], Ints, Ints]:
+def _map_chunks(views: pa.Table) -> tuple[list[_Buffers], Ints, Ints]:
     """Typed windows into the chunks of the table, and for each row its chunk and the place in it."""
     batches = [batch for batch in views.to_batches() if batch.num_rows]
     dim = len(batches[0].column("cls")[0].as_buffer()) // 2
     chunks = []
     for batch in batches:
-        cls, _ = _float16(batch.column("cls"))
-        tokens, starts = _float16(batch.column("tokens"))
+        cls, _ = _view_float16(batch.column("cls"))
+        tokens, starts = _view_float16(batch.column("tokens"))
         chunks.append(_Buffers(cls.reshape(-1, dim), tokens.reshape(-1, dim), starts))
     chunk_of = np.repeat(np.arange(len(batches)), [batch.num_rows for batch in batches])
     row_of = np.concatenate([np.arange(batch.num_rows) for batch in batches])
     return chunks, chunk_of, row_of
 
 
-def _float16(column: pa.Array) -> tuple[NDArray[np.float16], Ints]:
+def _view_float16(column: pa.Array) -> tuple[NDArray[np.float16], Ints]:
     """The values of a large_binary column end to end without a copy, and where each row starts (and the last ends)."""
     _, offsets_buffer, data = column.buffers()
     offsets = np.frombuffer(offsets_buffer, np.int64)[column.offset : column.offset + len(column) + 1] // 2
@@ -139,7 +139,7 @@ class FreshViews:
         self.scores_N = regions.column("score").to_numpy().astype(np.float32)
         self._images, self._masks = regions.column("image"), regions.column("mask")
         self._backbone = backbone
-        self._region = lru_cache(maxsize=4096)(self._decode)  # 4096 sub-images of 256 px are 1 GB
+        self._load_region = lru_cache(maxsize=4096)(self._decode)  # 4096 sub-images of 256 px are 1 GB
 
     def draw(self, regions_B: Ints, rng: np.random.Generator) -> Ints:
         """A seed for each view."""
@@ -150,7 +150,7 @@ class FreshViews:
         encoded = self._encode(
             [(int(region), int(seed)) for row in draws_2B for region, seed in zip(regions_B, row, strict=True)]
         )
-        return Views(*encoded.packed())
+        return Views(*encoded.pack())
 
     def sample_cls(self) -> Tensor:
         """Class tokens of one view of each of at most 512 novel regions."""
@@ -161,7 +161,7 @@ class FreshViews:
 
     def _encode(self, views: Sequence[tuple[int, int]]) -> Encoded:
         size = self._backbone.view_size
-        drawn = [random_view(*self._region(region), np.random.default_rng(seed), size) for region, seed in views]
+        drawn = [random_view(*self._load_region(region), np.random.default_rng(seed), size) for region, seed in views]
         return self._backbone.encode(*inputs(self._backbone, drawn))
 
     def _decode(self, region: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ancd_ray.data.roles import Classes
 from ancd_ray.data.tables import matrix
-from ancd_ray.discovery.anomalyncd.loop import Classes
 from ancd_ray.discovery.clusterings.algorithms import calibrated
 from ancd_ray.discovery.features.region_features import Described
 from ancd_ray.engine.outputs import Output

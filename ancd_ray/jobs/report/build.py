@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 
 from ancd_ray.config.job import Job
 from ancd_ray.config.load import resolved
-from ancd_ray.data.tables import GOOD, matrix
+from ancd_ray.data.roles import GOOD
+from ancd_ray.data.tables import matrix
 from ancd_ray.engine.executor import StepRun, versions
 from ancd_ray.engine.outputs import Output
 from ancd_ray.jobs.report import (
@@ -84,9 +85,9 @@ def counts_of(job: Job, by_product: Mapping[str, Outputs]) -> Counts:
     for product in job.data.products:
         outputs = by_product[product.name]
         roles = outputs["catalog"].table("listing", ["role"]).column("role").to_pylist()
-        images += roles.count("novel")
+        images += roles.count("query")
         regions += outputs["regions"].rows("regions")
-        quarantined += sum(row["role"] == "novel" for row in quarantine_rows(outputs))
+        quarantined += sum(row["role"] == "query" for row in quarantine_rows(outputs))
     base = by_product.get(job.data.base.name) if job.data.base else None  # clusterings leave it alone
     return Counts(images, regions, quarantined, base["regions"].rows("regions") if base else 0)
 

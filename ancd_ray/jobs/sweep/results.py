@@ -13,8 +13,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from ancd_ray.config.job import Backbone, Classes, Mebin, Merge, Train
 from ancd_ray.config.load import resolved
+from ancd_ray.config.sections import BackboneConfig, ClassesConfig, MebinConfig, MergeConfig, TrainConfig
 from ancd_ray.data.store import Folder
 from ancd_ray.data.tables import conform, sweep_schema
 from ancd_ray.engine import executor as pipeline
@@ -178,7 +178,13 @@ def write(results: Results, folder: Folder) -> None:
 
 def _default(key: str) -> Any:
     """The default of a key, which is the paper's value wherever the paper has one."""
-    sections = {"mebin": Mebin(), "backbone": Backbone(), "train": Train(), "merge": Merge(), "classes": Classes()}
+    sections = {
+        "mebin": MebinConfig(),
+        "backbone": BackboneConfig(),
+        "train": TrainConfig(),
+        "merge": MergeConfig(),
+        "classes": ClassesConfig(),
+    }
     node: Any = {name: section.model_dump(mode="json", by_alias=True) for name, section in sections.items()}
     for part in key.split("."):
         node = node.get(part) if isinstance(node, dict) else None

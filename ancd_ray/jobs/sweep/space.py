@@ -9,8 +9,9 @@ from functools import cached_property
 from itertools import product as crossed
 from typing import Any
 
-from ancd_ray.config.job import Job, Merge
+from ancd_ray.config.job import Job
 from ancd_ray.config.overrides import overridden
+from ancd_ray.config.sections import MergeConfig
 from ancd_ray.config.sweep import Metric, Sweep
 from ancd_ray.data.store import Folder, digest
 from ancd_ray.engine.outputs import Output
@@ -87,7 +88,7 @@ class Space:
         return len(self.trials) or self.sweep.draws * len(self.plan.products)
 
     @cached_property
-    def merges(self) -> Mapping[str, Sequence[tuple[Settings, Merge]]]:
+    def merges(self) -> Mapping[str, Sequence[tuple[Settings, MergeConfig]]]:
         """Product → all settings of merging."""
         grid = cross({key: self.values[key] for key in self.merged})
         return {

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ancd_ray.config.job import Merge
+from ancd_ray.config.sections import MergeConfig
 from ancd_ray.data.store import Folder
 from ancd_ray.data.tables import matrix
 from ancd_ray.discovery.anomalyncd.loop import History
@@ -38,7 +38,7 @@ class Task:
     id: str
     product: str
     settings: Mapping[str, Any]
-    merges: Sequence[tuple[Mapping[str, Any], Merge]]
+    merges: Sequence[tuple[Mapping[str, Any], MergeConfig]]
     steps: Sequence[Step]
     root: Folder
     records: Folder
@@ -139,7 +139,7 @@ class Regions:
         areas, scores = table.column("area").to_numpy(), table.column("score").to_numpy()
         return cls(image_N, labels, matrix(table.column("probs")), areas, scores, centred(described))
 
-    def figures(self, merge: Merge) -> dict[str, float | None]:
+    def figures(self, merge: MergeConfig) -> dict[str, float | None]:
         """NMI, ARI and F1 at image level (None without labels), and the criterion that needs none."""
         probs_IC = self._merged(self.probs_NC, merge)
         cls_I = probs_IC.argmax(axis=1)
@@ -150,5 +150,5 @@ class Regions:
         scores = cluster_scores(self.labels_I[known].astype(str), cls_I[known])
         return {"nmi": scores.nmi, "ari": scores.ari, "f1": scores.f1, "unsupervised": criterion}
 
-    def _merged(self, values_NK: NDArray[np.floating[Any]], merge: Merge) -> NDArray[np.float32]:
+    def _merged(self, values_NK: NDArray[np.floating[Any]], merge: MergeConfig) -> NDArray[np.float32]:
         return merge_images(self.image_N, values_NK, self.areas_N, merge.tau_alpha, merge.rule, self.scores_N)

@@ -2,7 +2,13 @@
 "use strict";
 (() => {
   const plots = [...document.querySelectorAll(".plot")];
-  const options = { responsive: true, displayModeBar: false };
+  const options = { displayModeBar: false };
+
+  // Plotly's `responsive` option redraws after the window's size changes; a figure's own size changes on other
+  // occasions too, such as when the scroll bar appears.
+  const resized = new ResizeObserver((entries) => {
+    entries.filter((entry) => entry.contentRect.width > 0).forEach((entry) => Plotly.Plots.resize(entry.target));
+  });
 
   const draw = (element) => {
     const source = element.querySelector("script");
@@ -10,6 +16,7 @@
     const figure = JSON.parse(source.textContent);
     element.replaceChildren();
     Plotly.newPlot(element, figure.data, figure.layout, options);
+    resized.observe(element);
     colourBy(element, document.querySelector(`#${element.closest("section").id} .colours input:checked`));
   };
 

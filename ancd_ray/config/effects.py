@@ -1,0 +1,61 @@
+"""Which keys of a job have no effect, given its other keys: the one place that knows.
+
+A stage is built from sections in which such keys are at their defaults, so they change no fingerprint, trigger no
+computation, and a sweep over one of them is refused because it changes no result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ancd_ray.config.base import reset_keys
+from ancd_ray.config.job import Job
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What decides, beside the keys themselves, which keys have an effect on a product."""
+
+    job: Job
+    maps_are_masks: bool
+    has_base: bool
+    has_normal: bool
+
+
+RULES: tuple[tuple[tuple[str, ...], Callable[[Situation], bool]], ...] = (
+    # Masks are cut as they are; nothing is binarized.
+    (
+        tuple(
+            f"mebin.{key}"
+            for key in (
+                *("binarize", "threshold", "levels", "min_run", "erosion_px"),
+                *("count_rule", "erode", "range", "floor", "keep"),
+            )
+        ),
+        lambda s: s.maps_are_masks,
+    ),
+    (("mebin.threshold",), lambda s: s.job.mebin.binarize != "fixed"),
+    (
+        tuple(f"mebin.{key}" for key in ("levels", "min_run", "erosion_px", "count_rule", "erode")),
+        lambda s: s.job.mebin.binarize != "mebin",
+    ),
+    (("mebin.floor",), lambda s: s.job.mebin.range != "measured"),
+    (
+        tuple(f"mebin.{key}" for key in ("padding", "min_crop", "merge_gap", "keep")),
+        lambda s: s.job.mebin.crop == "image",
+    ),
+    (("backbone.mask_layers",), lambda s: s.job.backbone.name == "lite"),  # it has one block
+    (("train.lambda_", "train.views.base", "train.regularize"), lambda s: not s.has_base),
+    (("train.correction",), lambda s: not s.has_normal),
+    (("merge.tau_alpha",), lambda s: s.job.merge.rule != "paper"),
+)
+
+
+def reset_unused(situation: Situation) -> Job:
+    """The job with every key that has no effect on a product at its default."""
+    job = situation.job
+    for keys, is_unused in RULES:
+        if is_unused(situation):
+            job = reset_keys(job, *keys)
+    return job

@@ -1,0 +1,134 @@
+"""Sections of the job file that stages read: binarization, backbone, training, merging, and how a job runs.
+
+Unknown keys are refused. Every default is here, in `sweep.py`, or in the file of a detector or layout.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from ancd_ray.config.base import Section, Share, reset_keys
+
+# --- finding regions --------------------------------------------------------------------------------------------
+
+
+class MebinConfig(Section):
+    """Main element binarization (Section III-B) and cropping."""
+
+    binarize: Literal["mebin", "otsu", "fixed"] = "mebin"  # Table III; otsu and fixed take one threshold, no erosion
+    threshold: Share = 0.5  # epsilon of `binarize: fixed`, of the normalised map
+    crop: Literal["regions", "image"] = "regions"  # Table VI; image: the whole image with its mask is one region
+    levels: Annotated[int, Field(ge=8, le=256)] = 64
+    min_run: PositiveInt = 4  # the paper's tau
+    erosion_px: Annotated[int, Field(ge=1, le=64)] = 6
+    count_rule: Literal["longest_run", "paper"] = "longest_run"
+    erode: Literal["mask", "counts_only"] = "mask"
+    range: Literal["measured"] | tuple[float, float] = "measured"
+    floor: float | None = None  # lower end of the range when every image is defective
+    padding: Annotated[float, Field(ge=0, le=2)] = 0.1
+    min_crop: Share = 0.1  # smallest radius of a crop, as a share of the image's long side
+    merge_gap: Share = 0.01
+    keep: Literal["est+1", "est", "all"] = "est+1"
+
+
+# --- learning classes -------------------------------------------------------------------------------------------
+
+
+class BackboneConfig(Section):
+    """The frozen backbone: `lite`, or the name of any timm ViT with a class token."""
+
+    name: str = "lite"
+    weights: str = "auto"  # auto | package | timm | a .safetensors or .pth file
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    mask_layers: PositiveInt = 9  # L_m: the last blocks whose class token sees only the mask (Table V)
+    mask: Literal["class", "patch", "all", "none"] = "class"  # tokens whose attention is masked (Table IV)
+    # Colors of a view: kept, without their mean (centred), or with unit contrast too (standardised).
+    color_normalization: Literal["kept", "centred", "standardised"] = "kept"
+
+    @property
+    def for_images(self) -> BackboneConfig:
+        """The backbone as detectors use it, on whole images: settings that concern views are at their defaults."""
+        return reset_keys(self, "mask", "mask_layers", "color_normalization")
+
+
+class ViewsConfig(Section):
+    """Where the augmented views come from: drawn once and kept (`bank: 8`), or `fresh: true` in every step."""
+
+    bank: Annotated[int, Field(ge=2, le=256)] | None = None  # views a novel region
+    base: Annotated[int, Field(ge=2, le=256)] = 2  # views a region of the base set, of which there are usually more
+    fresh: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_of(cls, value: Any) -> Any:
+        if isinstance(value, dict) and bool(value.get("fresh")) == (value.get("bank") is not None):
+            raise ValueError("give either `bank: 8` (views a sub-image) or `fresh: true`")
+        return value
+
+
+class TrainConfig(Section):
+    """Mask-guided contrastive representation learning (Section III-C); the paper's values."""
+
+    epochs: PositiveInt = 50
+    batch_size: Annotated[int, Field(ge=4)] = 32  # over all workers
+    lambda_: Share = Field(0.3, alias="lambda")
+    mu: Annotated[float, Field(ge=0)] = 4.0
+    lr: PositiveFloat | None = None  # null: what suits the backbone, 0.003 (the paper) for a ViT, 0.1 for lite
+    heads: PositiveInt = 4
+    head: Literal["silhouette", "loss"] = "silhouette"  # which of them classifies; loss: the smallest, as in the paper
+    temperatures: Literal["released", "paper"] = "released"
+    regularize: Literal["all", "novel"] = "all"  # classes whose mean prediction is kept balanced (L_reg of eq. 9)
+    correction: bool = True  # pull the pseudo labels of low-scoring regions to "normal" (eq. 4)
+    views: ViewsConfig = ViewsConfig(bank=8)
+    workers: PositiveInt = 1
+    seed: int = 0
+    checkpoint_every: PositiveInt = 10  # epochs
+
+
+class MergeConfig(Section):
+    """Region merging (Section III-D)."""
+
+    tau_alpha: PositiveFloat = 100.0  # pixels of length; small: the largest region decides
+    rule: Literal["paper", "average", "score", "area"] = "paper"  # what weighs a region (Table VII)
+
+
+class DiscoveryConfig(Section):
+    """What sorts the regions: the paper's training, or a clustering of frozen features (`ancd_ray/baselines`)."""
+
+    method: Literal["anomalyncd", "linked", "kmeans", "ward", "gmm", "anomaly_clustering", "uniformaly", "gcd"] = (
+        "anomalyncd"
+    )
+
+
+class ClassesConfig(Section):
+    """How many classes to look for, the normal one included."""
+
+    novel: PositiveInt | Literal["from_labels", "auto"] = "from_labels"  # auto: estimated on frozen features
+    max_classes: Annotated[int, Field(ge=3, le=64)] = 12  # the largest number that `auto` tries
+
+
+# --- running ----------------------------------------------------------------------------------------------------
+
+
+class ResourcesConfig(Section):
+    """What a job may use, and when it gives up."""
+
+    cpus: PositiveInt | None = None  # null: all of this machine
+    gpus: Annotated[int, Field(ge=0)] | None = None  # null: all there are
+    in_process_below: Annotated[int, Field(ge=0)] = 64  # fewer images than this are worked on without starting Ray
+    max_quarantined: Share = 0.5  # a step that loses more than this share of its input fails
+
+
+class TrackingConfig(Section):
+    """MLflow. Without a URI: an sqlite file in the output folder."""
+
+    uri: str | None = None
+    experiment: str | None = None  # null: the job's name
+
+
+class SubmitConfig(Section):
+    """How a job travels to a cluster."""
+
+    image: str | None = None  # container image that holds ancd-ray; null sends this package along

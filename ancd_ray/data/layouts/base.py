@@ -1,0 +1,32 @@
+"""What every product has in the job file, whatever its layout."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Union
+
+from pydantic import Field, PositiveInt
+
+from ancd_ray.config.base import Name, Section
+from ancd_ray.detectors import DETECTORS
+
+if TYPE_CHECKING:
+    from ancd_ray.detectors.base import DetectorConfig as Detector
+else:  # the union of all registered detectors, told apart by `name`
+    Detector = Annotated[Union[tuple(DETECTORS)], Field(discriminator="name")]  # noqa: UP007
+
+
+class LayoutError(Exception):
+    """A product's folder does not hold what its layout promises; the message is one line."""
+
+
+class ProductConfig(Section):
+    """Keys that every product has; paths are relative to `data.root`."""
+
+    name: Name
+    layout: str
+    path: str = "."
+    detector: Detector | None = None  # for this product, instead of the job's
+    maps: str | None = None  # folder of anomaly maps for `detector.name: precomputed`, paired by relative name
+    exclude: tuple[str, ...] = ()  # classes to leave out, such as `combined` or `good`
+    novel: PositiveInt | None = None  # number of classes of this product, over `classes.novel`
+    overrides: dict[str, Any] = Field({})  # dotted key → its value for this product alone: `train.lambda: 0.5`

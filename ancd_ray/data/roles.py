@@ -1,0 +1,48 @@
+"""The words that images, labels and classes are described by. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+GOOD = "good"  # the label of images without a defect
+
+# query: to be sorted into classes; normal: what detectors learn from; base: of the labelled base set D^l
+Role = Literal["query", "normal", "base"]
+
+
+@dataclass(frozen=True)
+class ListedImage:
+    """An image that a layout names, before its file is opened.
+
+    `path` is relative to the archive's root; the image's id is made from it.
+    """
+
+    path: str
+    uri: str
+    role: Role
+    label: str | None = None
+    mask_uri: str | None = None
+    captured_at: str | None = None
+    stamp: str = ""  # sizes and times of its files: a changed file is another image
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The classes to learn: known names, number of novel ones, whether the first novel one is normal."""
+
+    base_classes: tuple[str, ...]
+    n_novel: int
+    has_normal: bool
+
+    @property
+    def n_base(self) -> int:
+        """Number of known classes; they come before the novel ones."""
+        return len(self.base_classes)
+
+
+def name_classes(n_novel: int, has_normal: bool) -> list[str]:
+    """Names of the novel classes; the first one is `normal` where there is such a class."""
+    names = [f"class {i}" for i in range(n_novel)]
+    return ["normal", *names[1:]] if has_normal else names

@@ -1,0 +1,177 @@
+"""Memory banks of normal patch features, and the distance of new patches to them (PatchCore).
+
+What matters more than the choice of the trunk, as measured: two scales, each L2-normalized; the aspect ratio kept;
+every image brought to the same mean and contrast first.
+
+Shape suffixes: B images, H W pixels, R C rows and columns of patches, N patches, M memory bank, D feature width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from safetensors.torch import load, save
+from torch import Tensor
+
+from ancd_ray.backbones.base import Backbone
+from ancd_ray.data.images import BadImage, ImageU8, decode_rgb
+from ancd_ray.data.sources import read_image
+from ancd_ray.detectors.base import AnomalyMap, ImageRow
+from ancd_ray.detectors.patchcore import PatchCore
+
+_BATCH = 8
+_BLOCK = 4096  # queries in one product with the memory bank: 4096 x 8000 distances are 130 MB
+_PROJECTION = 64  # width in which the greedy choice measures distances (Johnson-Lindenstrauss)
+
+
+@dataclass
+class PatchFeatures:
+    """Patch features of images, on the grid of the finest scale."""
+
+    backbone: Backbone
+    config: PatchCore
+
+    def of_images(self, images: Sequence[ImageRow]) -> Iterator[tuple[ImageRow, list[Tensor] | BadImage]]:
+        """Features (R, C, D) of each image at each size, or why there are none; in the order of the images."""
+        for start in range(0, len(images), _BATCH):
+            batch = images[start : start + _BATCH]
+            decoded = [_decode(image) for image in batch]
+            good = [i for i, rgb in enumerate(decoded) if not isinstance(rgb, BadImage)]
+            found: dict[int, list[Tensor]] = {i: [] for i in good}
+            for size in self.config.sizes:
+                for i, features in self._at({i: decoded[i] for i in good}, size):  # type: ignore[misc]
+                    found[i].append(features)
+            for i, image in enumerate(batch):
+                rgb = decoded[i]
+                yield image, rgb if isinstance(rgb, BadImage) else found[i]
+
+    def _at(self, images: Mapping[int, ImageU8], size: int) -> Iterator[tuple[int, Tensor]]:
+        """Features of images at one size; those of one shape go through the trunk together."""
+        by_shape: dict[tuple[int, ...], dict[int, NDArray[np.float32]]] = {}
+        for i, rgb in images.items():
+            pixels = prepare(rgb, size, self.config.brightness, self.backbone)
+            by_shape.setdefault(pixels.shape, {})[i] = pixels
+        for members in by_shape.values():
+            yield from zip(members, self._features(np.stack(list(members.values()))), strict=True)
+
+    def _features(self, pixels_BHWC: NDArray[np.float32]) -> Tensor:
+        images_BCHW = torch.from_numpy(pixels_BHWC).permute(0, 3, 1, 2).to(self.backbone.device)
+        maps = self.backbone.patch_features(images_BCHW, self.backbone.detector_layers)
+        grid = (maps[0].shape[-2], maps[0].shape[-1])
+        scales = []
+        for level in maps:
+            averaged = F.avg_pool2d(level, 3, 1, 1, count_include_pad=False)  # a patch knows its neighbours
+            resized = averaged if averaged.shape[-2:] == grid else F.interpolate(averaged, grid, mode="bilinear")
+            scales.append(F.normalize(resized, dim=1))
+        return torch.cat(scales, dim=1).permute(0, 2, 3, 1).float()
+
+
+def _decode(image: ImageRow) -> ImageU8 | BadImage:
+    try:
+        return decode_rgb(read_image(image))
+    except BadImage as error:
+        return error
+
+
+def prepare(rgb: ImageU8, long_side: int, brightness: bool, backbone: Backbone) -> NDArray[np.float32]:
+    """The image (H, W, 3) as the trunk sees it: its aspect kept, sides that the trunk can divide, levels evened out."""
+    height, width = rgb.shape[:2]
+    scale = long_side / max(height, width)
+    step = backbone.multiple
+    size = [max(step, round(n * scale / step) * step) for n in (width, height)]
+    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    values = cv2.resize(rgb, size, interpolation=interpolation).astype(np.float32) / 255
+    values = (values - np.asarray(backbone.mean, np.float32)) / np.asarray(backbone.std, np.float32)
+    if brightness:
+        values = (values - values.mean()) / max(float(values.std()), 1e-2)
+    return np.asarray(values, np.float32)
+
+
+def choose_coreset(candidates_ND: Tensor, size: int, seed: int = 0) -> Tensor:
+    """Indices (size,) of a greedy coreset: each choice is the candidate farthest from all earlier ones.
+
+    Distances are taken in a random projection, as in the paper of PatchCore: the order of distances survives it and
+    the choice is several times cheaper.
+    """
+    if len(candidates_ND) <= size:
+        return torch.arange(len(candidates_ND))
+    generator = torch.Generator().manual_seed(seed)
+    projection = torch.randn(candidates_ND.shape[1], _PROJECTION, generator=generator) / _PROJECTION**0.5
+    points = candidates_ND @ projection.to(candidates_ND.device)
+    norms = points.square().sum(dim=1)
+    chosen = torch.empty(size, dtype=torch.long)
+    nearest = torch.full((len(points),), torch.inf, device=points.device)
+    pick = int((points - points.mean(dim=0)).square().sum(dim=1).argmin())
+    for i in range(size):
+        chosen[i] = pick
+        distance = torch.addmv(norms + norms[pick], points, points[pick], alpha=-2)
+        torch.minimum(nearest, distance, out=nearest)
+        pick = int(nearest.argmax())
+    return chosen
+
+
+def nearest_distance(queries_ND: Tensor, memory_MD: Tensor) -> Tensor:
+    """Euclidean distance (N,) of each query to its nearest row of the memory bank, block by block."""
+    norms_M = memory_MD.square().sum(dim=1)
+    found = []
+    for block in torch.split(queries_ND, _BLOCK):
+        squared = torch.addmm(norms_M, block, memory_MD.T, alpha=-2).amin(dim=1) + block.square().sum(dim=1)
+        found.append(squared.clamp(min=0).sqrt())
+    return torch.cat(found)
+
+
+def pack_banks(banks: Mapping[int, Tensor]) -> bytes:
+    """Memory banks by image size as one safetensors file."""
+    data: bytes = save({f"memory_{size}": bank_MD.contiguous() for size, bank_MD in banks.items()})
+    return data
+
+
+def unpack_banks(data: bytes) -> dict[int, Tensor]:
+    """Read memory banks by image size; the inverse of `pack_banks`."""
+    return {int(name.removeprefix("memory_")): bank_MD for name, bank_MD in load(data).items()}
+
+
+class MemoryBanks:
+    """Scores images by their distance to memory banks; see `base.Scorer`."""
+
+    def __init__(self, patches: PatchFeatures, banks: Mapping[int, Tensor]) -> None:
+        """`banks`: the memory bank (M, D) of each size."""
+        self._patches = patches
+        self._banks = [banks[size].float().to(patches.backbone.device) for size in patches.config.sizes]
+
+    @torch.no_grad()
+    def score(self, images: Sequence[ImageRow]) -> list[AnomalyMap | BadImage]:
+        """Maps at the resolution that the trunk saw first: distances, upsampled, averaged over the sizes, smoothed."""
+        return [
+            features if isinstance(features, BadImage) else self._map(features)
+            for _, features in self._patches.of_images(images)
+        ]
+
+    def _map(self, features: Sequence[Tensor]) -> AnomalyMap:
+        config, stride = self._patches.config, self._patches.backbone.stride
+        rows, columns, width = features[0].shape
+        total = np.zeros((rows * stride, columns * stride), np.float32)
+        for features_RCD, memory_MD in zip(features, self._banks, strict=True):
+            distance_N = nearest_distance(features_RCD.reshape(-1, width), memory_MD)
+            distance_RC = distance_N.reshape(features_RCD.shape[:2]).cpu().numpy()
+            total += cv2.resize(distance_RC, total.shape[::-1], interpolation=cv2.INTER_LINEAR)
+        mean = total / len(self._banks)
+        return apply_gamma(
+            cv2.GaussianBlur(mean, (0, 0), config.smoothing) if config.smoothing else mean, config.map_gamma
+        )
+
+
+def apply_gamma(map_HW: AnomalyMap, exponent: float) -> AnomalyMap:
+    """max · (map / max) ^ exponent: the score of the image stays, what is far below it in the image goes back.
+
+    Distances to the memory bank have a floor that differs from image to image; at one threshold for all images that
+    floor alone makes false positives.
+    """
+    highest = max(float(map_HW.max()), 1e-12)
+    return np.asarray(highest * (map_HW / highest) ** exponent, np.float32)
