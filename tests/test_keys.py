@@ -1,0 +1,64 @@
+"""Keys of the job file that were renamed, that have no effect, and paths that lead out of the archive's root."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ancd_ray.config.job import Job
+from ancd_ray.config.load import JobError
+from ancd_ray.config.renamed import RenamedKeyWarning
+from ancd_ray.jobs.plan import make
+
+MakeJob = Callable[..., Job]
+
+
+def _fingerprints(job: Job) -> list[str]:
+    return [step.fingerprint for step in make(job).steps]
+
+
+def test_old_names_are_read_with_a_warning(small_job: MakeJob, tmp_path: Path) -> None:
+    with pytest.warns(RenamedKeyWarning, match=r"detector\.contrast is now called map_gamma"):
+        job = small_job(tmp_path, "detector.contrast=1.5")
+    assert job.detector.model_dump()["map_gamma"] == 1.5
+    with pytest.warns(RenamedKeyWarning, match="color_normalization"):
+        assert small_job(tmp_path, "backbone.levels=centred").backbone.color_normalization == "centred"
+    with pytest.warns(RenamedKeyWarning, match=r"data\.products\.0\.overrides"):
+        job = small_job(tmp_path, "data.products.0.overrides={classes.at_most: 5}")
+    assert job.data.products[0].overrides == {"classes.max_classes": 5}
+    with pytest.raises(JobError, match="keep one"):
+        small_job(tmp_path, "detector.contrast=1.5", "detector.map_gamma=1.5")
+
+
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [
+        (("data.base=null",), "train.lambda=0.9"),
+        (("data.base=null",), "train.regularize=novel"),
+        (("merge.rule=average",), "merge.tau_alpha=7"),
+        (("mebin.binarize=otsu",), "mebin.levels=32"),
+        (("detector={name: ground_truth}",), "mebin.keep=all"),
+        ((), "backbone.mask_layers=3"),
+        ((), "train.workers=2"),
+    ],
+)
+def test_a_key_without_effect_changes_no_fingerprint(
+    small_job: MakeJob, tmp_path: Path, settings: tuple[str, ...], key: str
+) -> None:
+    assert _fingerprints(small_job(tmp_path, *settings)) == _fingerprints(small_job(tmp_path, *settings, key))
+
+
+@pytest.mark.parametrize("key", ["train.lambda=0.9", "train.regularize=novel", "merge.tau_alpha=7", "mebin.levels=32"])
+def test_the_same_key_with_effect_changes_them(small_job: MakeJob, tmp_path: Path, key: str) -> None:
+    assert _fingerprints(small_job(tmp_path)) != _fingerprints(small_job(tmp_path, key))
+
+
+def test_an_absolute_path_is_taken_as_it_is(small_job: MakeJob, demo_root: Path, tmp_path: Path) -> None:
+    root = tmp_path / "elsewhere"
+    root.mkdir()
+    (root / "tile").symlink_to(demo_root / "tile")
+    base = f"data.base={{name: base, layout: mvtec, path: {demo_root}/base}}"
+    plan = make(small_job(tmp_path / "out", f"data.root={root}", base))
+    assert plan.products[0].classes.n_base == 3
