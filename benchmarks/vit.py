@@ -51,7 +51,9 @@ class Step:
 
     def __call__(self, views: Views) -> None:
         """Forward, backward, update."""
-        loss, _ = compute_loss(self.learner, views, self._labels, n_base=N_BASE, teacher_temp=0.05, weights=self._weights)
+        loss, _ = compute_loss(
+            self.learner, views, self._labels, n_base=N_BASE, teacher_temp=0.05, weights=self._weights
+        )
         self._optimizer.zero_grad()
         loss.backward()
         self._optimizer.step()

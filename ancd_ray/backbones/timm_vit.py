@@ -27,7 +27,14 @@ from torch import Tensor, nn
 
 from ancd_ray.backbones.base import Encoded
 from ancd_ray.backbones.timm_weights import download, load_weights
-from ancd_ray.method.mgvit import GuidedBlock, LastBlock, MaskMode, grid_positions, prepend_identity_rotations, visible_tokens
+from ancd_ray.method.mgvit import (
+    GuidedBlock,
+    LastBlock,
+    MaskMode,
+    grid_positions,
+    prepend_identity_rotations,
+    visible_tokens,
+)
 from ancd_ray.method.views import ColorNormalization
 
 _TOKENS_AT_ONCE = {"cpu": 4096, "cuda": 65536}  # CPUs are no faster with more; a GPU wants to be filled

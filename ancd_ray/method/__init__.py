@@ -1,1 +1,1 @@
-"""The paper: pure numpy, torch and OpenCV functions that import nothing else of this package."""
+"""The method of the paper as pure numpy, torch and OpenCV functions; imports nothing else of this package."""

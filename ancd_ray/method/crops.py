@@ -1,6 +1,6 @@
-"""From a mask to sub-images (Section III-B): squares around the main elements, and what is cut out of them.
+"""Sub-images around main elements (Section III-B): boxes from a mask, crops and region scores.
 
-Boxes are (left, top, right, bottom) in pixels of the original, right and bottom exclusive.
+Boxes are (left, top, right, bottom) in pixels of the original image, right and bottom exclusive.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from PIL import Image
 
 Mask = NDArray[np.uint8]
 Floats = NDArray[np.floating[Any]]
-_RESIZE_UP_TO = 16_000_000  # pixels of a map, or of an image under a box; beyond, a score is read off the map itself
+_RESIZE_UP_TO = 16_000_000  # pixels of a map, or of an image under a box; larger ones are scored without resizing
 
 
 class Box(NamedTuple):
-    """A square in whole pixels; near a border it may reach beyond the image (padded black)."""
+    """A square box in whole pixels; near a border it may extend beyond the image (padded with black)."""
 
     x0: int
     y0: int
@@ -31,19 +31,24 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True)
 class CropParams:
-    """How squares are laid around main elements; the defaults are those of the released program."""
+    """Geometry of the squares around main elements; the defaults are those of the released program."""
 
-    padding: float = 0.1  # the square is that much larger than the element's longest side
-    min_crop: float = 0.1  # smallest half side, as a share of the image's long side
-    merge_gap: float = 0.01  # squares nearer than this share of the long side become one
-    keep: Literal["est+1", "est", "all"] = "est+1"  # the largest ones, by the estimated number of regions
+    padding: float = 0.1  # side of the square relative to the element's longest side, minus 1
+    min_crop: float = 0.1  # minimum half side, as a fraction of the image's long side
+    merge_gap: float = 0.01  # squares closer than this fraction of the long side are merged
+    keep: Literal["est+1", "est", "all"] = "est+1"  # number of the largest squares that are kept
 
 
 def mask_to_image_size(mask: Mask, height: int, width: int) -> Mask:
-    """The mask at image size, 0 / 255, as the released program has it after writing and reading it.
+    """Resize a mask to image size, as the released program does by writing and reading it.
 
-    Its writer stretches the values to the full range, which turns an all-white mask into a black one: then nothing in
-    the image stands out, and the whole of it is one region.
+    The released writer stretches the values to the full range, which turns an all-white mask into an all-black one: no
+    element is left, and the whole image becomes one region.
+
+    Returns
+    -------
+    ndarray
+        Mask (height, width), 0 or 255.
     """
     if mask.shape != (height, width):
         mask = np.asarray(cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST))
@@ -51,9 +56,22 @@ def mask_to_image_size(mask: Mask, height: int, width: int) -> Mask:
 
 
 def region_boxes(mask: Mask, n_estimated: int, params: CropParams = CropParams()) -> list[Box]:
-    """Squares around the elements of a mask (H, W) at image size, the largest first; without any, the whole image.
+    """Place squares around the elements of a mask, the largest first.
 
-    `n_estimated` is the number of regions that binarization found: the largest `n_estimated` + 1 squares are kept.
+    Parameters
+    ----------
+    mask
+        Mask (H, W) at image size, 0 or 255.
+    n_estimated
+        Number of regions that the binarization found; by default the largest `n_estimated` + 1 squares are kept, see
+        `CropParams.keep`.
+    params
+        Geometry of the squares.
+
+    Returns
+    -------
+    list of Box
+        At least one box; a mask without elements gives the whole image.
     """
     height, width = mask.shape
     contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
@@ -68,31 +86,44 @@ def region_boxes(mask: Mask, n_estimated: int, params: CropParams = CropParams()
 
 
 def mask_boxes(mask: Mask, params: CropParams = CropParams()) -> list[Box]:
-    """Squares around all elements of a ground-truth mask; an empty mask gives the whole image.
+    """Place squares around all elements of a ground-truth mask; an empty mask gives the whole image.
 
-    Nothing is estimated, hence nothing is dropped; elements that are near each other are still one region.
+    The number of regions is not estimated, so no square is dropped; elements close to each other are still merged.
     """
     return region_boxes(mask, 0, replace(params, keep="all"))
 
 
 def crop(array: NDArray[Any], box: Box) -> NDArray[Any]:
-    """The pixels of a box of an array (H, W) or (H, W, 3); black where it reaches beyond."""
+    """Crop a box from an array (H, W) or (H, W, 3); pixels outside the array are 0."""
     height, width = array.shape[:2]
     left, top, right, bottom = _clip_box(box, height, width)
     inside = array[top:bottom, left:right]
     if inside.shape[:2] == (box.y1 - box.y0, box.x1 - box.x0):
         return inside
-    # Zeros cost no memory before they are written: a square over a 12,000 x 9 strip does not come to 12,000² pixels.
+    # Zeros take no memory until they are written: a square over a 12,000 x 9 strip does not allocate 12,000² pixels.
     result = np.zeros((box.y1 - box.y0, box.x1 - box.x0, *array.shape[2:]), array.dtype)
     result[top - box.y0 : bottom - box.y0, left - box.x0 : right - box.x0] = inside
     return result
 
 
 def raw_region_score(values: NDArray[Any], box: Box, height: int, width: int, lo: float, hi: float) -> float:
-    """Largest value under a box of the normalized map max((A − lo) / (hi − lo), 0) at image size, by bicubic resizing.
+    """Compute the anomaly score of a region before clipping.
 
-    The kernel is Pillow's, as in the released program (OpenCV's is a sharper one); it may overshoot. Only what lies
-    under the box is computed; where that is too large, the map's own pixels are taken. 0 without a range.
+    The score is the maximum under the box of the normalized map max((A − lo) / (hi − lo), 0), resized to the image size
+    by bicubic interpolation. The kernel is Pillow's, as in the released program (OpenCV's is sharper); it may
+    overshoot. Only the part under the box is resized; if it is too large, the maximum is taken over the pixels of the
+    map itself.
+
+    Parameters
+    ----------
+    values
+        Anomaly map A, (h, w).
+    box
+        Box of the region in pixels of the image.
+    height, width
+        Size of the image in pixels.
+    lo, hi
+        Range of the scores; the score is 0 if it is empty.
     """
     if hi <= lo:
         return 0.0
@@ -110,20 +141,20 @@ def raw_region_score(values: NDArray[Any], box: Box, height: int, width: int, lo
 
 
 def region_score(values: NDArray[Any], box: Box, height: int, width: int, lo: float, hi: float) -> float:
-    """The anomaly score s of a region, clipped to [0, 1]; see `raw_region_score`."""
-    return min(max(raw_region_score(values, box, height, width, lo, hi), 0.0), 1.0)  # the resize may undershoot too
+    """Compute the anomaly score s of a region, clipped to [0, 1]; see `raw_region_score`."""
+    return min(max(raw_region_score(values, box, height, width, lo, hi), 0.0), 1.0)  # resizing may undershoot too
 
 
 def limit_side(image: NDArray[np.uint8], mask: Mask, side: int) -> tuple[NDArray[np.uint8], Mask]:
-    """Both, shrunk until the long side is at most `side` pixels; smaller ones stay as they are.
+    """Downscale image and mask until the long side is at most `side` pixels; smaller ones are returned unchanged.
 
-    Every pixel of the small mask that a defect touches is set: a hairline scratch must not vanish.
+    A pixel of the small mask is set if it covers any pixel of a defect, so that a hairline scratch does not vanish.
     """
     return _shrink(image, mask, side / max(mask.shape))
 
 
 def square(array: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """An array (H, W) or (H, W, 3) in the middle of a black square."""
+    """Center an array (H, W) or (H, W, 3) in a black square."""
     height, width = array.shape[:2]
     side = max(height, width)
     if height == width:
@@ -135,11 +166,11 @@ def square(array: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _square_around(rect: Sequence[int], height: int, width: int, params: CropParams) -> Box:
-    """The square around a bounding rectangle (x, y, w, h), shifted into the image as far as it fits."""
+    """Place a square around a bounding rectangle (x, y, w, h), shifted into the image as far as it fits."""
     x, y, w, h = rect
     longest = max(height, width)
     radius = int(max(max(w, h) * (1 + params.padding) / 2, params.min_crop * longest))
-    radius = max(min(radius, longest // 2), (max(w, h) + 1) // 2)  # whole pixels must not cut into the element
+    radius = max(min(radius, longest // 2), (max(w, h) + 1) // 2)  # rounding must not cut off the element
     center_x, center_y = x + w // 2, y + h // 2
     left = max(min(center_x - radius, width - 2 * radius), 0)
     top = max(min(center_y - radius, height - 2 * radius), 0)
@@ -147,9 +178,10 @@ def _square_around(rect: Sequence[int], height: int, width: int, params: CropPar
 
 
 def _merge_near(squares_K4: Floats, gap: float) -> Floats:
-    """Joins every square with all that are nearer to it than `gap`; a group that is part of another one is dropped.
+    """Merge every square with all squares closer than `gap`, and drop groups that are contained in another group.
 
-    The rule is not transitive: of five in a row, the middle three each make a group with their two neighbours.
+    The relation is not transitive: of five squares in a row, the middle three each form a group with their two
+    neighbors.
     """
     start, stop = squares_K4[:, :2], squares_K4[:, 2:]
     near_KK = np.eye(len(squares_K4), dtype=bool)
@@ -164,27 +196,30 @@ def _merge_near(squares_K4: Floats, gap: float) -> Floats:
 
 
 def _maximal_groups(near_KK: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Which groups (the rows) are not part of another one; of equal groups the first. K² bits, so many specks fit."""
+    """Find the groups (rows) that are not contained in another group; of equal groups the first.
+
+    Membership is packed into K² bits, so that masks with many specks fit in memory.
+    """
     size_K, bits = near_KK.sum(axis=1), np.packbits(near_KK, axis=1)
     maximal = np.ones(len(near_KK), bool)
     for i, near_K in enumerate(near_KK):
-        others = np.flatnonzero(near_K)  # only a member's group can hold all of i's
+        others = np.flatnonzero(near_K)  # only the group of a member can contain group i
         holds = (bits[others] & bits[i] == bits[i]).all(axis=1)
         maximal[i] = not (holds & ((size_K[others] > size_K[i]) | (others < i))).any()
     return maximal
 
 
 def _clip_box(box: Box, height: int, width: int) -> Box:
-    """The part of a box that lies in the image."""
+    """Clip a box to the image."""
     return Box(max(box.x0, 0), max(box.y0, 0), min(box.x1, width), min(box.y1, height))
 
 
 def _shrink(image: NDArray[np.uint8], mask: Mask, scale: float) -> tuple[NDArray[np.uint8], Mask]:
-    """Both at `scale` of their size, as they are where that is at least 1."""
+    """Scale image and mask by `scale`; they are returned unchanged if it is at least 1."""
     if scale >= 1:
         return image, mask
     height, width = (max(1, round(length * scale)) for length in mask.shape)
     small = np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
-    # As floats: in whole numbers the share of a thin defect in a large image would be rounded down to nothing.
+    # In float32: as uint8 the area of a thin defect in a large image would be rounded down to 0.
     share = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
     return small, (share > 0).astype(np.uint8) * np.uint8(255)

@@ -1,6 +1,6 @@
-"""The two kinds of heads on the class token (Section III-C3): a projector and several cosine classifiers.
+"""Heads on the class token (Section III-C3): a projector and several cosine classifiers.
 
-Both keep plain parameters, so that their state dicts go through safetensors and move between torch versions.
+Both hold plain parameters, so that their state dicts can be stored as safetensors and read by other versions of torch.
 Shape suffixes: N rows, D token width, P projection width, H heads, C classes.
 """
 
@@ -12,7 +12,17 @@ from torch import Tensor, nn
 
 
 class Projector(nn.Sequential):
-    """Three-layer perceptron φ from the un-normalised class token (N, D) to contrastive features (N, P)."""
+    """Three-layer MLP φ from the unnormalized class token (N, D) to contrastive features (N, P).
+
+    Parameters
+    ----------
+    dim
+        D, width of the class token.
+    hidden
+        Width of both hidden layers.
+    out
+        P, width of the features.
+    """
 
     def __init__(self, dim: int, hidden: int = 2048, out: int = 256) -> None:
         super().__init__(
@@ -25,10 +35,10 @@ class Projector(nn.Sequential):
 
 
 class ClusterHeads(nn.Module):
-    """H linear classifiers without bias, token and class weights on the unit sphere: cosine logits in [−1, 1].
+    """H linear classifiers without bias, with L2-normalized tokens and class weights: cosine logits in [−1, 1].
 
-    Normalising in the forward pass is weight normalisation with a gain fixed at 1. The length of a stored class weight
-    does not change the logits, only how far a step of the optimiser turns it.
+    Normalizing in the forward pass is weight normalization with the gain fixed at 1. The norm of a stored class weight
+    does not affect the logits, only the angle by which an optimizer step turns it.
     """
 
     def __init__(self, dim: int, n_classes: int, n_heads: int = 4) -> None:
@@ -37,6 +47,6 @@ class ClusterHeads(nn.Module):
         nn.init.uniform_(self.weight_HCD, -(dim**-0.5), dim**-0.5)
 
     def forward(self, token_ND: Tensor) -> Tensor:
-        """Cosine logits (H, N, C) of class tokens (N, D)."""
+        """Compute cosine logits (H, N, C) of class tokens (N, D)."""
         token_ND = F.normalize(token_ND, dim=-1)
         return torch.einsum("nd,hcd->hnc", token_ND, F.normalize(self.weight_HCD, dim=-1))

@@ -1,8 +1,8 @@
-"""The training objective (Section III-C3, eq. 5-9), one small function a term.
+"""Training objective (Section III-C3, eq. 5-9), one function per term.
 
-A batch of B sub-images comes as 2B rows: rows 0..B-1 are the first views, rows B..2B-1 the second views of the same
-sub-images. Every term is zero, with a gradient of zero, when no row takes part in it. In a distributed run the
-features and logits of all ranks are gathered first, so that these functions see the whole batch.
+A batch of B sub-images has 2B rows: rows 0..B-1 are the first views, rows B..2B-1 the second views of the same
+sub-images. A term is zero, with zero gradient, if no row takes part in it. In distributed training the features and
+logits of all ranks are gathered first, so that these functions receive the whole batch.
 
 Shape suffixes: B sub-images, 2B views, D feature width, H heads, C = n_base + n_novel classes; `...` leading
 dimensions, such as heads.
@@ -24,22 +24,29 @@ from ancd_ray.method.pseudo_labels import pseudo_labels
 class LossWeights:
     """Weights and temperatures of the objective.
 
-    The representation temperatures are those of the released program (as in SimGCD); the text of the paper has 0.07
-    for `tau_rep_unsup` and 1.0 for `tau_rep_sup`.
+    The temperatures of the contrastive losses are those of the released program (as in SimGCD); the text of the paper
+    has 0.07 for `tau_rep_unsup` and 1.0 for `tau_rep_sup`.
     """
 
-    lam: float = 0.3  # λ of eq. 9: share of the supervised terms
-    mu: float = 4.0  # μ of eq. 9: weight of the mean-entropy regulariser
+    lam: float = 0.3  # λ of eq. 9: weight of the supervised terms, 1 − λ that of the others
+    mu: float = 4.0  # μ of eq. 9: weight of the mean-entropy regularizer
     tau_rep_unsup: float = 1.0  # τ_u of eq. 5
     tau_rep_sup: float = 0.07  # τ_c of eq. 6
     student_temp: float = 0.1  # τ_s
-    novel_only: bool = False  # regularise over the novel classes alone
+    novel_only: bool = False  # regularize over the novel classes only
 
 
 def info_nce(z_2BD: Tensor, temperature: float) -> Tensor:
-    """Unsupervised contrastive loss L_rep^u (eq. 5), the positive counted in the denominator.
+    """Compute the unsupervised contrastive loss L_rep^u (eq. 5), with the positive counted in the denominator.
 
-    mean_j −log( exp(z_j·z_j' / τ) / Σ_{n≠j} exp(z_j·z_n / τ) ), j' the other view of j, features on the unit sphere.
+    mean_j −log( exp(z_j·z_j' / τ) / Σ_{n≠j} exp(z_j·z_n / τ) ), j' the other view of j, features L2-normalized.
+
+    Parameters
+    ----------
+    z_2BD
+        Projections of all views; they are normalized here.
+    temperature
+        τ_u.
     """
     if not len(z_2BD):
         return z_2BD.sum()
@@ -49,31 +56,46 @@ def info_nce(z_2BD: Tensor, temperature: float) -> Tensor:
 
 
 def supcon(z_2BD: Tensor, labels_B: Tensor, temperature: float) -> Tensor:
-    """Supervised contrastive loss L_rep^s (eq. 6) over labelled views, all but the view itself in the denominator.
+    """Compute the supervised contrastive loss L_rep^s (eq. 6) over labeled views.
 
-    mean_j mean_{p ∈ P_j} −log( exp(z_j·z_p / τ) / Σ_{n≠j} exp(z_j·z_n / τ) ), P_j the other views with j's label.
+    mean_j mean_{p ∈ P_j} −log( exp(z_j·z_p / τ) / Σ_{n≠j} exp(z_j·z_n / τ) ), P_j the other views with the label of j.
+
+    Parameters
+    ----------
+    z_2BD
+        Projections of the labeled views; they are normalized here.
+    labels_B
+        Class index of each sub-image.
+    temperature
+        τ_c.
     """
     if not len(z_2BD):
         return z_2BD.sum()
     log_probs = _similarity_without_self(z_2BD, temperature).log_softmax(dim=1)
     labels_2B = labels_B.repeat(2)
     positive = labels_2B[:, None] == labels_2B[None, :]
-    positive.fill_diagonal_(False)  # the other view remains, so no row is without a positive
+    positive.fill_diagonal_(False)  # the other view of the sub-image remains, so every row has a positive
     return -(log_probs.masked_fill(~positive, 0).sum(dim=1) / positive.sum(dim=1)).mean()
 
 
 def cluster_distillation(student_logits: Tensor, teacher_probs: Tensor, temperature: float = 0.1) -> Tensor:
-    """Clustering loss L_cls^u (eq. 8): pseudo labels of one view against predictions of the other, both ways averaged.
+    """Compute the clustering loss L_cls^u (eq. 8): pseudo labels of one view against predictions of the other.
 
     (CE(q̂, p̃) + CE(q̃, p̂)) / 2 with p = softmax(l / τ_s).
 
-    Args:
-        student_logits: cosine logits (..., 2B, C) of the unlabelled views.
-        teacher_probs: their pseudo labels (..., 2B, C), see `pseudo_labels`; no gradient flows into them.
-        temperature: τ_s.
+    Parameters
+    ----------
+    student_logits
+        Cosine logits (..., 2B, C) of the unlabeled views.
+    teacher_probs
+        Their pseudo labels (..., 2B, C), see `pseudo_labels`; no gradient flows into them.
+    temperature
+        τ_s.
 
-    Returns:
-        The loss of each leading index, (...).
+    Returns
+    -------
+    Tensor
+        Loss of each leading index, (...).
     """
     n_views = student_logits.shape[-2]
     other_view = teacher_probs.detach().roll(n_views // 2, dims=-2)
@@ -82,17 +104,24 @@ def cluster_distillation(student_logits: Tensor, teacher_probs: Tensor, temperat
 
 
 def mean_entropy_regularizer(student_logits: Tensor, temperature: float = 0.1, n_base: int = 0) -> Tensor:
-    """Regulariser L_reg = log C − H(p̄) ≥ 0 with p̄ the mean prediction of all rows: small when all classes are used.
+    """Compute the regularizer L_reg = log C − H(p̄) ≥ 0, which is small if all classes are used.
 
-    Eq. 9 adds it with weight μ; the paper's formula −Σ p̄ log p̄ with the same sign would instead empty classes.
+    p̄ is the mean prediction over all rows. Eq. 9 adds the term with weight μ; the paper's formula −Σ p̄ log p̄ with
+    the same sign would empty classes instead.
 
-    Args:
-        student_logits: cosine logits (..., N, C) of the unlabelled views.
-        temperature: τ_s.
-        n_base: leaves that many leading classes out; 0 takes base and novel classes together.
+    Parameters
+    ----------
+    student_logits
+        Cosine logits (..., N, C) of the unlabeled views.
+    temperature
+        τ_s.
+    n_base
+        Number of leading classes to leave out; 0 takes base and novel classes together.
 
-    Returns:
-        The loss of each leading index, (...).
+    Returns
+    -------
+    Tensor
+        Loss of each leading index, (...).
     """
     novel_logits = student_logits[..., n_base:].float()
     n_rows, n_classes = novel_logits.shape[-2:]
@@ -104,10 +133,21 @@ def mean_entropy_regularizer(student_logits: Tensor, temperature: float = 0.1, n
 
 
 def labeled_cross_entropy(logits: Tensor, labels_B: Tensor, temperature: float = 0.1) -> Tensor:
-    """Supervised loss L_cls^l (eq. 7): mean cross-entropy of cosine logits (..., 2B, C) with base labels (B,).
+    """Compute the supervised loss L_cls^l (eq. 7): mean cross-entropy of the labeled views.
 
-    Returns:
-        The loss of each leading index, (...).
+    Parameters
+    ----------
+    logits
+        Cosine logits (..., 2B, C).
+    labels_B
+        Index of the base class of each sub-image.
+    temperature
+        τ_s.
+
+    Returns
+    -------
+    Tensor
+        Loss of each leading index, (...).
     """
     log_probs = (logits.float() / temperature).log_softmax(dim=-1)
     rows = torch.arange(log_probs.shape[-2], device=logits.device)
@@ -124,22 +164,35 @@ def total_loss(
     teacher_temp: float,
     weights: LossWeights,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The objective L = λ (L_rep^s + L_cls^l) + (1 − λ) (L_rep^u + L_cls^u + μ L_reg) of eq. 9, heads averaged.
+    """Compute the objective of eq. 9, averaged over heads.
 
-    Base samples take part in L_rep^u too; L_cls^u and L_reg see unlabelled samples only, labelled terms labelled ones.
+    L = λ (L_rep^s + L_cls^l) + (1 − λ) (L_rep^u + L_cls^u + μ L_reg). L_rep^u is computed over all sub-images, base
+    included; L_cls^u and L_reg over unlabeled ones, L_rep^s and L_cls^l over labeled ones.
 
-    Args:
-        z_2BD: projections of all views, not normalised.
-        logits_H2BC: cosine logits of every head.
-        labels_B: index of the base class, −1 for an unlabelled sub-image.
-        normal_weight_B: w of eq. 4; not read where a label is given.
-        n_base: number of base classes, 0 without a base set.
-        teacher_temp: τ_t of this epoch.
-        weights: the constants of the objective.
+    Parameters
+    ----------
+    z_2BD
+        Projections of all views, not normalized.
+    logits_H2BC
+        Cosine logits of every head.
+    labels_B
+        Index of the base class, −1 for an unlabeled sub-image.
+    normal_weight_B
+        w of eq. 4; ignored for labeled sub-images.
+    n_base
+        Number of base classes, 0 without a base set.
+    teacher_temp
+        τ_t of this epoch.
+    weights
+        Constants of the objective.
 
-    Returns:
-        The loss, and its detached terms `rep_u`, `rep_s`, `cls_u`, `cls_l`, `reg`, `total` (scalars) and
-        `clustering_H`, L_cls^u + μ L_reg of each head: the head with the smallest mean of it serves inference.
+    Returns
+    -------
+    total : Tensor
+        The loss, a scalar.
+    terms : dict of str to Tensor
+        Detached terms `rep_u`, `rep_s`, `cls_u`, `cls_l`, `reg`, `total` (scalars) and `clustering_H`, which is
+        L_cls^u + μ L_reg of each head: the head with the smallest mean of it is used for inference.
     """
     labeled_B = labels_B >= 0
     labeled_2B, novel_2B = labeled_B.repeat(2), ~labeled_B.repeat(2)
@@ -169,7 +222,7 @@ def total_loss(
 
 
 def _similarity_without_self(z_2BD: Tensor, temperature: float) -> Tensor:
-    """Cosine similarities (2B, 2B) over the temperature, −∞ on the diagonal so that a row never meets itself."""
+    """Compute cosine similarities (2B, 2B) over the temperature, with −∞ on the diagonal."""
     z_2BD = F.normalize(z_2BD.float(), dim=1)
     similarity = z_2BD @ z_2BD.T / temperature
     itself = torch.eye(len(z_2BD), dtype=torch.bool, device=z_2BD.device)

@@ -1,6 +1,6 @@
-"""Region merging (Section III-D): from the probabilities of regions to those of images.
+"""Region merging (Section III-D): from probabilities of regions to probabilities of images.
 
-Shape suffixes: K regions of an image, N regions in all, C classes.
+Shape suffixes: K regions of an image, N regions of all images, C classes.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.floating[Any]]
-Rule = Literal["paper", "average", "score", "area"]  # Table VII; "area" weights by the area itself
+Rule = Literal["paper", "average", "score", "area"]  # rows of Table VII; "area" is linear in the area
 
 
 def novel_probs(logits_NC: Floats, n_base: int, temperature: float = 0.1) -> NDArray[np.float32]:
-    """Probabilities (..., C − n_base) of the novel classes: softmax of the cosine logits without the known ones."""
+    """Compute probabilities (..., C − n_base) of the novel classes: softmax of their cosine logits / temperature."""
     scaled = logits_NC[..., n_base:].astype(np.float64) / temperature
     powers = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=-1, keepdims=True), np.float32)
@@ -24,12 +24,15 @@ def novel_probs(logits_NC: Floats, n_base: int, temperature: float = 0.1) -> NDA
 def merge_weights(
     areas_K: NDArray[Any], tau_alpha: float, rule: Rule = "paper", scores_K: Floats | None = None
 ) -> NDArray[np.float64]:
-    """Weights α (K,) of the regions of one image, of sum 1; see `merge_images`. Eq. 10: α_k = softmax_k(√a_k / τ_α)."""
+    """Compute the weights α (K,) of the regions of one image, which sum to 1 (eq. 10).
+
+    α_k = softmax_k(√a_k / τ_α) for the rule `paper`; see `merge_images` for the parameters.
+    """
     return _weights(np.zeros(len(areas_K), np.int64), areas_K, tau_alpha, rule, scores_K)
 
 
 def merge_regions(probs_KC: Floats, weights_K: Floats) -> NDArray[np.float32]:
-    """p = Σ_k α_k p_k of one image, (C,)."""
+    """Merge the probabilities of the regions of one image: p = Σ_k α_k p_k, (C,)."""
     return np.asarray(np.asarray(weights_K, np.float64) @ probs_KC, np.float32)
 
 
@@ -41,19 +44,33 @@ def merge_images(
     rule: Rule = "paper",
     scores_N: Floats | None = None,
 ) -> NDArray[np.float32]:
-    """p = Σ_k α_k p_k of every image, (images, C).
+    """Merge the probabilities of the regions of every image: p = Σ_k α_k p_k (Section III-D).
 
-    Args:
-        image_N: index of each region's image, in any order; every image below the largest index has a region.
-        probs_NC: probabilities of the regions.
-        areas_N: anomalous pixels a of the regions, at original resolution.
-        tau_alpha: τ_α of eq. 10, in pixels of length.
-        rule: `paper` eq. 10, `average` equal weights, `score` and `area` proportional to the score or the area (equal
-            where all of an image's are 0).
-        scores_N: anomaly scores ≥ 0 of the regions, for the rule `score`.
+    Parameters
+    ----------
+    image_N
+        Index of each region's image, in any order; every image up to the largest index has a region.
+    probs_NC
+        Probabilities of the regions.
+    areas_N
+        Anomalous pixels a of the regions, at original resolution.
+    tau_alpha
+        τ_α of eq. 10, in pixels of length.
+    rule
+        `paper` is eq. 10, `average` equal weights, `score` and `area` weights proportional to the score or the area
+        (equal if all of an image are 0).
+    scores_N
+        Anomaly scores ≥ 0 of the regions, for the rule `score`.
 
-    Raises:
-        ValueError: an image has no region, or the scores are missing.
+    Returns
+    -------
+    ndarray
+        Probabilities of the images, (images, C), float32.
+
+    Raises
+    ------
+    ValueError
+        An image has no region, or the scores are missing.
     """
     weights_N = _weights(image_N, areas_N, tau_alpha, rule, scores_N)
     order = np.argsort(image_N, kind="stable")
@@ -65,21 +82,21 @@ def merge_images(
 def _weights(
     image_N: NDArray[np.integer[Any]], areas_N: NDArray[Any], tau_alpha: float, rule: Rule, scores_N: Floats | None
 ) -> NDArray[np.float64]:
-    """Weights of the regions, of sum 1 within each image."""
+    """Compute the weights of the regions, which sum to 1 within each image."""
     counts = np.bincount(image_N)
     if not counts.all():
         raise ValueError(f"image {int(counts.argmin())} of {len(counts)} has no region to merge")
     if rule == "paper":
         logits_N = np.sqrt(areas_N) / tau_alpha
         highest = np.full(len(counts), -np.inf)
-        np.maximum.at(highest, image_N, logits_N)  # keeps the powers from overflowing
+        np.maximum.at(highest, image_N, logits_N)  # subtracted to avoid overflow in exp
         shares_N = np.exp(logits_N - highest[image_N])
     elif rule == "average":
         shares_N = np.ones(len(image_N))
     elif rule == "area":
         shares_N = np.asarray(areas_N, np.float64)
     elif scores_N is None:
-        raise ValueError("merging by score needs the scores of the regions")
+        raise ValueError("merging by score requires the scores of the regions")
     else:
         shares_N = np.asarray(scores_N, np.float64)
     sums = np.bincount(image_N, shares_N)[image_N]

@@ -1,4 +1,4 @@
-"""The figures (Sections IV-A, IV-B): agreement of clusters with labels, detection of normal images, quality of maps."""
+"""Metrics (Sections IV-A, IV-B): agreement of clusters and labels, detection of normal images, anomaly maps."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from scipy.optimize import linear_sum_assignment
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score, roc_auc_score, silhouette_score
 
 Floats = NDArray[np.floating[Any]]
-BINS = 1024  # of the histograms behind the figures of maps
+BINS = 1024  # bins of the histograms of `MapCurve`
 
 
 @dataclass(frozen=True)
 class ClusterScores:
-    """NMI (arithmetic mean), ARI, and micro F1 after Hungarian matching (= clustering accuracy) over n samples."""
+    """NMI (arithmetic mean), ARI and micro F1 after Hungarian matching (= clustering accuracy) of n samples."""
 
     nmi: float
     ari: float
@@ -28,13 +28,15 @@ class ClusterScores:
 
 
 def cluster_scores(labels: NDArray[Any], clusters: NDArray[Any]) -> ClusterScores:
-    """Agreement of clusters (N,) with labels (N,).
+    """Compare clusters (N,) with labels (N,).
 
-    Raises:
-        ValueError: there is no sample.
+    Raises
+    ------
+    ValueError
+        There are no samples.
     """
     if not len(labels):
-        raise ValueError("no sample to compare clusters with labels on")
+        raise ValueError("no samples to compare clusters and labels")
     counts = confusion(labels, clusters)[2]
     hits = int(counts[linear_sum_assignment(counts, maximize=True)].sum())
     nmi = float(normalized_mutual_info_score(labels, clusters, average_method="arithmetic"))
@@ -42,7 +44,15 @@ def cluster_scores(labels: NDArray[Any], clusters: NDArray[Any]) -> ClusterScore
 
 
 def confusion(labels: NDArray[Any], clusters: NDArray[Any]) -> tuple[list[Any], list[Any], NDArray[np.int64]]:
-    """(labels, clusters, counts): counts (labels, clusters) of what occurs, both sorted."""
+    """Compute the confusion matrix of labels and clusters.
+
+    Returns
+    -------
+    labels, clusters : list
+        Distinct values that occur, sorted.
+    counts : ndarray
+        Number of samples of each label (rows) in each cluster (columns).
+    """
     rows, row = np.unique(labels, return_inverse=True)
     columns, column = np.unique(clusters, return_inverse=True)
     counts = np.zeros((len(rows), len(columns)), np.int64)
@@ -51,27 +61,36 @@ def confusion(labels: NDArray[Any], clusters: NDArray[Any]) -> tuple[list[Any], 
 
 
 def hungarian_match(labels: NDArray[Any], clusters: NDArray[Any]) -> dict[Any, Any]:
-    """Cluster → label, one to one, so that most samples agree; clusters beyond the number of labels have none."""
+    """Match clusters with labels one to one, so that most samples agree.
+
+    Returns
+    -------
+    dict
+        Label of each matched cluster; clusters beyond the number of labels are missing.
+    """
     rows, columns, counts = confusion(labels, clusters)
     chosen_rows, chosen_columns = linear_sum_assignment(counts, maximize=True)
     return {columns[column]: rows[row] for row, column in zip(chosen_rows, chosen_columns, strict=True)}
 
 
 def normal_scores(is_normal: NDArray[np.bool_], predicted_normal: NDArray[np.bool_]) -> tuple[float, float]:
-    """Precision and recall of "normal" (Table VIII); a precision of nothing said is 0."""
+    """Compute precision and recall of the class "normal" (Table VIII).
+
+    The precision is 0 if no image is predicted to be normal.
+    """
     hits = int((is_normal & predicted_normal).sum())
     return hits / max(int(predicted_normal.sum()), 1), hits / max(int(is_normal.sum()), 1)
 
 
 def auroc(is_anomalous: NDArray[np.bool_], scores: Floats) -> float | None:
-    """Area under the ROC curve of anomaly scores (N,); None unless both kinds are there."""
+    """Compute the area under the ROC curve of anomaly scores (N,); None if only one class occurs."""
     if is_anomalous.all() or not is_anomalous.any():
         return None
     return float(roc_auc_score(is_anomalous, scores))
 
 
 def silhouette(tokens_ND: Floats, clusters: NDArray[Any], seed: int, max_n: int = 2000) -> float | None:
-    """Mean silhouette of (at most `max_n`) tokens by cosine distance; None where it is not defined."""
+    """Compute the mean silhouette by cosine distance of (at most `max_n`) tokens; None if it is not defined."""
     if len(tokens_ND) > max_n:
         chosen = np.random.default_rng(seed).choice(len(tokens_ND), max_n, replace=False)
         tokens_ND, clusters = tokens_ND[chosen], clusters[chosen]
@@ -82,25 +101,40 @@ def silhouette(tokens_ND: Floats, clusters: NDArray[Any], seed: int, max_n: int 
 
 @dataclass(eq=False)
 class MapCurve:
-    """ROC and PRO of anomaly maps, gathered image by image in histograms over [lo, hi], so that shards add up.
+    """ROC and PRO curves of anomaly maps, accumulated in histograms over [lo, hi], so that shards can be merged.
 
-    A threshold is the lower edge of a bin; both figures are exact up to the width of a bin. PRO, per-region overlap,
-    is the mean over all components of masks of the share of a component above the threshold: every component adds a
-    histogram of sum 1.
+    Thresholds are the lower edges of the bins; both metrics are exact up to the width of a bin. PRO, per-region
+    overlap, is the mean over the components of all masks of the fraction of a component above the threshold: every
+    component adds a histogram with sum 1.
+
+    Parameters
+    ----------
+    lo, hi
+        Range of the histograms.
+    normal
+        Number of pixels outside of defects per bin.
+    anomalous
+        Number of pixels of defects per bin.
+    overlap
+        Sum of the histograms of the components.
+    components
+        Number of components.
     """
 
     lo: float
     hi: float
-    normal: NDArray[np.float64] = field(default_factory=lambda: np.zeros(BINS))  # pixels outside of defects
-    anomalous: NDArray[np.float64] = field(default_factory=lambda: np.zeros(BINS))  # pixels of defects
-    overlap: NDArray[np.float64] = field(default_factory=lambda: np.zeros(BINS))  # shares of components, summed
+    normal: NDArray[np.float64] = field(default_factory=lambda: np.zeros(BINS))
+    anomalous: NDArray[np.float64] = field(default_factory=lambda: np.zeros(BINS))
+    overlap: NDArray[np.float64] = field(default_factory=lambda: np.zeros(BINS))
     components: int = 0
 
     def add(self, values: NDArray[Any], mask: NDArray[np.uint8]) -> None:
-        """Takes a map (h, w) with its mask of the same shape, 0 where normal; values outside [lo, hi] go to its ends.
+        """Add a map (h, w) and its mask of the same shape, 0 where normal; values are clipped to [lo, hi].
 
-        Raises:
-            ValueError: the shapes differ, or a value is not finite.
+        Raises
+        ------
+        ValueError
+            The shapes differ, or a value is not finite.
         """
         if values.shape != mask.shape:
             raise ValueError(f"the map has shape {values.shape}, its mask {mask.shape}")
@@ -116,21 +150,24 @@ class MapCurve:
         self.components += count - 1
 
     def merge(self, other: MapCurve) -> None:
-        """Takes all that another one over the same range has gathered."""
-        assert (self.lo, self.hi) == (other.lo, other.hi), "histograms over one range add up"
+        """Add the counts of another curve over the same range."""
+        assert (self.lo, self.hi) == (other.lo, other.hi), "histograms of different ranges cannot be merged"
         self.normal += other.normal
         self.anomalous += other.anomalous
         self.overlap += other.overlap
         self.components += other.components
 
     def pixel_auroc(self) -> float | None:
-        """Area under the ROC curve over all pixels; None without either kind."""
+        """Compute the area under the ROC curve over all pixels; None if only one class occurs."""
         if not self.normal.sum() or not self.anomalous.sum():
             return None
         return float(trapezoid(_above(self.anomalous), _above(self.normal)))
 
     def aupro(self, max_fpr: float = 0.3) -> float | None:
-        """Area under the curve of per-region overlap up to a false positive rate, over that rate; None as above."""
+        """Compute the area under the per-region overlap curve up to the false positive rate `max_fpr`, divided by it.
+
+        None if there are no normal pixels or no components.
+        """
         if not self.normal.sum() or not self.components:
             return None
         fpr, pro = _above(self.normal), _above(self.overlap)
@@ -140,17 +177,17 @@ class MapCurve:
         return float(trapezoid(pro_cut, fpr_cut) / max_fpr)
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
+        """Convert to JSON-compatible values."""
         arrays = {name: getattr(self, name).tolist() for name in ("normal", "anomalous", "overlap")}
         return {"lo": self.lo, "hi": self.hi, "components": self.components, **arrays}
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> MapCurve:
-        """From JSON."""
+        """Create a curve from the result of `to_dict`."""
         arrays = {name: np.array(document[name]) for name in ("normal", "anomalous", "overlap")}
         return cls(document["lo"], document["hi"], components=document["components"], **arrays)
 
 
 def _above(histogram: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Share of a histogram in the highest k bins, k = 0 … all."""
+    """Compute the fraction of a histogram in the highest k bins, k = 0 … all."""
     return np.append(0.0, np.cumsum(histogram[::-1])) / float(histogram.sum())

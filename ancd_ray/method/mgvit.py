@@ -1,11 +1,12 @@
-"""Mask-guided attention (Section III-C1, eq. 2-3): the class token looks only at the patches of the anomaly.
+"""Mask-guided attention (Section III-C1, eq. 2-3): the class token attends only to the patches of the anomaly.
 
-Only the class row of the attention is masked, so most of the work needs no mask: patch rows go through fused attention,
-the class row is one query of its own. After the last block nothing but the class token is read; there one query, the
-keys and values of the visible tokens and an MLP on one row give the same result and the same gradients.
+Only the class row of the attention is masked, so most of the computation needs no mask: patch rows use fused attention,
+the class row is a separate query. After the last block only the class token is used; there a single query, the keys and
+values of the visible tokens and an MLP on one row give the same result and the same gradients.
 
 Shape suffixes: B views, H height, W width, N patch tokens, S sequence (class token first, then the others), h heads,
-d head width, D token width. A rotary table holds sine and cosine side by side, (..., S, 2d).
+d head width, D token width, R selected rows, L visible tokens (padded). A rotary table holds sine and cosine side by
+side, (..., S, 2d).
 """
 
 from __future__ import annotations
@@ -18,38 +19,69 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 MaskMode = Literal["class", "patch", "all", "none"]
-"""Which rows of the attention see the mask (Table IV); "class" is the paper's choice."""
+"""Rows of the attention that are masked (Table IV): the class token (the paper's choice), patches, all or none."""
 
 
 def visible_tokens(masks_BHW: Tensor, rows: int, cols: int) -> Tensor:
-    """Patches (B, rows · cols), row by row, at least half of whose area the masks (values in 0..1) cover.
+    """Find the patches of which the masks cover at least half.
 
-    Eq. 3 asks for more than half; exactly half counts here as well.
+    Eq. 3 requires more than half; exactly half counts here as well.
+
+    Parameters
+    ----------
+    masks_BHW
+        Masks with values in 0..1.
+    rows, cols
+        Size of the patch grid.
+
+    Returns
+    -------
+    Tensor
+        Boolean (B, rows · cols), in row-major order.
     """
     share_BHW = F.adaptive_avg_pool2d(masks_BHW[:, None].float(), (rows, cols))
     return share_BHW.flatten(1) >= 0.5
 
 
 def guided_attention(q_BhSd: Tensor, k_BhSd: Tensor, v_BhSd: Tensor, visible_BS: Tensor, mode: MaskMode) -> Tensor:
-    """Attention (B, h, S, d) of all rows; the rows that `mode` names see visible tokens alone (eq. 2).
+    """Compute attention in which the rows selected by `mode` attend only to visible tokens (eq. 2).
 
-    Row 0 is the class token and must be visible in `visible_BS`: it then sees at least itself.
+    Parameters
+    ----------
+    q_BhSd, k_BhSd, v_BhSd
+        Queries, keys and values; row 0 is the class token.
+    visible_BS
+        Boolean mask of visible tokens; the class token must be visible, so that it attends at least to itself.
+    mode
+        Which rows are masked.
+
+    Returns
+    -------
+    Tensor
+        Attended values (B, h, S, d).
     """
     if mode == "none":
         return F.scaled_dot_product_attention(q_BhSd, k_BhSd, v_BhSd)
     mask_B11S = visible_BS[:, None, None, :]
     class_mask = mask_B11S if mode in ("class", "all") else None
     patch_mask = mask_B11S if mode in ("patch", "all") else None
-    # Two calls: without a mask the many patch rows keep the fused kernel.
+    # Two calls: without a mask the patch rows use the fused kernel.
     class_row = F.scaled_dot_product_attention(q_BhSd[:, :, :1], k_BhSd, v_BhSd, attn_mask=class_mask)
     patch_rows = F.scaled_dot_product_attention(q_BhSd[:, :, 1:], k_BhSd, v_BhSd, attn_mask=patch_mask)
     return torch.cat([class_row, patch_rows], dim=2)
 
 
 def rotate(x_BhSd: Tensor, table: Tensor, half: bool) -> Tensor:
-    """Rotary position embedding: every pair of channels turned by the angle of its token.
+    """Apply rotary position embedding: rotate every pair of channels by the angle of its token.
 
-    Pairs are (i, i + d/2) when `half`, else neighbours (2i, 2i + 1). A token without a position has sine 0, cosine 1.
+    Parameters
+    ----------
+    x_BhSd
+        Queries or keys.
+    table
+        Rotary table; a token without a position has sine 0 and cosine 1.
+    half
+        Whether pairs are (i, i + d/2) rather than neighbors (2i, 2i + 1).
     """
     sin, cos = table.chunk(2, dim=-1)
     if half:
@@ -61,21 +93,36 @@ def rotate(x_BhSd: Tensor, table: Tensor, half: bool) -> Tensor:
 
 
 def prepend_identity_rotations(table_N2d: Tensor, n: int) -> Tensor:
-    """A rotary table with `n` rows before the first that turn nothing: sine 0, cosine 1."""
+    """Prepend `n` rows that rotate nothing (sine 0, cosine 1) to a rotary table."""
     sin, cos = torch.zeros_like(table_N2d[:1]).expand(n, -1).chunk(2, dim=-1)
     return torch.cat([torch.cat([sin, cos + 1], dim=-1), table_N2d])
 
 
 def grid_positions(rows: int, cols: int, n: int) -> Tensor:
-    """(row + 1, column + 1) of the patches, row by row, after `n` tokens without a position, (0, 0): (n + N, 2)."""
+    """Compute positions (row + 1, column + 1) of the patches, in row-major order.
+
+    The first `n` of the n + N rows are (0, 0), for tokens without a position.
+    """
     positions_N2 = torch.cartesian_prod(torch.arange(1.0, rows + 1), torch.arange(1.0, cols + 1))
     return F.pad(positions_N2, (0, 0, n, 0))
 
 
 def apply_by_length(visible_BL: Tensor, attend: Callable[[Tensor, int], Tensor], groups: int = 4) -> Tensor:
-    """`attend(rows, length)` on views of similar length, so that little is computed for padding; (B, ...) in order.
+    """Apply `attend(rows, length)` to groups of views of similar length, so that little is computed for padding.
 
-    The length of a view is what its last visible token stands at; each group goes as far as its longest.
+    Parameters
+    ----------
+    visible_BL
+        Boolean mask of visible tokens; the length of a view is the position of its last visible token.
+    attend
+        Function of the rows of a group and the length of its longest view.
+    groups
+        Number of groups.
+
+    Returns
+    -------
+    Tensor
+        Results (B, ...) in the order of the views.
     """
     length_B = (visible_BL * torch.arange(1, visible_BL.shape[1] + 1, device=visible_BL.device)).amax(dim=1)
     order_B = length_B.argsort(descending=True)
@@ -84,10 +131,29 @@ def apply_by_length(visible_BL: Tensor, attend: Callable[[Tensor, int], Tensor],
 
 
 class GuidedBlock(nn.Module):
-    """A pre-norm transformer block with mask-guided attention, made of the layers of an ordinary one.
+    """Pre-norm transformer block with mask-guided attention, built from the layers of an ordinary block.
 
-    x ← x + scale1(proj(attention(norm1(x)))), x ← x + scale2(mlp(norm2(x))). Queries, keys and values have a projection
-    each, so that the class row can leave out the queries of all other tokens.
+    x ← x + scale1(proj(attention(norm1(x)))), x ← x + scale2(mlp(norm2(x))). Queries, keys and values have separate
+    projections, so that the class row can skip the queries of all other tokens.
+
+    Parameters
+    ----------
+    heads
+        h, number of heads.
+    norm1, norm2
+        Norms before the attention and before the MLP.
+    q, k, v
+        Projections from D to h·d.
+    proj
+        Projection from h·d to D.
+    mlp
+        MLP on D.
+    q_norm, k_norm
+        Norms of queries and keys, on d.
+    scale1, scale2
+        Layer scales of the two residual branches.
+    rotate_half
+        See `rotate`.
     """
 
     def __init__(
@@ -107,7 +173,6 @@ class GuidedBlock(nn.Module):
         scale2: nn.Module | None = None,
         rotate_half: bool = False,
     ) -> None:
-        """Takes over the layers: `q`, `k`, `v` map D to h·d, `proj` maps h·d to D, the norms of q and k act on d."""
         super().__init__()
         self.heads, self.rotate_half = heads, rotate_half
         self.norm1, self.norm2, self.mlp = norm1, norm2, mlp
@@ -119,7 +184,19 @@ class GuidedBlock(nn.Module):
     def forward(
         self, x_BSD: Tensor, table: Tensor | None = None, *, visible_BS: Tensor | None = None, mode: MaskMode = "class"
     ) -> Tensor:
-        """All tokens (B, S, D) after the block; without `visible_BS` it is an ordinary one. `table` rotates."""
+        """Compute all tokens (B, S, D) after the block.
+
+        Parameters
+        ----------
+        x_BSD
+            Tokens before the block.
+        table
+            Rotary table, if the model has one.
+        visible_BS
+            Boolean mask of visible tokens; without it the block is an ordinary one.
+        mode
+            Which rows are masked.
+        """
         normed_BSD = self.norm1(x_BSD)
         q, k, v = self._queries(normed_BSD, table), self._keys(normed_BSD, table), self._split(self.v(normed_BSD))
         if visible_BS is None:
@@ -127,8 +204,20 @@ class GuidedBlock(nn.Module):
         return self._finish(x_BSD, guided_attention(q, k, v, visible_BS, mode))
 
     def some_rows(self, x_BSD: Tensor, rows_BR: Tensor, table: Tensor | None = None, *, visible_BS: Tensor) -> Tensor:
-        """Some tokens (B, R, D) after the block: the class token, which comes first and sees the visible tokens, and
-        others, which see all. `rows_BR` are their places in the sequence."""
+        """Compute selected tokens (B, R, D) after the block.
+
+        Parameters
+        ----------
+        x_BSD
+            All tokens before the block.
+        rows_BR
+            Positions of the selected tokens in the sequence. The first is the class token, which attends to visible
+            tokens; the others attend to all tokens.
+        table
+            Rotary table, if the model has one.
+        visible_BS
+            Boolean mask of visible tokens.
+        """
         index_BRD = rows_BR[..., None].expand(-1, -1, x_BSD.shape[-1])
         normed_BSD = self.norm1(x_BSD)
         q = self._queries(normed_BSD.gather(1, index_BRD), None if table is None else table[rows_BR][:, None])
@@ -136,24 +225,34 @@ class GuidedBlock(nn.Module):
         return self._finish(x_BSD.gather(1, index_BRD), guided_attention(q, k, v, visible_BS, "class"))
 
     def class_row(self, x_BSD: Tensor, table: Tensor | None = None, *, visible_BS: Tensor) -> Tensor:
-        """The class token (B, D) after the block, from its own and the visible tokens; the others may be padding."""
+        """Compute the class token (B, D) after the block, from itself and the visible tokens.
+
+        Parameters
+        ----------
+        x_BSD
+            Tokens before the block.
+        table
+            Rotary table, if the model has one.
+        visible_BS
+            Boolean mask of visible tokens, the class token included; the others may be padding.
+        """
         if self._keys_are_linear and table is None:
             return self._finish(x_BSD[:, :1], self._attend_from_tokens(x_BSD, visible_BS))[:, 0]
         return self._finish(x_BSD[:, :1], self._attend_from_heads(x_BSD, table, visible_BS))[:, 0]
 
     def _attend_from_heads(self, x_BSD: Tensor, table: Tensor | None, visible_BS: Tensor) -> Tensor:
-        """Attention (B, h, 1, d) of the class row over keys and values of every token."""
+        """Compute attention (B, h, 1, d) of the class row over keys and values of all tokens."""
         normed_BSD = self.norm1(x_BSD)
         q = self._queries(normed_BSD[:, :1], None if table is None else table[..., :1, :])
         k, v = self._keys(normed_BSD, table), self._split(self.v(normed_BSD))
         return F.scaled_dot_product_attention(q, k, v, attn_mask=visible_BS[:, None, None, :])
 
     def _attend_from_tokens(self, x_BSD: Tensor, visible_BS: Tensor) -> Tensor:
-        """The same where keys are linear in the tokens: the one query goes to the tokens, which pass through no matrix.
+        """Compute the same attention for keys that are linear in the tokens, without projecting the tokens.
 
-        q_h · W_h n = (W_hᵀ q_h) · n, and the average of values is the value of the average. With n = γ n̂ + β, what is
-        the same for every token (β) leaves the softmax as it is. So the only large tensor, n̂, needs no gradient, and
-        S · D · h multiplications take the place of S · D².
+        q_h · W_h n = (W_hᵀ q_h) · n, and the average of values is the value of the average. With n = γ n̂ + β, the
+        term that is the same for every token (β) does not change the softmax. So the only large tensor, n̂, needs no gradient, and
+        S · D · h multiplications replace S · D².
         """
         norm, key, value = (cast(Any, layer) for layer in (self.norm1, self.k, self.v))
         q_BhSd = self._queries(norm(x_BSD[:, :1]), None)
@@ -168,7 +267,7 @@ class GuidedBlock(nn.Module):
             return attended_BhD
 
         average_BhD = apply_by_length(visible_BS, attend) * norm.weight + norm.bias
-        if key.bias is not None:  # it is the same for every token too, but DDP waits for its gradient, which is 0
+        if key.bias is not None:  # it does not change the softmax either, but DDP expects its gradient, which is 0
             average_BhD = average_BhD + 0 * key.bias.sum()
         v_BhSd = torch.einsum("bhD,hdD->bhd", average_BhD, value_hdD)[:, :, None]
         return v_BhSd if value.bias is None else v_BhSd + value.bias.view(1, self.heads, 1, -1)
@@ -191,15 +290,27 @@ class GuidedBlock(nn.Module):
 
 
 class LastBlock(nn.Module):
-    """The trainable end: the last block for the class token alone, then the frozen final norm.
+    """The trainable end of a ViT: the last block for the class token only, followed by the frozen final norm.
 
-    With a rotary table the class token and the tokens come with their `grid_positions` in two more channels.
+    If there is a rotary table, the class token and the tokens carry their `grid_positions` in two more channels.
+
+    Parameters
+    ----------
+    block
+        The block that is trained.
+    norm
+        Final norm, frozen.
+    dim
+        D, token width without the positions.
+    table_N2d
+        Rotary table of the patch grid.
+    cols
+        Number of columns of the patch grid.
     """
 
     table_P2d: Tensor | None
 
     def __init__(self, block: GuidedBlock, norm: nn.Module, dim: int, table_N2d: Tensor | None = None, cols: int = 0):
-        """Takes over `block` and `norm`; `dim` is D, the table is that of a patch grid of `cols` columns."""
         super().__init__()
         self.dim, self.cols = dim, cols
         self.block = block.requires_grad_(True)
@@ -208,7 +319,15 @@ class LastBlock(nn.Module):
         self.register_buffer("table_P2d", table_P2d, persistent=False)
 
     def forward(self, cls_BD: Tensor, tokens_BLD: Tensor, key_mask_BL: Tensor) -> Tensor:
-        """Class tokens (B, dim); what comes in may have 16 bits, tokens with key mask False may be anything finite."""
+        """Compute class tokens (B, D) from a class token and patch tokens before the block.
+
+        Parameters
+        ----------
+        cls_BD, tokens_BLD
+            Class token and other tokens, float32 or 16 bits.
+        key_mask_BL
+            Boolean mask of visible tokens; the others may have any finite value.
+        """
         x_BSD = torch.cat([cls_BD[:, None], tokens_BLD], dim=1).float()
         table_B1S2d = None
         if self.table_P2d is not None:
@@ -220,4 +339,4 @@ class LastBlock(nn.Module):
         return cls_BD
 
     def calibrate(self, cls_ND: Tensor) -> None:
-        """Nothing: a pretrained block fits its tokens as it is."""
+        """Do nothing: a pretrained block needs no calibration."""

@@ -1,4 +1,4 @@
-"""Binarization by one threshold: what MEBin is compared with in Table III."""
+"""Binarization by a single threshold, the baselines of MEBin in Table III."""
 
 from __future__ import annotations
 
@@ -14,17 +14,32 @@ _LEVELS = 255
 def threshold_mask(
     map_HW: NDArray[Any], low: float, high: float, rule: Literal["otsu", "fixed"], epsilon: float = 0.5
 ) -> tuple[NDArray[np.uint8], int]:
-    """Mask (H, W), 0 / 255, of an anomaly map above a threshold, and the number of its 8-connected regions.
+    """Threshold an anomaly map and count the regions of the mask.
 
-    Args:
-        map_HW: anomaly map.
-        low: score that means 0, see `stages.regions.score_range`.
-        high: score that means 1; without a range nothing stands out.
-        rule: `otsu`, a threshold of its own for each map, or `fixed`, the same for all.
-        epsilon: the fixed threshold, of the normalised map.
+    Parameters
+    ----------
+    map_HW
+        Anomaly map.
+    low
+        Score that is mapped to 0, see `stages.regions.score_range`.
+    high
+        Score that is mapped to 1; if it does not exceed `low`, the mask is empty.
+    rule
+        `otsu`, a threshold per map, or `fixed`, the same for all maps.
+    epsilon
+        The fixed threshold of the normalized map.
 
-    Raises:
-        ValueError: the map has values that are not finite.
+    Returns
+    -------
+    mask : ndarray
+        Mask (H, W), 0 or 255.
+    n_regions : int
+        Number of its 8-connected regions.
+
+    Raises
+    ------
+    ValueError
+        The map has values that are not finite.
     """
     values_HW = np.asarray(map_HW, np.float32)
     if not np.isfinite(values_HW).all():

@@ -1,18 +1,19 @@
-"""Regions of a map above every level at once, by one union-find; needs numba, and is imported only where it is used.
+"""Counts the regions of a map above every level with one union-find; requires numba, and is imported only if needed.
 
-A pixel has a height: the number of levels it exceeds. Going down from the highest level, pixels appear and touch; a
-region more for each that appears, one less for each pair of regions that meet: 0-dimensional persistent homology.
+A pixel has a height: the number of levels it exceeds. From the highest level down, pixels appear and become connected;
+the number of regions grows by one for each region that appears and falls by one for each pair that is joined:
+0-dimensional persistent homology.
 
-Two things keep the work small, both exact:
+Two exact optimizations:
 - The pixels of a 2 x 2 block all touch each other, so a block is one node: it appears with its highest pixel, and two
-  blocks meet at min(highest pixel on one side, highest pixel on the other side) of what they share.
-- Where a block meets a neighbour at its own height it never was a region of its own: it joins at once, uncounted. A
-  joined block hangs below one at least as high, so whatever it can still reach it reaches through that one: its edges
-  into the same tree are dropped. What is left are ridges between peaks, few on a smooth map; they are worked off from
+  blocks are connected at min(highest pixel on one side, highest pixel on the other side) of their shared border.
+- A block that is connected to a neighbor at its own height never is a region of its own: it is joined immediately,
+  without being counted. Its root is at least as high, so all further connections go through the root, and edges within
+  the same tree are dropped. The remaining edges are ridges between peaks, few on a smooth map; they are processed from
   high to low (Kruskal).
 
-Cost: one pass over the words of eight pixels that are not all zero. The alternative, labelling every level apart, reads
-the whole map as often as there are levels.
+Cost: one pass over the words of eight pixels that are not all zero. The alternative, labeling every level separately,
+reads the whole map once per level.
 """
 
 from __future__ import annotations
@@ -25,26 +26,35 @@ from numpy.typing import NDArray
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def counts_above(  # noqa: PLR0912  (one loop: numba pays for arrays that go through calls)
+def counts_above(  # noqa: PLR0912  (one loop: passing arrays to functions is slow in numba)
     values_HW: NDArray[np.uint8], words: NDArray[np.uint64], height_of: NDArray[np.uint8], n_levels: int
 ) -> NDArray[np.int64]:
-    """Number of 8-connected regions of height at least n, …, 2, 1, for n levels (at most 255).
+    """Count the 8-connected regions of height at least n, …, 2, 1, for n levels (at most 255).
 
-    Args:
-        values_HW: a map; H is even, W a multiple of 8.
-        words: the same memory in words of eight pixels, (H, W / 8); a word of zeros holds no pixel of any height.
-        height_of: the height of each value, (256,).
-        n_levels: n.
+    Parameters
+    ----------
+    values_HW
+        Map; H is even, W a multiple of 8.
+    words
+        The same memory in words of eight pixels, (H, W / 8); a word of zeros holds no pixel of any height.
+    height_of
+        Height of each value, (256,).
+    n_levels
+        n.
+
+    Returns
+    -------
+    ndarray
+        Number of regions at each level, (n,).
     """
     rows, columns = values_HW.shape[0] // 2, values_HW.shape[1] // 2
-    width = columns + 2  # a border of empty blocks on the left and right, and a row of them on top
+    width = columns + 2  # padded by empty blocks on the left, right and top
     size = (rows + 1) * width
     root = np.empty(size, np.uint32)
-    block = np.zeros(
-        (size, 5), np.uint8
-    )  # heights: the peak, the right side, the lower side, its left and right corner
+    # heights of a block: its peak, its right side, its lower side, its lower left and lower right corner
+    block = np.zeros((size, 5), np.uint8)
     blocks, n_blocks = np.empty(rows * columns, np.uint32), 0
-    # ridges: a linked list for each height, because how many there will be is not known
+    # ridges: a linked list per height, because their number is not known in advance
     one, other, following = np.empty(4 * size, np.uint32), np.empty(4 * size, np.uint32), np.empty(4 * size, np.int32)
     first, n_ridges = np.full(n_levels + 1, -1, np.int32), 0
 
@@ -64,7 +74,7 @@ def counts_above(  # noqa: PLR0912  (one loop: numba pays for arrays that go thr
                 root[here] = here
                 blocks[n_blocks] = here
                 n_blocks += 1
-                for side in range(4):  # the blocks that were there before, and where this one meets them
+                for side in range(4):  # neighbors visited before, and the height at which they are connected
                     if side == 0:
                         near = np.uint32(here - 1)
                         meet = min(max(a, c), block[near, 1])
@@ -96,7 +106,7 @@ def counts_above(  # noqa: PLR0912  (one loop: numba pays for arrays that go thr
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def _merge(root: Any, blocks: Any, block: Any, first: Any, following: Any, one: Any, other: Any) -> Any:
-    """Works off the ridges from the highest to the lowest; the number of regions at each height."""
+    """Process the ridges from the highest to the lowest and count the regions at each height."""
     appear = np.zeros(len(first), np.int64)
     for here in blocks:
         if root[here] == here:
@@ -118,6 +128,6 @@ def _merge(root: Any, blocks: Any, block: Any, first: Any, following: Any, one: 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def _find(root: Any, node: Any) -> Any:
     while root[node] != node:
-        root[node] = root[root[node]]  # halves the path for whoever comes next
+        root[node] = root[root[node]]  # path halving
         node = root[node]
     return node

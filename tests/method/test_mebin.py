@@ -168,8 +168,8 @@ def test_maps_of_large_and_of_negative_values() -> None:
     [
         (np.full((4, 4), np.nan, np.float32), 1, "not finite"),
         (np.full((4, 4), np.inf, np.float16), 1, "not finite"),
-        (np.zeros((4, 4, 1)), 1, "two dimensions"),
-        (np.zeros((0, 4)), 1, "two dimensions"),
+        (np.zeros((4, 4, 1)), 1, "two-dimensional"),
+        (np.zeros((0, 4)), 1, "two-dimensional"),
         (np.zeros((4, 4)), -1, "range"),
         (np.zeros((4, 4)), np.nan, "range"),
     ],

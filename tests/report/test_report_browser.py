@@ -1,23 +1,70 @@
-"""The page in a real browser: its scripts run under its own policy, and the figures are drawn."""
+"""The page in a real browser: its scripts run under its own policy, and the figures are drawn and fit the window."""
 
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from browser import CHROMIUM, Browser, browser
 from sample_report import run_of
 
 from ancd_ray.jobs.report import ProductReport, render
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+
+DRAW_ALL = """(async () => {
+  for (const plot of document.querySelectorAll(".plot")) {
+    plot.scrollIntoView({behavior: "instant"});
+    while (!plot.querySelector(".main-svg")) await new Promise((done) => setTimeout(done, 20));
+  }
+})()"""
+MEASURE = """({
+  window: innerWidth,
+  page: document.documentElement.scrollWidth,
+  places: [...document.querySelectorAll(".plot")].map((plot) => plot.getBoundingClientRect().width),
+  drawings: [...document.querySelectorAll(".plot")].map((plot) => plot.querySelector(".main-svg").width.baseVal.value),
+  right: Math.max(...[...document.querySelectorAll(".plot")].map((plot) => plot.getBoundingClientRect().right)),
+})"""
+SETTLED = """(async () => {
+  const width = (plot) => plot.querySelector(".main-svg").width.baseVal.value;
+  const fits = (plot) => Math.abs(width(plot) - plot.getBoundingClientRect().width) < 1;
+  for (let i = 0; i < 100 && ![...document.querySelectorAll(".plot")].every(fits); i++)
+    await new Promise((done) => setTimeout(done, 50));
+})()"""
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
-def test_figures_are_drawn_without_a_complaint(tile: ProductReport, tmp_path: Path) -> None:
-    (tmp_path / "report.html").write_text(render(run_of(tile)), encoding="utf-8")
+@pytest.fixture(scope="module")
+def report(tile: ProductReport, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report with a map, a histogram and six loss curves."""
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    path.write_text(render(run_of(tile)), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with browser(tmp_path_factory.mktemp("profile")) as opened:
+        yield opened
+
+
+def _drawn(tab: Browser, report: Path, width: int) -> None:
+    tab.resize(width, 900)
+    tab.open(report)
+    tab.evaluate(DRAW_ALL)
+
+
+def _assert_fits(measured: dict[str, Any], width: int) -> None:
+    assert measured["window"] == width
+    assert measured["page"] <= width
+    assert measured["right"] <= width
+    assert len(measured["places"]) == 8
+
+
+def test_figures_are_drawn_without_a_complaint(report: Path, tmp_path: Path) -> None:
     options = ["--headless=new", "--no-sandbox", "--enable-logging=stderr", "--window-size=1300,9000"]
     command = [
         str(CHROMIUM),
@@ -26,9 +73,34 @@ def test_figures_are_drawn_without_a_complaint(tile: ProductReport, tmp_path: Pa
         "--virtual-time-budget=10000",
         "--dump-dom",
     ]
-    page = subprocess.run(
-        [*command, (tmp_path / "report.html").as_uri()], capture_output=True, text=True, timeout=120, check=True
-    )
+    page = subprocess.run([*command, report.as_uri()], capture_output=True, text=True, timeout=120, check=True)
     assert "CONSOLE" not in page.stderr, [line for line in page.stderr.splitlines() if "CONSOLE" in line]
     assert page.stdout.count('type="application/json"') == 0  # each figure's data has become a drawing
     assert len(re.findall(r'class="plot \w+ js-plotly-plot"', page.stdout)) == 8  # map, histogram and six losses
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_figures_fit_the_window(tab: Browser, report: Path, width: int) -> None:
+    _drawn(tab, report, width)
+    _assert_fits(tab.evaluate(MEASURE), width)
+
+
+@pytest.mark.parametrize(("before", "after"), [(899, 1280), (1280, 390)])
+def test_figures_fit_a_resized_window(tab: Browser, report: Path, before: int, after: int) -> None:
+    """At 899 pixels the curves are wider than at 1280, where there are three columns beside the contents."""
+    _drawn(tab, report, before)
+    tab.resize(after, 900)
+    _assert_fits(tab.evaluate(MEASURE), after)  # before Plotly has drawn again
+    tab.evaluate(SETTLED)
+    measured = tab.evaluate(MEASURE)
+    _assert_fits(measured, after)
+    assert measured["drawings"] == pytest.approx(measured["places"], abs=1)
+
+
+def test_figures_are_redrawn_when_only_their_place_changes(tab: Browser, report: Path) -> None:
+    _drawn(tab, report, 1280)
+    tab.evaluate("document.querySelector('main').style.width = '600px'")
+    tab.evaluate(SETTLED)
+    measured = tab.evaluate(MEASURE)
+    assert max(measured["places"]) <= 600
+    assert measured["drawings"] == pytest.approx(measured["places"], abs=1)

@@ -155,7 +155,9 @@ def _epoch(
     for step in range(sampler.steps):
         rng = np.random.default_rng([config.seed, epoch, step])
         views, labels = batches.load(sampler.draw(rng), rng)
-        loss, terms = compute_loss(module, views, labels, n_base=classes.n_base, teacher_temp=teacher_temp, weights=weights)
+        loss, terms = compute_loss(
+            module, views, labels, n_base=classes.n_base, teacher_temp=teacher_temp, weights=weights
+        )
         if not torch.isfinite(loss):
             raise FloatingPointError(f"the loss is {loss.item()} in epoch {epoch + 1}, step {step + 1}; lower train.lr")
         optimizer.zero_grad()

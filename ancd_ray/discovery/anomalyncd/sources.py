@@ -66,11 +66,11 @@ class ViewBank:
         order = np.argsort(region_of_view, kind="stable")
         firsts = np.searchsorted(region_of_view[order], np.arange(region_of_view.max() + 1))
         self._views = np.split(order, firsts[1:])
-        heads = np.array([members[0] for members in self._views])
-        roles = views.column("role").take(heads).to_pylist()
-        labels = views.column("label").take(heads).to_pylist()
+        first_views = np.array([members[0] for members in self._views])
+        roles = views.column("role").take(first_views).to_pylist()
+        labels = views.column("label").take(first_views).to_pylist()
         self.labels = [label if role == "base" else None for role, label in zip(roles, labels, strict=True)]
-        self.scores_N = views.column("score").take(heads).to_numpy().astype(np.float32)
+        self.scores_N = views.column("score").take(first_views).to_numpy().astype(np.float32)
         self._cls_bytes = views.column("cls")
         self._chunks, self._chunk_of, self._row_of = _map_chunks(views)
         self.dim = self._chunks[0].cls.shape[1]
