@@ -251,8 +251,8 @@ class GuidedBlock(nn.Module):
         """Compute the same attention for keys that are linear in the tokens, without projecting the tokens.
 
         q_h · W_h n = (W_hᵀ q_h) · n, and the average of values is the value of the average. With n = γ n̂ + β, the
-        term that is the same for every token (β) does not change the softmax. So the only large tensor, n̂, needs no gradient, and
-        S · D · h multiplications replace S · D².
+        term that is the same for every token (β) does not change the softmax. So the only large tensor, n̂, needs no
+        gradient, and S · D · h multiplications replace S · D².
         """
         norm, key, value = (cast(Any, layer) for layer in (self.norm1, self.k, self.v))
         q_BhSd = self._queries(norm(x_BSD[:, :1]), None)
