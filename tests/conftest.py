@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from rich.console import Console
 
 from ancd_ray.config.job import Job
@@ -17,6 +18,10 @@ from ancd_ray.config.load import validate
 from ancd_ray.data.demo.generate import generate
 from ancd_ray.data.store import Folder
 from ancd_ray.engine.progress import Display
+
+# The first call of a test may compile numba functions or load libraries, which takes longer than any deadline.
+settings.register_profile("project", deadline=None)
+settings.load_profile("project")
 
 REPO = Path(__file__).resolve().parents[1]
 
