@@ -1,4 +1,4 @@
-"""The demo generator: reproducible files, exact masks, and hands off other people's folders."""
+"""The demo generator: reproducible files, exact masks, and no changes to other folders."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_an_earlier_set_is_replaced(tmp_path: Path) -> None:
     assert left == files(tmp_path / "fresh")
 
 
-def test_a_foreign_folder_is_left_alone(tmp_path: Path) -> None:
+def test_another_folder_is_not_changed(tmp_path: Path) -> None:
     (tmp_path / "tile").mkdir()
     (tmp_path / "tile" / "mine.png").write_bytes(b"precious")
     with pytest.raises(ValueError, match="was not made by this generator"):

@@ -1,4 +1,4 @@
-"""Images of all kinds that an archive may hold, good and bad."""
+"""Decoding of valid and invalid image files."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def _encode(array: np.ndarray, mode: str | None = None, format: str = "PNG") -> 
 
 
 GRADIENT = np.arange(256, dtype=np.uint8).reshape(16, 16)
-COLOUR = np.stack([GRADIENT, GRADIENT.T, 255 - GRADIENT], axis=2)
+COLOR = np.stack([GRADIENT, GRADIENT.T, 255 - GRADIENT], axis=2)
 
 
-def test_colour_grey_palette_and_alpha_become_rgb() -> None:
-    assert np.array_equal(decode_rgb(_encode(COLOUR)), COLOUR)
+def test_color_gray_palette_and_alpha_become_rgb() -> None:
+    assert np.array_equal(decode_rgb(_encode(COLOR)), COLOR)
     assert np.array_equal(decode_rgb(_encode(GRADIENT))[..., 1], GRADIENT)
-    assert decode_rgb(_encode(COLOUR, "P")).shape == (16, 16, 3)
-    assert np.array_equal(decode_rgb(_encode(np.dstack([COLOUR, GRADIENT]))), COLOUR), "alpha is dropped"
+    assert decode_rgb(_encode(COLOR, "P")).shape == (16, 16, 3)
+    assert np.array_equal(decode_rgb(_encode(np.dstack([COLOR, GRADIENT]))), COLOR), "alpha is dropped"
 
 
 def test_16_bits_keep_their_range() -> None:
@@ -53,7 +53,7 @@ def test_extreme_shapes() -> None:
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "BMP", "TIFF", "WEBP"])
 def test_a_truncated_file_is_a_bad_image(format: str) -> None:
-    data = _encode(COLOUR.repeat(8, 0).repeat(8, 1), format=format)
+    data = _encode(COLOR.repeat(8, 0).repeat(8, 1), format=format)
     with pytest.raises(BadImage) as error:
         decode_rgb(data[: len(data) // 2])
     assert "\n" not in str(error.value)
@@ -69,10 +69,10 @@ def test_text_and_nothing_are_bad_images(tmp_path: Path) -> None:
         read_bytes(str(tmp_path / "none.png"))
 
 
-def test_a_bomb_is_refused_by_its_header(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_decompression_bomb_is_rejected_by_its_header(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ancd_ray.data.images.MAX_PIXELS", 100)
     with pytest.raises(BadImage, match="more than 100"):
-        decode_rgb(_encode(COLOUR))
+        decode_rgb(_encode(COLOR))
 
 
 def test_masks_of_all_conventions() -> None:
@@ -84,7 +84,7 @@ def test_masks_of_all_conventions() -> None:
     assert not decode_mask(_encode(np.zeros((4, 4), np.uint8))).any()
 
 
-def test_maps(tmp_path: Path) -> None:
+def test_maps() -> None:
     values = np.random.default_rng(0).normal(size=(5, 7)).astype(np.float32)
     buffer = io.BytesIO()
     np.save(buffer, values[None])
@@ -108,4 +108,4 @@ def test_names_and_png() -> None:
     assert is_image("a/ä ö.PNG")
     assert not is_image("a/.hidden.png")
     assert not is_image("a/notes.txt")
-    assert np.array_equal(decode_rgb(encode_png(COLOUR)), COLOUR)
+    assert np.array_equal(decode_rgb(encode_png(COLOR)), COLOR)

@@ -1,4 +1,4 @@
-"""Frozen trunks: what detectors take patch features from and what the mask-guided classifier is built on."""
+"""Frozen backbones: patch features for detectors and the trunk of the mask-guided classifier."""
 
 from __future__ import annotations
 
@@ -25,14 +25,29 @@ def load(
     mask: MaskMode = "class",
     color_normalization: ColorNormalization = "kept",
 ) -> Backbone:
-    """A backbone by name: `lite`, or any timm ViT with a class token.
+    """Load a backbone by name: `lite`, or any timm ViT with a class token.
 
-    `weights` is `auto` (the package for `lite`, timm otherwise), `package`, `timm`, `random`, or a file; `sha256` is
-    what that file must have. `mask` names the tokens whose attention is masked (Table IV); `lite` has `class`, `none`.
-    `color_normalization`: what is done to the colors of a view, see `method.views.normalize_color`.
+    Parameters
+    ----------
+    name
+        `lite` or the name of a timm model.
+    weights
+        `auto` (`package` for `lite`, `timm` otherwise), `package`, `timm`, `random`, or a file.
+    sha256
+        Expected digest of the file.
+    mask_layers
+        L_m, number of mask-guided blocks of a ViT.
+    device
+        Device of the trunk.
+    mask
+        Tokens whose attention is masked (Table IV); `lite` supports `class` and `none`.
+    color_normalization
+        Applied to views before the trunk, see `method.views.normalize_color`.
 
-    Raises:
-        ValueError: no such backbone or file, or weights that are not what they should be; one line.
+    Raises
+    ------
+    ValueError
+        Unknown backbone, missing file, or weights that do not fit; one line.
     """
     model = _load(name, weights, sha256, mask_layers, device, mask)
     model.color_normalization = color_normalization
@@ -42,7 +57,7 @@ def load(
 def _load(name: str, weights: str, sha256: str | None, mask_layers: int, device: str, mask: MaskMode) -> Backbone:
     if name == "lite":
         if mask not in ("class", "none"):
-            raise ValueError(f"backbone.mask: {mask} needs a transformer; lite has class and none")
+            raise ValueError(f"backbone.mask: {mask} needs a transformer; lite supports class and none")
         from ancd_ray.backbones.lite import Lite
 
         if weights in ("auto", "package"):
@@ -59,12 +74,12 @@ def _load(name: str, weights: str, sha256: str | None, mask_layers: int, device:
 
 @contextmanager
 def _open_checked(uri: str, sha256: str | None) -> Iterator[Path]:
-    """A weights file as a local path, its digest compared."""
+    """Open a weights file as a local path and verify its digest."""
     with local_copy(uri) as path:
         if not path.is_file():
             raise ValueError(
-                f"backbone.weights: {uri}: no such file; `ancd-ray weights list` shows what can be had, "
-                "`ancd-ray weights pull NAME --to DIR` fetches it where there is a network"
+                f"backbone.weights: {uri}: no such file; `ancd-ray weights list` shows known models, "
+                "`ancd-ray weights pull NAME --to DIR` downloads one on a machine with internet access"
             )
         if sha256 and (found := hashlib.sha256(path.read_bytes()).hexdigest()) != sha256:
             raise ValueError(f"backbone.weights: {uri} has sha256 {found}, not {sha256}")

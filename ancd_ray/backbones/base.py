@@ -1,4 +1,4 @@
-"""What every backbone offers; detectors and training know nothing else of it.
+"""Interface of backbones, the only part of them that detectors and training depend on.
 
 Shape suffixes: B images, H height, W width, N patch tokens, L visible tokens (padded), D token width.
 """
@@ -16,14 +16,27 @@ from ancd_ray.method.views import ColorNormalization, Image, tensors
 
 
 class Encoded(NamedTuple):
-    """Output of the frozen trunk: all that training needs of a view. Tokens that are not visible may be left out."""
+    """Output of the frozen trunk, the input of the tail; tokens that are not visible may be omitted.
+
+    Parameters
+    ----------
+    cls_BD
+        Class tokens.
+    tokens_BND
+        Patch tokens.
+    visible_BN
+        Boolean mask of patch tokens that the class token may attend to.
+    """
 
     cls_BD: Tensor
     tokens_BND: Tensor
-    visible_BN: Tensor  # bool: patch tokens that the mask lets the class token see
+    visible_BN: Tensor
 
     def pack(self) -> Encoded:
-        """Visible tokens first, and as many of them as the fullest view has (at least 1): (B, L, D)."""
+        """Move visible tokens to the front and truncate to the largest number of visible tokens of a view.
+
+        The result has at least one token per view: (B, L, D).
+        """
         longest = max(1, int(self.visible_BN.sum(dim=1).max()))
         order_BL = self.visible_BN.int().argsort(dim=1, descending=True, stable=True)[:, :longest]
         tokens_BLD = self.tokens_BND.gather(1, order_BL[..., None].expand(-1, -1, self.tokens_BND.shape[-1]))
@@ -31,7 +44,7 @@ class Encoded(NamedTuple):
 
     @classmethod
     def concat(cls, parts: Sequence[Encoded]) -> Encoded:
-        """One batch of several, padded to the longest."""
+        """Concatenate batches along B, padded to the longest."""
         longest = max(part.tokens_BND.shape[1] for part in parts)
         missing = [longest - part.tokens_BND.shape[1] for part in parts]
         tokens = [F.pad(part.tokens_BND, (0, 0, 0, n)) for part, n in zip(parts, missing, strict=True)]
@@ -40,47 +53,58 @@ class Encoded(NamedTuple):
 
 
 def inputs(model: Backbone, views: Sequence[tuple[Image, Image]]) -> tuple[Tensor, Tensor]:
-    """Views and their masks as `model.encode` takes them."""
+    """Convert views and their masks to the input of `model.encode`."""
     return tensors(views, model.mean, model.std, model.color_normalization)
 
 
 class Tail(Protocol):
-    """The trainable end of a backbone: the last mask-guided block."""
+    """Interface of the trainable end of a backbone, the last mask-guided block."""
 
-    dim: int  # width of the class token it returns
+    dim: int  # width of the returned class token
 
     def __call__(self, cls_BD: Tensor, tokens_BLD: Tensor, key_mask_BL: Tensor) -> Tensor:
-        """Class tokens (B, dim), from the visible tokens alone; padding has key mask False."""
+        """Compute class tokens (B, dim) from visible tokens.
+
+        Padding is marked by False in the key mask.
+        """
 
     def calibrate(self, cls_ND: Tensor) -> None:
-        """Takes what it wants to know of the distribution of class tokens (training set, no labels)."""
+        """Fit normalization statistics to the class tokens of the training set (no labels), if it has any."""
 
 
 class Backbone(Protocol):
-    """A frozen trunk."""
+    """Interface of a frozen trunk."""
 
     name: str
     device: str
     dim: int  # width of its tokens
-    widths: tuple[int, ...]  # the scales that a token starts with, in turn; frozen features weigh them alike
-    view_size: int  # side of the views it is fed, pixels
+    widths: tuple[int, ...]  # widths of the scales at the start of a token; frozen features weight the scales equally
+    view_size: int  # side of the views, pixels
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    color_normalization: ColorNormalization  # what becomes of the color_normalization of a view before it sees them
-    multiple: int  # the sides of an image for `patch_features` are multiples of it, pixels
-    detector_layers: tuple[int, ...]  # what detectors look at, the finest first
-    stride: int  # pixels of the image a patch of the first of them, each way
-    lr: float  # learning rate that suits its tail
-    projector_width: int  # hidden width of the projector that suits the width of its class token
+    color_normalization: ColorNormalization  # applied to views before the trunk
+    multiple: int  # sides of images for `patch_features` are multiples of it, pixels
+    detector_layers: tuple[int, ...]  # layers used by detectors, the finest first
+    stride: int  # side of a patch of the first of these layers, pixels of the image
+    lr: float  # default learning rate of the tail
+    projector_width: int  # hidden width of the projector
 
     def encode(self, images_BCHW: Tensor, masks_BHW: Tensor) -> Encoded:
-        """Everything before the trainable block, for normalised images and masks in 0..1; no gradient."""
+        """Compute the output of all blocks before the trainable one, without gradient.
+
+        Parameters
+        ----------
+        images_BCHW
+            Normalized images.
+        masks_BHW
+            Masks of the anomalies in 0..1.
+        """
 
     def make_tail(self) -> nn.Module:
-        """A fresh trainable end that fulfils `Tail`."""
+        """Create a new trainable end that implements `Tail`."""
 
     def patch_features(self, images_BCHW: Tensor, layers: tuple[int, ...]) -> list[Tensor]:
-        """Feature maps (B, C, rows, cols) of the given layers, for detectors; no gradient."""
+        """Compute feature maps (B, C, rows, cols) of the given layers for detectors, without gradient."""
 
     def digest(self) -> str:
-        """sha256 over the frozen weights."""
+        """Compute the sha256 of the frozen weights."""

@@ -1,7 +1,7 @@
-"""A frozen network as an OpenVINO graph: on a CPU several times faster than eager PyTorch, with the same numbers.
+"""Runs a frozen network as an OpenVINO graph: several times faster than eager PyTorch on a CPU, with the same results.
 
-The graph is built once a machine and kept in the user's cache under the digest of its weights. On a GPU, or where there
-is no OpenVINO, the network runs as it is.
+The graph is built once per machine and cached in the user's cache folder under the digest of its weights. On a GPU, or
+if OpenVINO is not installed, the network runs in PyTorch.
 """
 
 from __future__ import annotations
@@ -20,12 +20,22 @@ Network = Callable[[Tensor], list[Tensor]]
 
 
 def export_openvino(network: nn.Module, digest: str, example_BCHW: Tensor) -> Network:
-    """The network (images (B, C, H, W) of any B, H and W to a list of tensors) as a graph, on as many threads as torch.
+    """Compile a network as an OpenVINO graph that uses as many threads as torch.
 
-    Args:
-        network: frozen, in eval mode, on the CPU, in the memory format that runs best without OpenVINO.
-        digest: of its weights and of all that shapes the graph.
-        example_BCHW: an input that the network is traced with.
+    Parameters
+    ----------
+    network
+        Frozen network from images (B, C, H, W) of any B, H and W to a list of tensors; in eval mode, on the CPU, in the
+        memory format that is fastest without OpenVINO.
+    digest
+        Digest of its weights and of everything that determines the graph.
+    example_BCHW
+        Example input for tracing.
+
+    Returns
+    -------
+    Callable
+        The compiled network, or `network` itself if OpenVINO is not installed.
     """
     try:
         import openvino
@@ -34,8 +44,8 @@ def export_openvino(network: nn.Module, digest: str, example_BCHW: Tensor) -> Ne
     core = openvino.Core()
     options = {
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-        "INFERENCE_PRECISION_HINT": "f32",  # not bf16 where the processor has it: the same numbers on every machine
-        "ENABLE_CPU_PINNING": False,  # the workers of one machine would all choose the same cores
+        "INFERENCE_PRECISION_HINT": "f32",  # no bf16 on CPUs that support it: same results on every machine
+        "ENABLE_CPU_PINNING": False,  # the workers of one machine would all be pinned to the same cores
     }
     compiled = core.compile_model(
         _load_or_build_graph(core, network, digest, example_BCHW, openvino.__version__), "CPU", options
@@ -49,7 +59,7 @@ def export_openvino(network: nn.Module, digest: str, example_BCHW: Tensor) -> Ne
 
 
 def _load_or_build_graph(core: Any, network: nn.Module, digest: str, example_BCHW: Tensor, version: str) -> Any:
-    """The graph from the cache, where it is put first if need be; without a writable cache it is built every time."""
+    """Load the graph from the cache, or build and cache it; without a writable cache it is not stored."""
     folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ancd-ray" / "graphs"
     name = f"{digest[:32]}-{version.partition('-')[0]}"
     kept = folder / name / "graph.xml"
@@ -64,19 +74,19 @@ def _load_or_build_graph(core: Any, network: nn.Module, digest: str, example_BCH
             made = Path(scratch) / "made"
             made.mkdir()
             openvino.save_model(graph, made / "graph.xml", compress_to_fp16=False)
-            made.rename(folder / name)  # a whole folder at once, so that a reader never finds half a graph
-    except OSError:  # no such place, or another process was first
+            made.rename(folder / name)  # atomic, so that a reader never finds an incomplete graph
+    except OSError:  # the cache is not writable, or another process was first
         pass
     return graph
 
 
 def _trace(network: nn.Module, example_BCHW: Tensor) -> Any:
-    """Straight through the front end: `openvino.convert_model` would report its use to its makers."""
+    """Trace a network with the PyTorch frontend; `openvino.convert_model` would send telemetry."""
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # it traces with torch.jit, which torch advises against
+        warnings.simplefilter("ignore", FutureWarning)  # the decoder uses torch.jit, which is deprecated
         decoder = TorchScriptPythonDecoder(network, example_input=(example_BCHW.contiguous(),))
     front_end = FrontEndManager().load_by_framework("pytorch")
     return front_end.convert(front_end.load(decoder))

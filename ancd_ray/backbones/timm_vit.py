@@ -1,12 +1,12 @@
 """`timm_vit`: any plain timm ViT with a class token as a frozen, mask-guided trunk (MGViT, Section III-C1).
 
-Made for DINO, DINOv2 with and without registers, and DINOv3 with rotary positions; the blocks are timm's layers, the
-attention is ours. Two things travel with the tokens of `Encoded`:
-- register tokens stand behind the N patches and are always visible: the mask says nothing about them;
-- with rotary positions every token carries (row + 1, column + 1) in two more channels, 0 for "no position", because the
-  trainable block receives visible tokens alone and must still know where they stood. Exact in 16 bits.
+Supports DINO, DINOv2 with and without registers, and DINOv3 with rotary positions; the layers are timm's, the attention
+is that of `method.mgvit`. `Encoded` carries two additions:
+- register tokens follow the N patches and are always visible, since the mask does not apply to them;
+- with rotary positions every token has two more channels, (row + 1, column + 1), 0 for "no position", because the
+  trainable block receives visible tokens only and needs their positions. Exact in 16 bits.
 
-Shape suffixes as in `method.mgvit`; a sequence S is here the class token, the registers and the N patches.
+Shape suffixes as in `method.mgvit`; a sequence S consists of the class token, the registers and the N patches.
 """
 
 from __future__ import annotations
@@ -37,15 +37,36 @@ from ancd_ray.method.mgvit import (
 )
 from ancd_ray.method.views import ColorNormalization
 
-_TOKENS_AT_ONCE = {"cpu": 4096, "cuda": 65536}  # CPUs are no faster with more; a GPU wants to be filled
+_TOKENS_AT_ONCE = {"cpu": 4096, "cuda": 65536}  # more does not speed up CPUs; a GPU needs larger batches
 
 
 class TimmViT:
-    """The frozen trunk; see `base.Backbone`."""
+    """Frozen, mask-guided timm ViT; see `base.Backbone`.
+
+    Parameters
+    ----------
+    name
+        Name of a timm model, with its pretrained tag.
+    weights
+        `timm` (the hub or its cache), a file (see `load_weights`) or `random` (the same on every machine).
+    mask_layers
+        L_m, number of last blocks that are mask-guided; 1 is the trainable block only.
+    device
+        Device of the trunk; on CUDA it runs in bfloat16.
+    view_size
+        Side of a view in pixels, a multiple of the patch size.
+    mask_mode
+        Rows of the attention that are masked (Table IV); registers count as patches.
+
+    Raises
+    ------
+    ValueError
+        Unknown model, not a plain ViT with a class token, or weights that are missing or do not fit.
+    """
 
     color_normalization: ColorNormalization = "kept"
-    lr = 0.003  # the paper's, for a pretrained block
-    projector_width = 2048  # the paper's
+    lr = 0.003  # value of the paper, for a pretrained block
+    projector_width = 2048  # value of the paper
 
     def __init__(
         self,
@@ -57,19 +78,6 @@ class TimmViT:
         *,
         mask_mode: MaskMode = "class",
     ) -> None:
-        """Builds the trunk.
-
-        Args:
-            name: a model of timm, its pretrained tag included.
-            weights: "timm" (the hub or its cache), a file (see `load_weights`) or "random" (alike on every machine).
-            mask_layers: L_m, the number of last blocks that are mask-guided; 1 is the trainable one alone.
-            device: where the trunk lives; on CUDA it runs in bfloat16.
-            view_size: side of a view in pixels, a multiple of the patch.
-            mask_mode: which rows of the attention see the mask (Table IV); registers count as patches.
-
-        Raises:
-            ValueError: no such model, not a plain ViT with a class token, or weights that are missing or do not fit.
-        """
         model = _create(name, view_size)
         if weights == "timm":
             download(model, name)
@@ -89,22 +97,21 @@ class TimmViT:
         self.dim: int = model.embed_dim + 2 * self._rotary
         self.widths: tuple[int, ...] = (model.embed_dim,)  # without the positions
         self.multiple = self.stride = int(model.patch_embed.patch_size[0])
-        # blocks 6 and 9 of 12: all have one scale
+        # blocks 6 and 9 of 12; all blocks have the same scale
         self.detector_layers: tuple[int, ...] = (depth // 2 - 1, 3 * depth // 4 - 1)
         config = resolve_model_data_config(model)
         self.mean: tuple[float, float, float] = config["mean"]
         self.std: tuple[float, float, float] = config["std"]
 
-    # no_grad, not inference_mode: the trainable block keeps these tensors for its backward pass.
+    # no_grad instead of inference_mode: the trainable block saves these tensors for its backward pass.
     @torch.no_grad()
     def encode(self, images_BCHW: Tensor, masks_BHW: Tensor) -> Encoded:
-        """Class token and tokens before the last block; those of a view with an empty mask stay unfinished, unseen.
+        """Compute class token and tokens before the last block.
 
-        A few views at a time, because what a block needs in between is many times as large as what comes out.
+        If the mask of a view is empty, its tokens are not computed to the end, since they are not visible. Views are
+        encoded in small batches, because the intermediate tensors of a block are many times larger than its output.
         """
-        assert images_BCHW.shape[2:] == (self.view_size, self.view_size), (
-            "the tail knows the positions of this grid alone"
-        )
+        assert images_BCHW.shape[2:] == (self.view_size, self.view_size), "the tail has the positions of this grid only"
         views = max(1, _TOKENS_AT_ONCE[torch.device(self.device).type] // (self.view_size // self.stride) ** 2)
         batches = zip(torch.split(images_BCHW, views), torch.split(masks_BHW, views), strict=True)
         return Encoded.concat([self._encode(*batch).pack() for batch in batches])
@@ -118,17 +125,17 @@ class TimmViT:
                 x_BSD = block(x_BSD, table)
             x_BSD = self._guide(x_BSD, table, visible_BS)
         if self.mask_mode in ("patch", "none"):
-            visible_BS = torch.ones_like(visible_BS)  # for the class token, which the tail is about
+            visible_BS = torch.ones_like(visible_BS)  # for the class token, the only row that the tail computes
         if self._rotary:
             positions_S2 = grid_positions(rows, cols, 1 + self._n_registers).to(self.device)
             x_BSD = torch.cat([x_BSD, positions_S2.expand(len(x_BSD), -1, -1)], dim=-1)
         first = 1 + self._n_registers  # from class token, registers, patches to patches, registers
         tokens_BND = torch.cat([x_BSD[:, first:], x_BSD[:, 1:first]], dim=1)
         visible_BN = torch.cat([visible_BS[:, first:], visible_BS[:, 1:first]], dim=1)
-        return Encoded(x_BSD[:, 0].clone(), tokens_BND, visible_BN)  # a slice would hold on to the whole batch
+        return Encoded(x_BSD[:, 0].clone(), tokens_BND, visible_BN)  # a slice would keep the whole batch in memory
 
     def make_tail(self) -> LastBlock:
-        """A trainable copy of the last block with the frozen final norm."""
+        """Create a trainable copy of the last block with the frozen final norm."""
         side = self.view_size // self.stride
         table = self._model.rope.get_embed(shape=(side, side)) if self._rotary else None
         norm = self._model.fc_norm if isinstance(self._model.norm, nn.Identity) else self._model.norm
@@ -136,7 +143,10 @@ class TimmViT:
 
     @torch.no_grad()
     def patch_features(self, images_BCHW: Tensor, layers: tuple[int, ...]) -> list[Tensor]:
-        """Outputs (B, C, rows, cols) of the blocks `layers`, counted from 0; sides must be multiples of the patch."""
+        """Compute outputs (B, C, rows, cols) of the blocks `layers`, counted from 0.
+
+        The sides of the images must be multiples of the patch size.
+        """
         if not layers or not all(0 <= layer < len(self._blocks) for layer in layers):
             raise ValueError(f"layers of {self.name} are 0 to {len(self._blocks) - 1}, not {layers}")
         outputs = []
@@ -148,7 +158,7 @@ class TimmViT:
         return [outputs[layer].transpose(1, 2).unflatten(2, (rows, cols)) for layer in layers]
 
     def digest(self) -> str:
-        """sha256 over names, shapes and values of all weights, the trainable block's start included."""
+        """Compute the sha256 of names, shapes and values of all weights, the initial trainable block included."""
         sha = hashlib.sha256()
         for name, tensor in sorted(self._model.state_dict().items()):
             sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -160,7 +170,17 @@ class TimmViT:
         return torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda")
 
     def _embed(self, images_BCHW: Tensor) -> tuple[Tensor, Tensor | None, int, int]:
-        """The sequence before the first block, its rotary table (if any), and rows and columns of the patch grid."""
+        """Compute the sequence before the first block.
+
+        Returns
+        -------
+        x_BSD : Tensor
+            The sequence.
+        table : Tensor or None
+            Its rotary table, if the model has one.
+        rows, cols : int
+            Size of the patch grid.
+        """
         patches_BHWD = self._model.patch_embed(images_BCHW.to(self.device))
         rows, cols = patches_BHWD.shape[1:3]
         embedded = self._model._pos_embed(patches_BHWD)
@@ -169,10 +189,10 @@ class TimmViT:
         return self._model.norm_pre(x_BSD), table, rows, cols
 
     def _guide(self, x_BSD: Tensor, table: Tensor | None, visible_BS: Tensor) -> Tensor:
-        """The last block without a mask and the mask-guided ones, but for the trainable one.
+        """Apply the last block without a mask and the mask-guided blocks, except for the trainable one.
 
-        What nobody reads is left as it was: all but the class token where it sees nothing else from here on, and tokens
-        that are hidden from it in the trainable block.
+        Tokens not used later are not updated: all but the class token if it attends to no other token from here on, and
+        tokens that are hidden from it in the trainable block.
         """
         first = max(self._mask_start - 1, 0)
         unguided, guided = self._blocks[first : self._mask_start], self._blocks[self._mask_start : -1]
@@ -196,18 +216,18 @@ class TimmViT:
         if guided and self.mask_mode == "class":
             longest = int(visible_BS.sum(dim=1).max())
             rows_BR = visible_BS.int().argsort(dim=1, descending=True, stable=True)[:, :longest]
-            found_BRD = guided[-1].some_rows(x_BSD, rows_BR, table, visible_BS=visible_BS)
+            found_BRD = guided[-1].selected_rows(x_BSD, rows_BR, table, visible_BS=visible_BS)
             x_BSD = x_BSD.scatter(1, rows_BR[..., None].expand_as(found_BRD), found_BRD.to(x_BSD.dtype))
         return x_BSD
 
 
 def _create(name: str, view_size: int) -> Any:
-    """An untrained timm model for views of that side, its weights drawn from a fixed seed."""
+    """Create an untrained timm model for views of the given size, with weights drawn from a fixed seed."""
     known = {*timm.list_models(), *timm.list_pretrained()}
     if name not in known:
         close = difflib.get_close_matches(name, sorted(known), n=1)
         raise ValueError(f"timm has no model {name!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
-    refusal = f"{name} is not a plain ViT with a class token; take a DINO model such as 'vit_base_patch8_224.dino'"
+    refusal = f"{name} is not a plain ViT with a class token; use a DINO model such as 'vit_base_patch8_224.dino'"
     if not is_model_in_modules(name.partition(".")[0], ("vision_transformer", "eva", "deit")):
         raise ValueError(refusal)
     with torch.random.fork_rng(devices=[]):
@@ -233,7 +253,7 @@ def _is_plain(block: nn.Module) -> bool:
 
 
 def _make_guided_block(block: Any) -> GuidedBlock:
-    """A timm block's own layers (no copies) around the mask-guided attention."""
+    """Wrap the layers of a timm block (no copies) in a block with mask-guided attention."""
     attention = block.attn
     if attention.qkv is None:
         q, k, v = attention.q_proj, attention.k_proj, attention.v_proj

@@ -1,4 +1,4 @@
-"""Weights of timm's ViTs: from the hub or its cache, or from a file, in timm's names or those of the first releases."""
+"""Loads weights of timm ViTs from the hub, its cache or a file, in timm's or the original naming."""
 
 from __future__ import annotations
 
@@ -15,31 +15,37 @@ from torch import Tensor, nn
 
 
 def download(model: nn.Module, name: str) -> None:
-    """Loads the pretrained weights of a timm model.
+    """Load the pretrained weights of a timm model.
 
-    Raises:
-        ValueError: neither the hub nor its cache has them; one line that says what to do.
+    Raises
+    ------
+    ValueError
+        Neither the hub nor its cache has them; one line with instructions.
     """
     try:
         load_pretrained(model, num_classes=0, filter_fn=_timm_names)
-    except Exception as error:  # hub, HTTP client, torch and timm each raise their own
+    except Exception as error:  # hub, HTTP client, torch and timm each raise their own types
         raise ValueError(
-            f"cannot get the weights of {name} ({_first_line(error)}); where there is internet run "
+            f"cannot get the weights of {name} ({_first_line(error)}); on a machine with internet access run "
             f"`ancd-ray weights pull {name} --to DIR`, then set backbone.weights=FILE"
         ) from error
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Loads a .safetensors or .pth file, in timm's names or those of the original DINO, DINOv2 and DINOv3 files.
+    """Load a .safetensors or .pth file, under timm's names or those of the original DINO, DINOv2 and DINOv3 files.
 
-    Position embeddings of another grid are resampled. Raises ValueError, one line, for a file that cannot be read or
-    does not hold every weight in the model's shape.
+    Position embeddings of another grid are resampled.
+
+    Raises
+    ------
+    ValueError
+        The file cannot be read, or lacks a weight in the shape of the model; one line.
     """
     state = _read_state(path)
     wanted = model.state_dict()
     kernel = "patch_embed.proj.weight"
     try:
-        # timm would also resample the kernel of another patch size without a word: that one has to fit as it is.
+        # timm would silently resample the kernel of another patch size too, so its shape must match.
         if kernel in state and state[kernel].shape == wanted[kernel].shape:
             state = _timm_names(state, model)
     except (KeyError, RuntimeError) as error:
@@ -53,12 +59,12 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file, out of their wrappers ({"teacher": ...}) and prefixes ("module.backbone.")."""
+    """Read the tensors of a file, without wrappers ({"teacher": ...}) and prefixes ("module.backbone.")."""
     try:
         if path.suffix == ".safetensors":
             state: Any = load_file(path)
         elif path.suffix in (".pth", ".pt"):
-            # DINO's full checkpoints keep their command line beside the weights: a bag of plain values.
+            # Full DINO checkpoints also contain the command line as a Namespace of plain values.
             with torch.serialization.safe_globals([argparse.Namespace]):
                 state = torch.load(path, map_location="cpu", weights_only=True)
         else:
@@ -71,7 +77,7 @@ def _read_state(path: Path) -> dict[str, Tensor]:
 
 
 def _timm_names(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """timm's own translation of published checkpoints; it resamples the position embeddings too."""
+    """Convert a published checkpoint with timm's own filter, which also resamples the position embeddings."""
     family = eva if isinstance(model, eva.Eva) else vision_transformer
     renamed: dict[str, Tensor] = family.checkpoint_filter_fn(state, model)
     return renamed

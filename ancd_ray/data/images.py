@@ -1,4 +1,4 @@
-"""Opens image files of an archive without trusting them: header first, formats and sizes limited, one-line reasons."""
+"""Reads and decodes untrusted image files: header first, limited formats and sizes, one-line reasons for rejection."""
 
 from __future__ import annotations
 
@@ -16,26 +16,28 @@ from ancd_ray.data.store import StoreError, filesystem
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
-MAX_PIXELS = 120_000_000  # a 12,000 x 10,000 line scan; more is a mistake or a bomb
+MAX_PIXELS = 120_000_000  # a 12,000 x 10,000 line scan; larger ones are errors or decompression bombs
 
 ImageU8 = NDArray[np.uint8]
 
 
 class BadImage(Exception):
-    """A file that cannot be used, with the reason in one line."""
+    """A file that cannot be used; the message is one line."""
 
 
 def is_image(name: str) -> bool:
-    """Whether the name ends like an image that can be read; hidden files do not count."""
+    """Whether the name has the suffix of a supported image format; hidden files are excluded."""
     path = PurePosixPath(name)
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 
 
 def read_bytes(uri: str) -> bytes:
-    """The content of a file on any filesystem.
+    """Read a file on any filesystem.
 
-    Raises:
-        BadImage: it is not there, cannot be read, or is empty.
+    Raises
+    ------
+    BadImage
+        The file does not exist, cannot be read, or is empty.
     """
     try:
         system, path = filesystem(uri)
@@ -51,21 +53,25 @@ def read_bytes(uri: str) -> bytes:
 
 
 def image_size(data: bytes) -> tuple[int, int]:
-    """(width, height) in pixels from the header alone.
+    """Read (width, height) in pixels from the header.
 
-    Raises:
-        BadImage: not an image of a known format, or too large.
+    Raises
+    ------
+    BadImage
+        The file has no known image format, or the image is too large.
     """
     return _open(data).size
 
 
 def decode_rgb(data: bytes) -> ImageU8:
-    """The image as (H, W, 3) uint8: palettes are looked up, alpha is dropped, 16 bits are scaled to 8.
+    """Decode an image to (H, W, 3) uint8: palettes are resolved, alpha is dropped, 16 bits are scaled to 8.
 
-    The pixels stay as they are stored: an EXIF rotation would tear them from their mask.
+    Pixels are kept as stored: EXIF rotation is not applied, since the mask would no longer match.
 
-    Raises:
-        BadImage: truncated, broken, of no known format, or too large.
+    Raises
+    ------
+    BadImage
+        The file is truncated or broken, has no known image format, or the image is too large.
     """
     image = _load(data)
     if image.mode.startswith("I") or image.mode == "F":
@@ -75,12 +81,14 @@ def decode_rgb(data: bytes) -> ImageU8:
 
 
 def decode_mask(data: bytes) -> ImageU8:
-    """The mask as (H, W) uint8, 255 where its brightest channel is in the upper half of its range, else 0.
+    """Decode a mask to (H, W) uint8: 255 where the largest channel is in the upper half of its range, else 0.
 
-    A mask whose largest value is 1 is taken for a class map, not for black.
+    A mask with maximum 1 is interpreted as a class map, in which 1 is foreground.
 
-    Raises:
-        BadImage: see `decode_rgb`.
+    Raises
+    ------
+    BadImage
+        See `decode_rgb`.
     """
     image = _load(data)
     if image.mode == "P":
@@ -99,10 +107,12 @@ def decode_mask(data: bytes) -> ImageU8:
 
 
 def decode_map(data: bytes) -> NDArray[Any]:
-    """A stored anomaly map (H, W) in the numbers of its file: .npy (float or integer), or gray PNG or TIFF.
+    """Decode a stored anomaly map (H, W) without scaling: .npy (float or integer), or grayscale PNG or TIFF.
 
-    Raises:
-        BadImage: not such a file, not two-dimensional, or with values that are not finite.
+    Raises
+    ------
+    BadImage
+        The file has none of these formats, is not two-dimensional, or has values that are not finite.
     """
     if data[:6] == b"\x93NUMPY":
         try:
@@ -113,14 +123,17 @@ def decode_map(data: bytes) -> NDArray[Any]:
         values = np.asarray(_load(data))
     values = np.asarray(np.squeeze(values))
     if values.ndim != 2 or values.size == 0 or values.dtype.kind not in "fiub":
-        raise BadImage(f"an anomaly map has one number a pixel; this one is {values.dtype} of shape {values.shape}")
+        raise BadImage(f"an anomaly map must have one number per pixel, but is {values.dtype} of shape {values.shape}")
     if not np.isfinite(values).all():
         raise BadImage("the anomaly map has values that are not finite")
     return values
 
 
 def encode_png(array: ImageU8) -> bytes:
-    """PNG of (H, W) or RGB (H, W, 3) uint8, lossless, fast rather than small; gray images are kept as such."""
+    """Encode (H, W) or RGB (H, W, 3) uint8 as a lossless PNG, optimized for speed rather than size.
+
+    RGB images with equal channels are stored as grayscale.
+    """
     if array.ndim == 3:
         red, green, blue = cv2.split(array)
         is_gray = np.array_equal(red, green) and np.array_equal(green, blue)
@@ -130,7 +143,7 @@ def encode_png(array: ImageU8) -> bytes:
 
 def _open(data: bytes) -> Image.Image:
     with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)  # Pillow's own limit is lower for some formats
+        warnings.simplefilter("error", Image.DecompressionBombWarning)  # Pillow's limit is lower for some formats
         try:
             image = Image.open(io.BytesIO(data), formats=_FORMATS)
         except UnidentifiedImageError:
@@ -155,7 +168,7 @@ def _load(data: bytes) -> Image.Image:
 
 
 def _to_8_bit(values: NDArray[Any]) -> ImageU8:
-    """16-bit integers over their whole range; floats over 0..1 when they keep to it, else over their own."""
+    """Scale 16-bit integers from their full range, floats from 0..1 or, if values exceed it, from their own range."""
     if values.dtype.kind in "iu":
         return np.asarray(np.clip(values, 0, 65535) // 257, np.uint8)
     values = np.nan_to_num(values)

@@ -1,6 +1,6 @@
-"""Folders on any filesystem, and how a file appears in one: whole or not at all.
+"""Folders on any filesystem, with atomic writes.
 
-A `Folder` is a URI (local path, s3://, gs://, hdfs://, ...) that travels between processes as text.
+A `Folder` is a URI (local path, s3://, gs://, hdfs://, ...) that is passed between processes as text.
 """
 
 from __future__ import annotations
@@ -28,10 +28,12 @@ class StoreError(AncdError):
 
 
 def filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
-    """The filesystem of a URI and the path in it; a bare path is local.
+    """Split a URI into its filesystem and the path in it; a path without a scheme is local.
 
-    Raises:
-        StoreError: no such scheme, or no way to reach it.
+    Raises
+    ------
+    StoreError
+        Unknown scheme, or the filesystem is unavailable.
     """
     if "://" not in uri:
         return pafs.LocalFileSystem(), str(Path(uri).expanduser().absolute())
@@ -62,49 +64,49 @@ class Folder:
 
     @property
     def is_local(self) -> bool:
-        """Whether programs that only know paths (sqlite, memory maps, locks) can work here."""
+        """Whether programs that require paths (sqlite, memory maps, locks) work in this folder."""
         return isinstance(self._place[0], pafs.LocalFileSystem)
 
     @property
     def path(self) -> Path:
-        """The local path; an assertion for any other filesystem."""
+        """The local path; asserts that the folder is local."""
         assert self.is_local, self.uri
         return Path(self._place[1])
 
     def file(self, name: str) -> str:
-        """The path of a file inside this folder's filesystem."""
+        """Return the path of a file in this folder's filesystem."""
         return f"{self._place[1].rstrip('/')}/{name}"
 
     def exists(self, name: str) -> bool:
-        """Whether the file is there."""
+        """Whether the file exists."""
         info: pafs.FileInfo = self._place[0].get_file_info(self.file(name))
         return bool(info.type != pafs.FileType.NotFound)
 
     def names(self) -> list[str]:
-        """The names of what is directly in the folder, sorted; none if there is no such folder."""
+        """List the names of all entries of the folder, sorted; empty if the folder does not exist."""
         selector = pafs.FileSelector(self._place[1], allow_not_found=True)
         return sorted(info.base_name for info in self._place[0].get_file_info(selector))
 
     def read(self, name: str) -> bytes:
-        """The bytes of a file."""
+        """Read a file."""
         with self._place[0].open_input_stream(self.file(name)) as stream:
             return bytes(stream.read())
 
     def write(self, name: str, data: bytes) -> None:
-        """Writes a file that is seen whole or not at all, whoever else writes it."""
+        """Write a file atomically, also with concurrent writers."""
         with self._atomically(name) as path, self._place[0].open_output_stream(path) as stream:
             stream.write(data)
 
     def read_json(self, name: str) -> Any:
-        """The document of a JSON file."""
+        """Read a JSON file."""
         return json.loads(self.read(name))
 
     def write_json(self, name: str, document: Any) -> None:
-        """Writes a JSON file, atomically."""
+        """Write a JSON file atomically."""
         self.write(name, (json.dumps(document, indent=1, ensure_ascii=False, sort_keys=True) + "\n").encode())
 
     def write_table(self, name: str, table: pa.Table) -> str:
-        """Writes a Parquet file (or Arrow IPC for `.arrow`, to be memory-mapped) atomically; returns its sha256."""
+        """Write a Parquet file (or Arrow IPC for `.arrow`, to be memory-mapped) atomically; returns its sha256."""
         sink = pa.BufferOutputStream()
         if name.endswith(".arrow"):
             with pa.ipc.new_file(sink, table.schema) as writer:
@@ -117,27 +119,27 @@ class Folder:
         return hashlib.sha256(data).hexdigest()
 
     def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
-        """A Parquet file as a table."""
+        """Read a Parquet file."""
         return pq.read_table(self.file(name), filesystem=self._place[0], columns=columns, partitioning=None)
 
     def open_arrow(self, name: str) -> pa.Table:
-        """An Arrow IPC file as a table: memory-mapped from a local disk, read whole from anywhere else."""
+        """Open an Arrow IPC file: memory-mapped on a local disk, otherwise read into memory."""
         if self.is_local:
             return pa.ipc.open_file(pa.memory_map(self.file(name))).read_all()
         with self._place[0].open_input_file(self.file(name)) as source:
             return pa.ipc.open_file(source).read_all()
 
     def delete(self, name: str) -> None:
-        """Deletes a file."""
+        """Delete a file."""
         self._place[0].delete_file(self.file(name))
 
     def remove(self) -> None:
-        """Deletes the folder with all that is in it, if it is there."""
+        """Delete the folder with its content, if it exists."""
         if self._place[0].get_file_info(self._place[1]).type != pafs.FileType.NotFound:
             self._place[0].delete_dir(self._place[1])
 
     def copy_to(self, name: str, target: Folder, target_name: str) -> None:
-        """Copies a file to another folder, without holding it in memory."""
+        """Copy a file to another folder atomically, without loading it into memory."""
         with target._atomically(target_name) as path:
             pafs.copy_files(
                 self.file(name), path, source_filesystem=self._place[0], destination_filesystem=target._place[0]
@@ -146,7 +148,7 @@ class Folder:
     @contextmanager
     def _atomically(self, name: str) -> Iterator[str]:
         system, path = self._place[0], self.file(name)
-        if not self.is_local:  # an object store shows an object when its upload is complete
+        if not self.is_local:  # object stores show an object only after its upload is complete
             yield path
             return
         Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -166,10 +168,12 @@ class Busy(StoreError):
 
 @contextmanager
 def exclusive(folder: Folder) -> Iterator[None]:
-    """Holds a local output folder for one job at a time; the system lets go when the process ends, however it ends.
+    """Lock a local output folder for one job; the operating system releases the lock when the process ends.
 
-    Raises:
-        Busy: another process holds it.
+    Raises
+    ------
+    Busy
+        Another process holds the lock.
     """
     if not folder.is_local:  # object stores have no locks: shards are deterministic and their commits atomic
         yield
@@ -184,7 +188,7 @@ def exclusive(folder: Folder) -> Iterator[None]:
             lock.seek(0)
             raise Busy(
                 f"{folder}: another job writes here (process {lock.read().strip() or '?'}); wait for it, "
-                "or give another output="
+                "or set another output="
             ) from error
         lock.truncate(0)
         lock.write(str(os.getpid()))
@@ -194,7 +198,7 @@ def exclusive(folder: Folder) -> Iterator[None]:
 
 @contextmanager
 def local_copy(uri: str) -> Iterator[Path]:
-    """A file as a local path: itself, or a temporary download for programs that only know paths."""
+    """Provide a file as a local path: the file itself, or a temporary download."""
     system, path = filesystem(uri)
     if isinstance(system, pafs.LocalFileSystem):
         yield Path(path)
@@ -206,5 +210,5 @@ def local_copy(uri: str) -> Iterator[Path]:
 
 
 def digest(document: Any) -> str:
-    """A stable sha256 of a JSON-like document."""
+    """Compute a stable sha256 of a JSON-like document."""
     return hashlib.sha256(json.dumps(document, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

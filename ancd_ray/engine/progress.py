@@ -1,4 +1,4 @@
-"""What people see while a job runs: a live table of steps on a terminal, plain lines anywhere else. All on stderr."""
+"""Progress of a running job on stderr: a live table of steps on a terminal, otherwise plain lines."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-_LINE_EVERY_S = 10.0  # plain lines: how often a long step is heard of
+_LINE_EVERY_S = 10.0  # minimum interval between plain lines of a step
 
 
 @dataclass
 class StepProgress:
-    """How far a step is; fulfils `runtime.Progress`."""
+    """Progress of a step; implements `runtime.Progress`."""
 
     name: str
     product: str
@@ -33,24 +33,24 @@ class StepProgress:
     _last_line: float = field(default_factory=time.monotonic)
 
     def total(self, n: int) -> None:
-        """The step will handle n units."""
+        """Set the number of units of the step."""
         self.units = n
 
     def advance(self, n: int) -> None:
-        """n units are done."""
+        """Add n completed units."""
         if not self.handled and n and self.seconds < 0.5:
-            self.resumed = n  # committed by an earlier run: no part of this one's rate
+            self.resumed = n  # committed by an earlier run: excluded from the rate
         self.handled += n
         if not self.quiet and time.monotonic() - self._last_line > _LINE_EVERY_S:
             self._last_line = time.monotonic()
             _say(f"{self.label}  {self.handled}/{self.units}  {self.rate}  {self.said}".rstrip())
 
     def note(self, text: str) -> None:
-        """A word on what goes on."""
+        """Set the message about the current activity."""
         self.said = text
 
     def cached(self) -> None:
-        """The result was there."""
+        """Mark the step as cached."""
         self.state = "cached"
 
     @property
@@ -60,18 +60,18 @@ class StepProgress:
 
     @property
     def seconds(self) -> float:
-        """Wall clock so far, or in all."""
+        """Wall-clock time in seconds, so far or in total."""
         return (self.ended or time.monotonic()) - self.started
 
     @property
     def rate(self) -> str:
-        """Units a second in this run."""
+        """Units per second in this run."""
         fresh = self.handled - self.resumed
         return f"{fresh / self.seconds:.1f}/s" if fresh > 0 and self.seconds > 1 else ""
 
 
 class Display:
-    """The steps of a job as they go."""
+    """Shows the steps of a job while they run."""
 
     def __init__(self, title: str, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True)
@@ -81,7 +81,7 @@ class Display:
 
     @contextmanager
     def running(self) -> Iterator[Display]:
-        """Shows the table while the body runs; it stays on the screen afterwards."""
+        """Show the table while the body runs; it remains on the screen afterwards."""
         if not self._live:
             yield self
             return
@@ -90,7 +90,7 @@ class Display:
 
     @contextmanager
     def step(self, name: str, product: str) -> Iterator[StepProgress]:
-        """A step while it runs."""
+        """Show a step while the body runs."""
         progress = StepProgress(name, product, quiet=self._live)
         self._steps.append(progress)
         try:
@@ -106,7 +106,7 @@ class Display:
                 _say(f"{progress.label}  {_state(progress)}  {progress.said}".rstrip())
 
     def warn(self, text: str) -> None:
-        """A line that stays."""
+        """Print a permanent line."""
         if self._live:
             self._console.print(f"[yellow]{escape(text)}[/yellow]")
         else:

@@ -203,7 +203,9 @@ class GuidedBlock(nn.Module):
             return self._finish(x_BSD, F.scaled_dot_product_attention(q, k, v))
         return self._finish(x_BSD, guided_attention(q, k, v, visible_BS, mode))
 
-    def some_rows(self, x_BSD: Tensor, rows_BR: Tensor, table: Tensor | None = None, *, visible_BS: Tensor) -> Tensor:
+    def selected_rows(
+        self, x_BSD: Tensor, rows_BR: Tensor, table: Tensor | None = None, *, visible_BS: Tensor
+    ) -> Tensor:
         """Compute selected tokens (B, R, D) after the block.
 
         Parameters

@@ -1,4 +1,4 @@
-"""The convolutional backbone: real weights, folding changes nothing, the tail is ordinary attention."""
+"""The `lite` backbone: packaged weights, folded norms and the tail equal their reference implementations."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def lite() -> Lite:
 
 
 def test_weights_are_those_of_imagenet() -> None:
-    """With timm's own classifier on top, the packaged weights tell a flat grey from a striped pattern, surely."""
+    """With timm's classifier, the packaged weights confidently distinguish uniform gray from stripes."""
     model = timm.create_model("tf_efficientnet_lite0").eval()
     model.load_state_dict(_state_dict(None))
     stripes = torch.zeros(1, 3, 224, 224)
@@ -41,7 +41,7 @@ def test_folded_norms_change_nothing(lite: Lite) -> None:
         torch.testing.assert_close(found, wanted, atol=1e-3, rtol=1e-3)
 
 
-def test_encode_sees_what_the_mask_shows(lite: Lite) -> None:
+def test_encode_follows_the_mask(lite: Lite) -> None:
     images = torch.randn(3, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     masks = torch.zeros(3, 224, 224)
     masks[0, :32, :48] = 1  # two by three patches
@@ -72,13 +72,13 @@ def test_tail_is_ordinary_attention() -> None:
         torch.testing.assert_close(tail(cls, tokens, mask)[row], expected)
 
 
-def test_calibration_centres_and_levels_the_strides(lite: Lite) -> None:
+def test_calibration_centers_and_balances_the_strides(lite: Lite) -> None:
     tail = LiteTail((112, 320))
     cls = torch.randn(50, lite.dim) * torch.cat([torch.full((112,), 3.0), torch.full((320,), 0.1)]) + 5
     tail.calibrate(cls)
-    centred = (cls - tail.mean_D) * tail.scale_D
-    assert centred.mean(dim=0).abs().max() < 1e-4
-    lengths = [float(part.square().sum(dim=1).mean()) for part in centred.split([112, 320], dim=1)]
+    centered = (cls - tail.mean_D) * tail.scale_D
+    assert centered.mean(dim=0).abs().max() < 1e-4
+    lengths = [float(part.square().sum(dim=1).mean()) for part in centered.split([112, 320], dim=1)]
     assert lengths == pytest.approx([lite.dim / 2] * 2, rel=1e-3)
 
 

@@ -1,4 +1,4 @@
-"""The ViT trunk against timm's own forward pass with boolean masks; its weights files and its refusals."""
+"""The ViT trunk: equality with timm's forward pass with boolean masks, weights files, and errors."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MASK_LAYERS = 9
 
 @pytest.fixture(autouse=True, scope="module")
 def _one_thread() -> Iterator[None]:
-    """Models this small gain nothing from threads, and lose much to them on a busy machine."""
+    """Use one thread: models this small gain nothing from more, and slow down on a busy machine."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -37,7 +37,10 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[Any, Path]]:
-    """Gives timm's model with lively random weights (fresh ones make LayerScale hide every block), and their file."""
+    """Return a function that creates timm's model and its weights file.
+
+    The weights are perturbed, because with initial ones LayerScale suppresses every block.
+    """
     folder, made = tmp_path_factory.mktemp("weights"), {}
 
     def make(name: str, view_size: int) -> tuple[Any, Path]:
@@ -54,7 +57,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[Any, P
 
 
 def _batch(view_size: int) -> tuple[Tensor, Tensor]:
-    """Four views: a mask in a corner, an empty one, a full one, a stripe."""
+    """Return four views: a mask in a corner, an empty one, a full one, a stripe."""
     torch.manual_seed(6)
     masks = torch.zeros(4, view_size, view_size)
     masks[0, : view_size // 2, view_size // 3 :] = 1
@@ -65,7 +68,7 @@ def _batch(view_size: int) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def _plain(model: Any, images: Tensor, masks: Tensor, mode: MaskMode = "class", layers: int = MASK_LAYERS) -> Tensor:
-    """Class tokens of timm's own blocks, a boolean matrix (B, 1, S, S) as the mask of the last ones."""
+    """Compute class tokens with timm's blocks and a boolean mask (B, 1, S, S) for the last ones."""
     patches = model.patch_embed(images)
     embedded = model._pos_embed(patches)
     x, rope = embedded if isinstance(embedded, tuple) else (embedded, None)
@@ -82,7 +85,7 @@ def _plain(model: Any, images: Tensor, masks: Tensor, mode: MaskMode = "class", 
 
 
 def _packed(encoded: Encoded) -> tuple[Tensor, Tensor, Tensor]:
-    """As a view bank keeps a view: visible tokens alone, zero padding behind."""
+    """Return tokens as stored in a view bank: visible ones only, followed by zero padding."""
     lengths = encoded.visible_BN.sum(dim=1)
     tokens = torch.zeros(len(lengths), int(lengths.max()), encoded.tokens_BND.shape[-1])
     for row, (view, visible) in enumerate(zip(encoded.tokens_BND, encoded.visible_BN, strict=True)):
@@ -115,7 +118,7 @@ def test_whole_model_equals_the_plain_one(model: tuple[str, int], pair: Callable
 def test_the_other_rows_of_table_iv(
     mode: MaskMode, model: tuple[str, int], pair: Callable[..., tuple[Any, Path]]
 ) -> None:
-    """timm masks the registers' rows like the patches' here, so both sides do."""
+    """Compare the other mask modes; rows of registers are masked like those of patches on both sides."""
     plain, path = pair(*model)
     images, masks = _batch(model[1])
     vit = TimmViT(model[0], path, 5, view_size=model[1], mask_mode=mode)
@@ -170,7 +173,7 @@ def test_the_tail_learns_and_the_trunk_does_not(model: tuple[str, int], pair: Ca
     before, tail = vit.digest(), vit.make_tail()
     norm_before = {name: value.clone() for name, value in tail.norm.state_dict().items()}
     cls, tokens, mask = _packed(vit.encode(*_batch(model[1])))
-    losses = _two_steps(tail, (cls.half(), tokens.half(), mask))  # the bank keeps 16 bits
+    losses = _two_steps(tail, (cls.half(), tokens.half(), mask))  # the bank stores 16 bits
     assert losses[0] > losses[1] > losses[2]
     assert vit.digest() == before
     assert all(torch.equal(value, norm_before[name]) for name, value in tail.norm.state_dict().items())
@@ -196,7 +199,7 @@ def test_random_weights_are_the_same_everywhere() -> None:
 
 @pytest.mark.parametrize("prefix", ["", "module.", "backbone.", "module.backbone.", "model."])
 def test_checkpoints_of_a_training_run(prefix: str, tmp_path: Path, pair: Callable[..., tuple[Any, Path]]) -> None:
-    """DINO's full checkpoint: a teacher with a projection head, beside the run's arguments."""
+    """A full DINO checkpoint contains a teacher with a projection head, and the arguments of the run."""
     plain, path = pair(*DINO)
     teacher = {prefix + name: value for name, value in plain.state_dict().items()}
     full = {
@@ -224,7 +227,7 @@ def test_position_embeddings_of_another_grid_are_resampled(pair: Callable[..., t
     )
 
 
-def _spoiled(path: Path, folder: Path, how: str) -> Path:
+def _spoil(path: Path, folder: Path, how: str) -> Path:
     state = torch.nn.Module.state_dict(timm.create_model(DINO[0], num_classes=0, img_size=DINO[1]))
     target = folder / "spoiled.pth"
     if how == "missing":
@@ -239,7 +242,7 @@ def _spoiled(path: Path, folder: Path, how: str) -> Path:
     if how == "broken":
         target.write_bytes(target.read_bytes()[:1000])
     elif how == "pickle":
-        torch.save({"model": path, "loader": _spoiled}, target)
+        torch.save({"model": path, "loader": _spoil}, target)
     return {"absent": folder / "absent.pth", "suffix": folder / "weights.bin"}.get(how, target)
 
 
@@ -258,7 +261,7 @@ def _spoiled(path: Path, folder: Path, how: str) -> Path:
 )
 def test_a_file_that_does_not_fit_is_one_line(how: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message) as caught:
-        TimmViT(DINO[0], _spoiled(tmp_path, tmp_path, how), view_size=DINO[1])
+        TimmViT(DINO[0], _spoil(tmp_path, tmp_path, how), view_size=DINO[1])
     assert "\n" not in str(caught.value)
 
 
@@ -272,13 +275,13 @@ def test_a_file_that_does_not_fit_is_one_line(how: str, message: str, tmp_path: 
         ({"name": "vit_tiny_patch16_224", "mask_layers": 13}, "mask_layers must be 1 to 12"),
     ],
 )
-def test_what_cannot_work_is_refused_in_one_line(arguments: dict[str, Any], message: str) -> None:
+def test_invalid_arguments_are_rejected_in_one_line(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
         TimmViT(**{"weights": "random", "view_size": 64, **arguments})
     assert "\n" not in str(caught.value)
 
 
-def test_weights_that_cannot_be_had_say_how_to_get_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_unavailable_weights_say_how_to_download_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(

@@ -26,5 +26,5 @@ def _cases() -> list[Any]:
 
 @pytest.fixture(params=_cases())
 def golden_map(request: pytest.FixtureRequest) -> tuple[dict[str, Any], dict[str, Any], Path]:
-    """(the set with its range, one map of it with what is expected, the golden folder)."""
+    """Return the set with its range, one map with the expected results, and the golden folder."""
     return request.param

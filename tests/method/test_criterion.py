@@ -1,4 +1,4 @@
-"""What is said without labels."""
+"""The criterion for classes without labels."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 from ancd_ray.discovery.criterion import apart
 
 
-def test_classes_that_are_there_beat_others_and_none() -> None:
+def test_true_classes_score_higher_than_others_and_a_single_one() -> None:
     rng = np.random.default_rng(0)
     truth = np.repeat(np.arange(3), 20)
     features = np.eye(3)[truth] + rng.normal(0, 0.1, (60, 3))

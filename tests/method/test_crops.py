@@ -1,4 +1,4 @@
-"""Squares around regions against golden boxes, and at the edges of images."""
+"""Squares around regions: golden boxes, and properties at image borders."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def test_golden(golden_map: tuple[dict[str, Any], dict[str, Any], Path]) -> None
             assert raw_region_score(values, box, height, width, low, high) == pytest.approx(score, abs=1e-5)
 
 
-def test_an_all_white_mask_stands_for_nothing_in_particular() -> None:
+def test_an_all_white_mask_becomes_empty() -> None:
     assert not mask_to_image_size(np.full((4, 4), 255, np.uint8), 8, 8).any()
     white_at_image_size = np.full((4, 4), 255, np.uint8)
     white_at_image_size[3, 3] = 0
     assert not mask_to_image_size(white_at_image_size, 2, 2).any()
 
 
-def test_an_empty_mask_is_the_whole_image() -> None:
+def test_an_empty_mask_gives_the_whole_image() -> None:
     mask = np.zeros((30, 50), np.uint8)
     assert region_boxes(mask, 0) == mask_boxes(mask) == [Box(0, 0, 50, 30)]
 
@@ -100,7 +100,7 @@ def test_squares_merge_below_the_gap(apart: int, n_squares: int) -> None:
     assert len(mask_boxes(mask, CropParams(merge_gap=0.5))) == 1
 
 
-def test_a_crop_beyond_the_border_is_black_there() -> None:
+def test_a_crop_is_black_beyond_the_border() -> None:
     cut = crop(np.full((4, 4, 3), 9, np.uint8), Box(-2, 1, 3, 6))
     assert cut.shape == (5, 5, 3)
     assert cut[:3, 2:].min() == 9
@@ -114,7 +114,7 @@ def test_scores_are_clipped_and_defined_without_a_range() -> None:
     assert region_score(values, Box(0, 0, 1, 1), 1, 2, 2, 2) == 0
 
 
-def test_a_score_under_a_box_is_that_of_the_whole_map_resized() -> None:
+def test_a_region_score_equals_that_of_the_whole_resized_map() -> None:
     values = np.random.default_rng(0).random((24, 31)).astype(np.float32)
     whole = np.asarray(Image.fromarray(values).resize((100, 80), Image.Resampling.BICUBIC))
     for box in (Box(0, 0, 100, 80), Box(13, 7, 29, 23), Box(-5, 60, 25, 90), Box(99, 79, 100, 80)):
@@ -122,7 +122,7 @@ def test_a_score_under_a_box_is_that_of_the_whole_map_resized() -> None:
         assert raw_region_score(values, box, 80, 100, 0, 1) == pytest.approx(expected, abs=1e-5)
 
 
-def test_a_large_image_takes_the_scores_of_the_map_itself() -> None:
+def test_a_large_image_is_scored_without_resizing() -> None:
     values = np.zeros((10, 10), np.float32)
     values[9, 9] = 1
     assert region_score(values, Box(0, 0, 5000, 5000), 5000, 5000, 0, 1) == 1

@@ -20,8 +20,8 @@ SIZES = (40, 25, 12)
 def _blobs(noise: float = 0.5) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(len(SIZES)), SIZES)
-    centres = rng.normal(size=(len(SIZES), 8)) * 3
-    return centres[labels] + noise * rng.normal(size=(len(labels), 8)), labels
+    centers = rng.normal(size=(len(SIZES), 8)) * 3
+    return centers[labels] + noise * rng.normal(size=(len(labels), 8)), labels
 
 
 @pytest.mark.parametrize("cluster", [clustering.ward, clustering.kmeans, clustering.gmm])
@@ -39,7 +39,7 @@ def test_calibrated_gives_each_scale_the_same_length() -> None:
 
 
 def test_linked_pieces_keep_a_large_class_whole() -> None:
-    """Ward halves a long class before it separates two small ones; links do not."""
+    """Ward splits a long class before it separates two small ones; links do not."""
     rng = np.random.default_rng(0)
     long = np.stack([np.linspace(0, 12, 120), np.zeros(120)], axis=1)
     features = np.concatenate([long, np.tile([4.0, 3.0], (15, 1)), np.tile([6.5, 3.0], (15, 1))])
@@ -74,7 +74,7 @@ def test_normal_images_by_their_scores() -> None:
     assert not normal_probability(np.ones(4)).any()
 
 
-def test_shape_cues_know_the_size_that_a_crop_loses() -> None:
+def test_shape_cues_include_the_size_before_cropping() -> None:
     mask = np.zeros((64, 64), np.uint8)
     mask[20:40, 28:34] = 255
     small, large = (dict(zip(CUES, shape_cues(mask, side), strict=True)) for side in (64, 640))

@@ -1,4 +1,4 @@
-"""The training objective against golden values, by hand, and at its edges."""
+"""Training objective: golden values, values computed by hand, and edge cases."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def golden(shared_dir: Path) -> dict[str, Any]:
 
 
 def _batch(n_base: int = 2, labels: tuple[int, ...] = (0, -1, 1, -1)) -> dict[str, Any]:
-    """Arguments of total_loss: two heads, three novel classes."""
+    """Return arguments of total_loss: two heads, three novel classes."""
     rng = torch.Generator().manual_seed(0)
     labels_B = torch.tensor(labels, dtype=torch.int64)
     rows = 2 * len(labels)
@@ -74,7 +74,7 @@ def test_mean_entropy_golden(golden: dict[str, Any]) -> None:
         assert loss.item() == pytest.approx(case["loss"], rel=RELATIVE)
 
 
-def test_labelled_cross_entropy_golden(golden: dict[str, Any]) -> None:
+def test_labeled_cross_entropy_golden(golden: dict[str, Any]) -> None:
     for case in golden["cls_ce"]:
         loss = labeled_cross_entropy(torch.tensor(case["logits"]), torch.tensor(case["labels"]))
         assert loss.item() == pytest.approx(case["loss"], rel=RELATIVE)
@@ -112,7 +112,7 @@ def test_total_is_the_weighted_sum_of_eq_9_over_the_right_rows() -> None:
     assert not any(term.requires_grad for term in terms.values())
 
 
-def test_novel_only_regularises_without_the_base_classes() -> None:
+def test_novel_only_regularizes_without_the_base_classes() -> None:
     batch = _batch() | {"weights": LossWeights(novel_only=True)}
     novel_logits = batch["logits_H2BC"][:, [1, 3, 5, 7], 2:]
     torch.testing.assert_close(total_loss(**batch)[1]["reg"], mean_entropy_regularizer(novel_logits).mean().detach())
@@ -142,11 +142,11 @@ def test_terms_without_rows_are_zero_and_gradients_finite(
 
 def test_losses_fall_when_trained() -> None:
     batch = _batch(labels=(0, 1, -1, -1, -1, -1))
-    optimiser = torch.optim.Adam([batch["z_2BD"], batch["logits_H2BC"]], lr=0.01)
+    optimizer = torch.optim.Adam([batch["z_2BD"], batch["logits_H2BC"]], lr=0.01)
     first = total_loss(**batch)[0].item()
     for _ in range(30):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss, _ = total_loss(**batch)
         loss.backward()
-        optimiser.step()
+        optimizer.step()
     assert loss.item() < 0.8 * first

@@ -1,4 +1,4 @@
-"""Binarization against golden maps, against its definition, and at its edges."""
+"""Binarization: golden maps, comparison with the definition, and edge cases."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from ancd_ray.method.mebin import (
 
 @pytest.fixture(params=["numba", "opencv"])
 def _either_form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs a test with the union-find and without it."""
+    """Run a test with and without the union-find."""
     if request.param == "numba":
         pytest.importorskip("numba")
         assert mebin._union_find() is not None
@@ -74,7 +74,7 @@ def test_the_same_for_maps_of_few_values_and_of_negative_ones(values: np.ndarray
 
 @pytest.mark.parametrize("seed", range(6))
 def test_the_same_for_larger_maps(seed: int) -> None:
-    """Smooth ones, noise, and a spiral, whose single region needs long paths."""
+    """Return smooth maps, noise, and a spiral, whose single region needs long paths."""
     rng = np.random.default_rng(seed)
     values = rng.integers(0, 256, (150 + seed, 203 - seed)).astype(np.uint8)
     if seed % 3:
@@ -103,12 +103,12 @@ def test_levels_are_those_of_the_paper() -> None:
 @pytest.mark.parametrize(
     ("counts", "expected"),
     [
-        ([0, 0, 0, 0, 0], None),  # however long, no region is no element
+        ([0, 0, 0, 0, 0], None),  # runs of zero regions are ignored
         ([1, 1, 1, 0, 2, 2, 2], None),  # no run is long enough
         ([0, 2, 2, 2, 2, 1, 1, 1, 1, 1], 9),
-        ([2, 2, 2, 2, 0, 1, 1, 1, 1], 3),  # equally long: the higher level decides
-        ([3, 3, 3, 3, 1, 3, 3, 3, 3], 8),  # one count, two such runs: the lower one
-        ([3, 3, 3, 3, 3, 1, 3, 3, 3, 3], 4),  # a shorter one does not count
+        ([2, 2, 2, 2, 0, 1, 1, 1, 1], 3),  # equally long: the higher level wins
+        ([3, 3, 3, 3, 1, 3, 3, 3, 3], 8),  # two runs of one count: the lower one
+        ([3, 3, 3, 3, 3, 1, 3, 3, 3, 3], 4),  # shorter runs are ignored
     ],
 )
 def test_the_longest_run_decides(counts: list[int], expected: int | None) -> None:

@@ -1,4 +1,4 @@
-"""Region merging against golden values and its definition."""
+"""Region merging: golden values and comparison with the definition."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_no_regions_make_no_images() -> None:
 def test_what_cannot_be_merged_is_refused() -> None:
     with pytest.raises(ValueError, match="image 1 of 3 has no region"):
         merge_images(np.array([0, 2]), np.eye(2), np.ones(2), 50)
-    with pytest.raises(ValueError, match="needs the scores"):
+    with pytest.raises(ValueError, match="requires the scores"):
         merge_weights(np.ones(2), 50, "score")
 
 

@@ -1,4 +1,4 @@
-"""Figures against golden values, against scikit-learn, and against slow but plain computations."""
+"""Metrics: golden values, comparison with scikit-learn and with slow reference implementations."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def _maps(n: int = 6) -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 def _plain_aupro(pairs: list[tuple[np.ndarray, np.ndarray]], max_fpr: float) -> float:
-    """The curve level by level, each component by itself."""
+    """Compute the curve level by level, each component separately."""
     normal = np.concatenate([values[mask == 0] for values, mask in pairs])
     components = []
     for values, mask in pairs:

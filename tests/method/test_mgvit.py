@@ -1,4 +1,4 @@
-"""Mask-guided attention against the plain one with boolean masks, outputs and gradients."""
+"""Mask-guided attention: outputs and gradients equal those of plain attention with boolean masks."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _visible(kind: str, views: int, patches: int) -> Tensor:
 
 
 def _allowed(visible_BS: Tensor, mode: MaskMode) -> Tensor:
-    """The boolean matrix (B, S, S) of eq. 2, written out: may row i see column j?"""
+    """Return the boolean matrix (B, S, S) of eq. 2: whether row i attends to column j."""
     length = visible_BS.shape[1]
     is_class = torch.arange(length) == 0
     masked_rows = {"class": is_class, "patch": ~is_class, "all": is_class | True, "none": is_class & False}[mode]
@@ -50,7 +50,7 @@ def _plain_attention(q: Tensor, k: Tensor, v: Tensor, allowed_BSS: Tensor) -> Te
 
 
 def _plain_block(block: GuidedBlock, x: Tensor, allowed_BSS: Tensor, table: Tensor | None) -> Tensor:
-    """The whole block for all rows, one line a layer."""
+    """Compute all rows of the block, layer by layer."""
 
     def heads(projection: nn.Module) -> Tensor:
         return projection(block.norm1(x)).unflatten(-1, (block.heads, -1)).transpose(1, 2)
@@ -63,7 +63,7 @@ def _plain_block(block: GuidedBlock, x: Tensor, allowed_BSS: Tensor, table: Tens
 
 
 def _assert_equal(actual: Tensor, expected: Tensor) -> None:
-    """Equal to 1e-6, relative to the largest value."""
+    """Assert equality to 1e-6, relative to the largest value."""
     assert float((actual - expected).detach().abs().max()) <= 1e-6 * float(expected.detach().abs().max())
 
 
@@ -111,7 +111,7 @@ def test_block_equals_the_plain_one(rotary: bool, mode: MaskMode, kind: str, vie
 def test_class_row_of_packed_tokens_equals_the_plain_block(
     rotary: bool, normed_keys: bool, kind: str, views: int, heads: int
 ) -> None:
-    """Outputs and the gradients of every weight and of the class token; the padding is garbage on purpose."""
+    """Compare outputs and gradients of every weight and of the tokens; the padding has arbitrary values."""
     torch.manual_seed(2)
     block, x, visible = (
         _block(heads, 8, normed_keys),
@@ -132,11 +132,11 @@ def test_class_row_of_packed_tokens_equals_the_plain_block(
     direction, inputs = torch.randn_like(plain), [x, *block.parameters()]
     fast_grads = torch.autograd.grad((fast * direction).sum(), inputs)
     plain_grads = torch.autograd.grad((plain * direction).sum(), inputs)
-    # All in one vector: the gradient of a key's bias is nothing but rounding, and has no scale of its own.
+    # All in one vector: the gradient of a key's bias is only rounding error and has no scale of its own.
     _assert_equal(torch.cat([g.flatten() for g in fast_grads]), torch.cat([g.flatten() for g in plain_grads]))
 
 
-def test_an_empty_mask_leaves_the_class_token_alone() -> None:
+def test_with_an_empty_mask_the_class_token_attends_only_to_itself() -> None:
     torch.manual_seed(3)
     block, visible = _block(4), _visible("empty", 2, 6)
     x, other = torch.randn(2, 7, DIM), torch.randn(2, 7, DIM)

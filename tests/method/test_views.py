@@ -1,4 +1,4 @@
-"""Geometry, colour and chance of the augmented views."""
+"""Augmented views: geometry, colors and randomness."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _texture(side: int = 256) -> Image:
 
 
 def _blob(side: int = 256) -> Image:
-    """A mask without any symmetry, so that each placement of it differs."""
+    """Return a mask without symmetry, so that all its placements differ."""
     mask = np.zeros((side, side), np.uint8)
     mask[side // 4 : side // 2, side // 4 : 7 * side // 8] = 255
     mask[side // 2 : 3 * side // 4, side // 4 : 3 * side // 8] = 255
@@ -39,7 +39,7 @@ def test_a_view_has_the_asked_size_and_a_binary_mask(side: int) -> None:
     assert mask.flags.c_contiguous
 
 
-def test_the_generator_alone_decides() -> None:
+def test_views_depend_only_on_the_generator() -> None:
     image, mask = _texture(), _blob()
     before = image.copy()
     one, again, other = (views.random_view(image, mask, np.random.default_rng(seed)) for seed in (7, 7, 8))
@@ -48,8 +48,8 @@ def test_the_generator_alone_decides() -> None:
     assert np.array_equal(image, before)
 
 
-def test_the_mask_lands_where_the_image_does() -> None:
-    """An image that is bright exactly inside its mask stays so, whatever the colours and the blur do elsewhere."""
+def test_image_and_mask_get_the_same_geometry() -> None:
+    """An image that is bright only inside its mask stays so under color changes and blur."""
     mask = _blob()
     image = np.where(mask[..., None] > 0, np.uint8(200), np.uint8(60)).repeat(3, axis=2)
     for seed in range(24):
@@ -63,14 +63,14 @@ def test_the_mask_lands_where_the_image_does() -> None:
 def test_all_placements_of_the_square_occur() -> None:
     image, mask = _texture(224), _blob(224)
     seen = set()
-    for seed in range(100):  # a crop as large as the image leaves flips and turns alone
+    for seed in range(100):  # if the crop is as large as the image, only flips and rotations remain
         _, placed = views._random_geometry(image, mask, np.random.default_rng(seed), 224)
         seen.add(placed.tobytes())
     turned = [np.rot90(mask, k) for k in range(4)]
     assert seen == {np.ascontiguousarray(m).tobytes() for m in [*turned, *(m[:, ::-1] for m in turned)]}
 
 
-def test_a_clean_view_is_the_centre_crop() -> None:
+def test_a_clean_view_is_the_center_crop() -> None:
     image, mask = _texture(), _blob()
     view, view_mask = views.clean_view(image, mask, 224)
     assert np.array_equal(view, image[16:240, 16:240])
@@ -87,7 +87,7 @@ def test_a_clean_view_is_the_centre_crop() -> None:
         (views.posterize, tv.posterize, (5, 6, 7, 8), 0),
     ],
 )
-def test_colour_operations_agree_with_torchvision(
+def test_color_operations_agree_with_torchvision(
     ours: Callable[[Image, float], Image],
     theirs: Callable[[torch.Tensor, float], torch.Tensor],
     factors: tuple[float, ...],
@@ -110,18 +110,18 @@ def test_normalize() -> None:
     np.testing.assert_allclose(result.numpy(), expected, atol=1e-5)
 
 
-def test_levels_forget_colour_and_then_contrast() -> None:
+def test_color_normalization_removes_color_and_contrast() -> None:
     mean, std = (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)
     dim = (_texture(64) // 4).astype(np.uint8)  # values 0..63: room for a shift and for twice the contrast
     mask = _blob(64)
     seen = [(dim, mask), (dim + np.array([100, 20, 60], np.uint8), mask), (2 * dim, mask)]
-    kept, centred, standardised = (
-        views.tensors(seen, mean, std, levels)[0] for levels in ("kept", "centred", "standardised")
+    kept, centered, standardized = (
+        views.tensors(seen, mean, std, mode)[0] for mode in ("kept", "centred", "standardised")
     )
     assert not torch.allclose(kept[0], kept[1], atol=0.1)
-    torch.testing.assert_close(centred[0], centred[1], atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(2 * centred[0], centred[2], atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(standardised[0], standardised[2], atol=1e-5, rtol=1e-4)
-    assert float(standardised[0].mean(dim=0).std()) == pytest.approx(0.8, rel=1e-3)
+    torch.testing.assert_close(centered[0], centered[1], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(2 * centered[0], centered[2], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(standardized[0], standardized[2], atol=1e-5, rtol=1e-4)
+    assert float(standardized[0].mean(dim=0).std()) == pytest.approx(0.8, rel=1e-3)
     flat = np.full((64, 64, 3), 90, np.uint8)
     assert not views.tensors([(flat, mask)], mean, std, "standardised")[0].abs().max() > 1e-4

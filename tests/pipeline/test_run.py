@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pyarrow.dataset as ds
 import pytest
 
@@ -16,6 +18,7 @@ from ancd_ray.data.tables import SCHEMAS
 from ancd_ray.engine.executor import outlook
 from ancd_ray.jobs.plan import make
 from ancd_ray.jobs.run import rerender
+from ancd_ray.method.metrics import cluster_scores
 from tests.conftest import Ran
 
 RunJob = Callable[[Job], Ran]
@@ -35,8 +38,9 @@ def test_summary_and_report(finished: tuple[Job, Ran]) -> None:
         ("tile", "region"),
     ]
     for result in summary["results"]:
-        assert 0 <= result["nmi"] <= 1
-        assert 0 < result["f1"] <= 1
+        predictions = ds.dataset(str(run.folder.path / f"{result['level']}_predictions")).to_table().to_pydict()
+        expected = cluster_scores(np.array(predictions["label"]), np.array(predictions["cls"]))
+        assert {name: result[name] for name in ("nmi", "ari", "f1", "n")} == pytest.approx(asdict(expected))
     assert summary["images"] == 25
     assert summary["regions"] >= 25
     assert summary["quarantined"] == 0

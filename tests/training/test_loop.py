@@ -1,4 +1,4 @@
-"""The training loop: it learns, two ranks equal one, and a checkpoint continues exactly."""
+"""The training loop: learning, equality of one and two ranks, and resuming from checkpoints."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ancd_ray.data.store import Folder
 from ancd_ray.discovery.anomalyncd.learner import Learner
 from ancd_ray.discovery.anomalyncd.loop import History, Rank, Sampler, learning_rate, train
 from ancd_ray.method.metrics import cluster_scores
-from tests.training.views import MadeUpViews, TinyBackbone
+from tests.training.views import SyntheticViews, TinyBackbone
 
 CLASSES = Classes(("x", "y"), 3, has_normal=False)
 
@@ -28,14 +28,14 @@ def _config(**keys: Any) -> TrainConfig:
 
 
 def _train(folder: Path, config: TrainConfig, rank: Rank = Rank(), **keys: Any) -> tuple[Learner, History]:  # noqa: B008
-    source = MadeUpViews(() if keys.get("alone") else ("x", "y"))
+    source = SyntheticViews(() if keys.get("alone") else ("x", "y"))
     classes = Classes((), 3, has_normal=False) if keys.get("alone") else CLASSES
     on_epoch = keys.get("on_epoch", lambda _: None)
     return train(source, TinyBackbone(), classes, config, Folder(str(folder)), rank, on_epoch)  # type: ignore[arg-type]
 
 
 def _novel_classes(learner: Learner, history: History) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    source = MadeUpViews()
+    source = SyntheticViews()
     novel = np.flatnonzero([label is None for label in source.labels])
     with torch.inference_mode():
         views = source.load(novel, np.full((1, len(novel)), 7, np.int64))
@@ -44,7 +44,7 @@ def _novel_classes(learner: Learner, history: History) -> tuple[np.ndarray[Any, 
 
 
 @pytest.mark.parametrize("alone", [False, True])
-def test_it_discovers_classes_that_nobody_named(tmp_path: Path, alone: bool) -> None:
+def test_it_discovers_classes_without_labels(tmp_path: Path, alone: bool) -> None:
     learner, history = _train(tmp_path, _config(epochs=40), alone=alone)
     total = history.terms["total"]
     assert len(total) == 40
@@ -76,7 +76,7 @@ def test_a_checkpoint_continues_exactly(tmp_path: Path) -> None:
         "epoch-00002.safetensors",
         "epoch-00004.safetensors",
     ]
-    (tmp_path / "a" / "epoch-00006.safetensors").write_bytes(b"torn")  # an unreadable one: the one before will do
+    (tmp_path / "a" / "epoch-00006.safetensors").write_bytes(b"torn")  # unreadable: the previous one is used
     epochs: list[int] = []
     continued, history = _train(tmp_path / "a", config, on_epoch=lambda h: epochs.append(h.epochs))
     whole, reference = _train(tmp_path / "b", config)
@@ -86,7 +86,7 @@ def test_a_checkpoint_continues_exactly(tmp_path: Path) -> None:
         assert torch.equal(value, continued.state_dict()[name]), name
 
 
-def test_a_loss_that_is_no_number_ends_training_in_one_line(tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_ends_training_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(FloatingPointError, match=r"lower train\.lr"):
         _train(tmp_path, _config(lr=1e12, epochs=20))
 
@@ -119,12 +119,12 @@ def _rank(index: int, size: int, port: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
-_STEPS_20 = _config(epochs=4, lr=0.02)  # 36 novel regions at 8 a step: five steps an epoch
+_STEPS_20 = _config(epochs=4, lr=0.02)  # 36 novel regions at 8 per step: five steps per epoch
 
 
 @pytest.mark.slow
 def test_two_ranks_equal_one(tmp_path: Path) -> None:
-    assert Sampler(MadeUpViews().labels, 16).steps * 4 == 20
+    assert Sampler(SyntheticViews().labels, 16).steps * 4 == 20
     _, alone = _train(tmp_path / "one", _STEPS_20)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

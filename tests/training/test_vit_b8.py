@@ -1,4 +1,4 @@
-"""The paper's backbone in its full shape, random weights: two steps of training on fresh views, then classification."""
+"""The paper's backbone at full size with random weights: two training steps on fresh views, then classification."""
 
 from __future__ import annotations
 

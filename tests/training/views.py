@@ -1,4 +1,4 @@
-"""Views of made-up regions, for tests of training without images: each class a direction, each view a little off."""
+"""Synthetic views for tests of training without images: a direction per class plus noise per view."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WIDTH, LENGTH = 16, 5
 
 
 class TinyTail(nn.Module):
-    """Fulfils `backbones.base.Tail` in a few hundred weights."""
+    """Implements `backbones.base.Tail` with a few hundred weights."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -22,10 +22,10 @@ class TinyTail(nn.Module):
         self.linear = nn.Linear(2 * WIDTH, WIDTH)
 
     def calibrate(self, cls_ND: Tensor) -> None:
-        """Nothing to learn from the distribution."""
+        """Do nothing."""
 
     def forward(self, cls_BD: Tensor, tokens_BLD: Tensor, key_mask_BL: Tensor) -> Tensor:
-        """Class tokens (B, WIDTH)."""
+        """Compute class tokens (B, WIDTH)."""
         weight_BL = key_mask_BL / key_mask_BL.sum(dim=1, keepdim=True).clamp(min=1)
         seen_BD = torch.einsum("bl,bld->bd", weight_BL, tokens_BLD)
         out: Tensor = cls_BD + self.linear(torch.cat([cls_BD, seen_BD], dim=1))
@@ -33,19 +33,19 @@ class TinyTail(nn.Module):
 
 
 class TinyBackbone:
-    """Gives the tail; no image ever reaches it."""
+    """Creates the tail; it is never called with images."""
 
     device = "cpu"
     lr = 0.05
     projector_width = 64
 
     def make_tail(self) -> nn.Module:
-        """A fresh tail."""
+        """Create a new tail."""
         return TinyTail()
 
 
-class MadeUpViews:
-    """Fulfils `training.sources.ViewSource`: a view is drawn from its seed, the same wherever it is asked for."""
+class SyntheticViews:
+    """Implements `anomalyncd.sources.ViewSource`; a view depends only on its seed."""
 
     def __init__(self, base: Sequence[str] = ("x", "y"), n_each: int = 12, n_novel: int = 3) -> None:
         rng = np.random.default_rng(0)
@@ -53,25 +53,25 @@ class MadeUpViews:
         self.labels = [name for name in names for _ in range(n_each)]
         self.truth_N = np.repeat(np.arange(len(names)), n_each)
         self.scores_N = rng.uniform(0, 1, len(self.labels)).astype(np.float32)
-        self._centres = rng.standard_normal((len(names), WIDTH)).astype(np.float32) * 2
+        self._centers = rng.standard_normal((len(names), WIDTH)).astype(np.float32) * 2
 
     def draw(self, regions_B: Ints, rng: np.random.Generator) -> Ints:
-        """A seed for each view."""
+        """Draw a seed for each view."""
         return rng.integers(0, 2**31, (2, len(regions_B)))
 
     def load(self, regions_B: Ints, draws_2B: Ints) -> Views:
-        """The views of those seeds."""
+        """Draw the views of the given seeds."""
         tokens = []
         for row in draws_2B:
             for region, seed in zip(regions_B, row, strict=True):
                 noise = np.random.default_rng(int(seed)).standard_normal((LENGTH + 1, WIDTH)).astype(np.float32)
-                tokens.append(self._centres[self.truth_N[region]] + 0.5 * noise)
+                tokens.append(self._centers[self.truth_N[region]] + 0.5 * noise)
         stacked = torch.from_numpy(np.stack(tokens))
         mask = torch.ones(len(tokens), LENGTH, dtype=torch.bool)
         mask[torch.from_numpy(draws_2B.ravel() % 3 == 0), -1] = False
         return Views(stacked[:, 0], stacked[:, 1:], mask)
 
     def sample_cls(self) -> Tensor:
-        """One view of each novel region."""
+        """Return one view of each novel region."""
         novel = np.flatnonzero([label is None for label in self.labels])
         return self.load(novel, np.zeros((1, len(novel)), np.int64)).cls_2BD

@@ -1,1 +1,1 @@
-"""Generated demo archives: textured metal tiles with four kinds of defect."""
+"""Synthetic demo archives: textured metal tiles with four kinds of defect, and a labeled base set."""

@@ -1,7 +1,7 @@
-"""The defects of the demo product: seven painters, each drawing one region with its exact support.
+"""Defects of the synthetic products: seven painters, each of which draws one region and its exact support.
 
-A painter adds gray levels to a surface, so a defect keeps the texture under it; no pixel outside its support changes.
-Each draws one region about `center` (x, y), reaching about `extent` pixels from it, in an image of side `size`.
+A painter adds gray levels to a surface, so the texture under a defect is preserved; pixels outside its support do not
+change. The region is around `center` (x, y) and extends about `extent` pixels from it, in an image of side `size`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Painter = Callable[[np.random.Generator, int, FloatArray, float], Painted]
 def _polar(
     rng: np.random.Generator, size: int, center: FloatArray, radius: float, squeeze: float
 ) -> tuple[FloatArray, FloatArray]:
-    """Radius (1 on an ellipse of random orientation) and angle of every pixel about the center."""
+    """Compute radius (1 on an ellipse of random orientation) and angle of every pixel around the center."""
     turn = rng.uniform(0, np.pi)
     y, x = np.mgrid[:size, :size].astype(np.float32)
     u = (np.cos(turn) * (x - center[0]) + np.sin(turn) * (y - center[1])) / radius
@@ -32,22 +32,23 @@ def _polar(
 
 
 def _towards_shadow(size: int, center: FloatArray, radius: float) -> FloatArray:
-    """How far every pixel lies away from the light, which comes from the upper left: −1 to 1 within the radius."""
+    """Compute the position of every pixel along the light from the upper left: −1 to 1 within the radius."""
     y, x = np.mgrid[:size, :size].astype(np.float32)
     return np.asarray((x - center[0] + y - center[1]) / (np.sqrt(2) * radius), np.float32)
 
 
 def _stroke(canvas: ByteArray, points: NDArray[Any], width: int) -> None:
-    """Draw an anti-aliased polyline; points (n, 2) in pixels keep four bits of fraction."""
+    """Draw an anti-aliased polyline; points (n, 2) in pixels, rounded to 1/16."""
     cv2.polylines(canvas, [np.rint(points * 16).astype(np.int32)], False, 255, width, cv2.LINE_AA, 4)
 
 
 def _visible(shade: NDArray[np.floating]) -> Painted:
-    return shade.astype(np.float32), np.abs(shade) > 8  # a fainter fringe could not be seen, so nobody would label it
+    """Pair a shade with its support: pixels above 8 gray levels, since an annotator would not see fainter ones."""
+    return shade.astype(np.float32), np.abs(shade) > 8
 
 
 def _scratch(rng: np.random.Generator, size: int, center: FloatArray, extent: float) -> Painted:
-    """A thin bright line, gently curved, that fades out at its ends; the ploughed edge throws a shadow."""
+    """Draw a thin bright line, slightly curved, that fades out at its ends and casts a shadow."""
     along, turn = np.linspace(-1.3, 1.3, 40), rng.uniform(0, np.pi)
     bow = rng.uniform(-0.35, 0.35) * (along**2 - 0.5) + 0.012 * rng.standard_normal(40)
     axes = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
@@ -65,10 +66,10 @@ def _scratch(rng: np.random.Generator, size: int, center: FloatArray, extent: fl
 
 
 def _hole(rng: np.random.Generator, size: int, center: FloatArray, extent: float) -> Painted:
-    """A dark pit, its far wall faintly lit, with a raised rim that is bright where it faces the light."""
+    """Draw a dark pit with a faintly lit far wall and a raised rim, bright where it faces the light."""
     radius = extent * rng.uniform(0.4, 0.6)
     r, angle = _polar(rng, size, center, radius, rng.uniform(0.85, 1))
-    r = r * (1 + 0.03 * np.cos(3 * angle + rng.uniform(0, 2 * np.pi)))  # drilled by hand, not by a compass
+    r = r * (1 + 0.03 * np.cos(3 * angle + rng.uniform(0, 2 * np.pi)))  # not perfectly round
     away = _towards_shadow(size, center, radius)
     pit = -rng.uniform(105, 120) + 45 * (away * r).clip(0, 1)
     rim = rng.uniform(15, 25) - 40 * away
@@ -76,7 +77,7 @@ def _hole(rng: np.random.Generator, size: int, center: FloatArray, extent: float
 
 
 def _stain(rng: np.random.Generator, size: int, center: FloatArray, extent: float) -> Painted:
-    """A soft blotch of low contrast with a wavy outline."""
+    """Draw a soft blotch of low contrast with a wavy outline."""
     r, angle = _polar(rng, size, center, extent, rng.uniform(0.6, 0.95))
     waves = [rng.uniform(0.04, 0.12) * np.cos(k * angle + rng.uniform(0, 2 * np.pi)) for k in (2, 3, 5)]
     depth = np.clip((1 - r / (1 + np.sum(waves, axis=0))) * 2, 0, 1)
@@ -84,7 +85,7 @@ def _stain(rng: np.random.Generator, size: int, center: FloatArray, extent: floa
 
 
 def _crack(rng: np.random.Generator, size: int, center: FloatArray, extent: float) -> Painted:
-    """A jagged dark line: two arms walk out of the center and branch on the way into ever finer ones."""
+    """Draw a jagged dark line: two arms that start at the center and branch into finer ones."""
     canvas = np.zeros((size, size), np.uint8)
     width, turn = max(2, round(size / 100)), rng.uniform(0, np.pi)
     arms = [(center.astype(np.float64), turn + half + rng.normal(0, 0.3), 9, width) for half in (0, np.pi)]
@@ -103,7 +104,7 @@ def _crack(rng: np.random.Generator, size: int, center: FloatArray, extent: floa
 
 
 def _bump(rng: np.random.Generator, size: int, center: FloatArray, extent: float) -> Painted:
-    """A dome: bright on the side of the light, dark on the other."""
+    """Draw a dome, bright towards the light and dark on the other side."""
     radius = extent * rng.uniform(0.6, 0.9)
     r, _ = _polar(rng, size, center, radius, 1.0)
     away = _towards_shadow(size, center, radius)
@@ -111,7 +112,7 @@ def _bump(rng: np.random.Generator, size: int, center: FloatArray, extent: float
 
 
 def _spot(rng: np.random.Generator, size: int, center: FloatArray, extent: float) -> Painted:
-    """A splash of pale paint, thicker towards its wavy edge."""
+    """Draw a splash of light paint, thicker towards its wavy edge."""
     r, angle = _polar(rng, size, center, extent * rng.uniform(0.35, 0.6), rng.uniform(0.7, 1))
     waves = [rng.uniform(0.02, 0.07) * np.cos(k * angle + rng.uniform(0, 2 * np.pi)) for k in (3, 4, 7)]
     r = r / (1 + np.sum(waves, axis=0))
@@ -119,7 +120,7 @@ def _spot(rng: np.random.Generator, size: int, center: FloatArray, extent: float
 
 
 def _groove(rng: np.random.Generator, size: int, center: FloatArray, extent: float) -> Painted:
-    """A straight wide furrow, deepest in the middle; the wall that faces the light is less dark."""
+    """Draw a straight wide furrow, deepest in the middle; the wall that faces the light is less dark."""
     turn = rng.uniform(0, np.pi)
     along = np.array([np.cos(turn), np.sin(turn)])
     half, width = 1.2 * extent * along, max(3, round(extent / 4))
@@ -127,12 +128,12 @@ def _groove(rng: np.random.Generator, size: int, center: FloatArray, extent: flo
     _stroke(canvas, np.stack([center - half, center + half]), width)
     y, x = np.mgrid[:size, :size]
     across = (-along[1] * (x - center[0]) + along[0] * (y - center[1])) * 2 / width  # −1 to 1 from wall to wall
-    facing = np.sign(along[0] - along[1]) * across  # the normal, turned so that it points away from the light
+    facing = np.sign(along[0] - along[1]) * across  # with the sign that points away from the light
     profile = 1 - 0.3 * across**2 - 0.45 * facing.clip(0, 1)
     return _visible(-rng.uniform(65, 85) / 255 * canvas * profile.clip(0.2, 1))
 
 
-# painter, and how strongly its shade acts on blue, green and red
+# painter, and factors of its shade for blue, green and red
 TILE_KINDS: Mapping[str, tuple[Painter, tuple[float, float, float]]] = {
     "scratch": (_scratch, (1, 1, 1)),
     "hole": (_hole, (1, 1, 1)),

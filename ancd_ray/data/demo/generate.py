@@ -1,8 +1,8 @@
-"""A plausible product with known defects, drawn on the CPU: what a first run and the tests work on.
+"""Synthetic products with known defects, drawn on the CPU, for first runs and tests.
 
-`tile` is brushed metal with four kinds of defect, exact masks and good parts; `base` is another surface (leather)
-with other kinds, the labelled set that class discovery learns from. Every image has a random generator of its own,
-keyed by seed, product, class and index: the same seed gives the same bytes, and a larger set contains the smaller.
+`tile` is brushed metal with four kinds of defect, exact masks and normal images; `base` is another surface (leather)
+with other kinds, the labeled base set of class discovery. Every image has its own random generator with a seed derived
+from seed, product, class and index: the same seed gives the same bytes, and a larger set contains the smaller one.
 """
 
 from __future__ import annotations
@@ -17,14 +17,26 @@ import numpy as np
 
 from ancd_ray.data.demo.defects import BASE_KINDS, TILE_KINDS, ByteArray, FloatArray
 
-MARKER = ".ancd-ray-demo"  # names a folder as ours, so that no other is ever written over
+MARKER = ".ancd-ray-demo"  # marks a folder as generated, so that no other folder is overwritten
 GOOD = "good"
-MIN_SIZE = 64  # pixels; a smaller image cannot hold two regions
+MIN_SIZE = 64  # pixels; a smaller image cannot contain two regions
 
 
 @dataclass(frozen=True)
 class DemoSummary:
-    """What `generate` wrote: the folder, the images of each test class, the normal images, those of each base class."""
+    """What `generate` wrote.
+
+    Parameters
+    ----------
+    folder
+        The folder.
+    test
+        Number of images of each test class of `tile`.
+    normals
+        Number of normal images of `tile`.
+    base
+        Number of images of each class of `base`.
+    """
 
     folder: Path
     test: Mapping[str, int]
@@ -34,7 +46,17 @@ class DemoSummary:
 
 @dataclass(frozen=True)
 class Sample:
-    """One drawn image: with its defects and without (size, size, 3, BGR), and the mask (size, size) of 0 / 255."""
+    """One synthetic image.
+
+    Parameters
+    ----------
+    image
+        Image with its defects, (size, size, 3), BGR.
+    clean
+        The same image without defects.
+    mask
+        Mask (size, size), 0 or 255.
+    """
 
     image: ByteArray
     clean: ByteArray
@@ -46,12 +68,27 @@ def generate(
 ) -> DemoSummary:
     """Write the products `tile` and `base` in the layout of MVTec AD.
 
-    `images` are spread evenly over the five test classes of `tile` (one of them `good`), `normals` are its training
-    images and `base` those of the three base classes; `size` is the side of an image in pixels. An earlier set of
-    this generator in the folder is replaced.
+    An earlier set of this generator in the folder is replaced.
 
-    Raises:
-        ValueError: a number is out of range, or the folder holds something else.
+    Parameters
+    ----------
+    folder
+        Output folder; new, empty, or with an earlier set.
+    images
+        Number of test images of `tile`, spread evenly over its five classes (one of them `good`).
+    normals
+        Number of training images of `tile`.
+    base
+        Number of images of `base`, spread evenly over its three classes.
+    seed
+        Seed of all images.
+    size
+        Side of an image in pixels.
+
+    Raises
+    ------
+    ValueError
+        A number is out of range, or the folder contains other files.
     """
     if size < MIN_SIZE:
         raise ValueError(f"size {size} is too small: at least {MIN_SIZE} pixels")
@@ -72,7 +109,7 @@ def generate(
 
 
 def draw(product: str, split: str, kind: str, index: int, *, seed: int = 0, size: int = 256) -> Sample:
-    """One image of a product (`tile` or `base`); `kind` is `good` or one of its defects."""
+    """Draw one image of a product (`tile` or `base`); `kind` is `good` or one of its defects."""
     rng = np.random.default_rng([seed, crc32(f"{product}/{split}/{kind}".encode()), index])
     surface = (_brushed_metal if product == "tile" else _leather)(rng, size)
     clean = _to_bytes(surface)
@@ -82,7 +119,7 @@ def draw(product: str, split: str, kind: str, index: int, *, seed: int = 0, size
     painter, tint = {**TILE_KINDS, **BASE_KINDS}[kind]
     for center, extent in _sample_places(rng, size):
         shade, support = painter(rng, size, center, extent)
-        # shading that crosses zero would leave pixels of the mask as they were
+        # shading near zero would leave pixels of the mask unchanged
         shade = np.where(np.abs(shade) < 1, 1, shade)
         surface += np.where(support, shade, 0)[..., None] * np.asarray(tint, np.float32)
         mask[support] = 255
@@ -90,7 +127,7 @@ def draw(product: str, split: str, kind: str, index: int, *, seed: int = 0, size
 
 
 def _claim(folder: Path) -> None:
-    """Make the folder ours and empty; an earlier run that was cut short is ours too."""
+    """Create the folder or remove an earlier set from it, also one of an interrupted run."""
     marker = folder / MARKER
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is not a folder")
@@ -128,7 +165,10 @@ def _to_bytes(surface: FloatArray) -> ByteArray:
 
 
 def _sample_places(rng: np.random.Generator, size: int) -> list[tuple[FloatArray, float]]:
-    """Centre (x, y) and half extent of each region in pixels: one, or (one image in four) a smaller one a half."""
+    """Sample center (x, y) and half extent of each region in pixels.
+
+    One region per image, or, with probability 1/4, two smaller ones, in the left and the right half.
+    """
     if rng.random() < 0.25:
         centers, extent = [rng.uniform((x - 0.06, 0.25), (x + 0.06, 0.75)) for x in (0.26, 0.74)], (0.09, 0.15)
     else:
@@ -140,13 +180,13 @@ def _sample_places(rng: np.random.Generator, size: int) -> list[tuple[FloatArray
 
 
 def _noise(rng: np.random.Generator, size: int, sigma_x: float, sigma_y: float) -> FloatArray:
-    """Gaussian noise smoothed to a grain of the given size in pixels, of zero mean and unit deviation."""
+    """Draw Gaussian noise smoothed to the given grain size in pixels, with zero mean and unit deviation."""
     field = cv2.GaussianBlur(rng.standard_normal((size, size)).astype(np.float32), (0, 0), sigma_x, sigmaY=sigma_y)
     return np.asarray((field - field.mean()) / field.std(), np.float32)
 
 
 def _illumination(rng: np.random.Generator, size: int, levels: float) -> FloatArray:
-    """A linear light gradient in a direction that wobbles about the upper left."""
+    """Draw a linear illumination gradient with a random direction around the upper left."""
     angle = np.pi / 4 + rng.normal(0, 0.2)
     x, y = np.meshgrid(np.linspace(-1, 1, size), np.linspace(-1, 1, size))
     return np.asarray(-levels * rng.uniform(0.7, 1.3) * (np.cos(angle) * x + np.sin(angle) * y), np.float32)
@@ -159,7 +199,7 @@ def _brushed_metal(rng: np.random.Generator, size: int) -> FloatArray:
 
 
 def _leather(rng: np.random.Generator, size: int) -> FloatArray:
-    """Pebbles are the cells around random seeds, lit from the upper left."""
+    """Draw leather: pebbles are the cells around random seeds, lit from the upper left."""
     seeds = np.full((size, size), 255, np.uint8)
     n = size * size // 60
     seeds[rng.integers(0, size, n), rng.integers(0, size, n)] = 0

@@ -1,4 +1,4 @@
-"""What learns: the tail of the backbone, the projector and the heads; and one step of it, on one rank or many.
+"""The trained module (tail of the backbone, projector and heads), and its loss on one or more ranks.
 
 Shape suffixes: B regions of the batch, 2B views, D token width, P projection width, H heads, C classes.
 """
@@ -19,7 +19,19 @@ from ancd_ray.method.losses import LossWeights, total_loss
 
 
 class Learner(nn.Module):
-    """Tail, projector and heads as one module, so that DDP sees every trained parameter."""
+    """Tail, projector and heads as one module, so that DDP handles all trained parameters.
+
+    Parameters
+    ----------
+    backbone
+        Backbone whose tail is trained.
+    n_classes
+        C, number of base and novel classes.
+    n_heads
+        H, number of classifiers.
+    seed
+        Seed of the initial weights.
+    """
 
     def __init__(self, backbone: Backbone, n_classes: int, n_heads: int, seed: int) -> None:
         super().__init__()
@@ -31,13 +43,21 @@ class Learner(nn.Module):
             self.heads = ClusterHeads(dim, n_classes, n_heads)
 
     def forward(self, views: Views) -> tuple[Tensor, Tensor]:
-        """Projections (2B, P) and cosine logits (H, 2B, C)."""
+        """Compute projections (2B, P) and cosine logits (H, 2B, C)."""
         token_2BD = self.tail(*views)
         return self.projector(token_2BD), self.heads(token_2BD)
 
 
 class BatchLabels(NamedTuple):
-    """Of a whole batch, on every rank: base classes (−1: none), and how strongly each region counts as normal."""
+    """Labels of the whole batch, on every rank.
+
+    Parameters
+    ----------
+    labels_B
+        Index of the base class, −1 without a label.
+    normal_weight_B
+        Weight w of the normal class (eq. 4).
+    """
 
     labels_B: Tensor
     normal_weight_B: Tensor
@@ -46,11 +66,29 @@ class BatchLabels(NamedTuple):
 def compute_loss(
     learner: nn.Module, views: Views, batch: BatchLabels, *, n_base: int, teacher_temp: float, weights: LossWeights
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The objective over the views of all ranks, of which this one holds its share; see `losses.total_loss`.
+    """Compute the objective over the views of all ranks, of which each rank holds a part; see `losses.total_loss`.
 
-    Every rank computes the loss of the whole batch, with a gradient through its own rows alone. DDP averages the
-    gradients of N ranks, so the loss to differentiate is N times the objective: the sum is the gradient that one rank
-    with the whole batch would have had.
+    Every rank computes the loss of the whole batch, with gradients through its own rows only. DDP averages the
+    gradients of N ranks, so the returned loss is N times the objective: the averaged gradient equals that of one rank
+    with the whole batch.
+
+    Parameters
+    ----------
+    learner
+        `Learner`, or its DDP wrapper.
+    views
+        Views of this rank.
+    batch
+        Labels of the whole batch.
+    n_base, teacher_temp, weights
+        See `losses.total_loss`.
+
+    Returns
+    -------
+    loss : Tensor
+        N times the objective.
+    terms : dict of str to Tensor
+        See `losses.total_loss`.
     """
     z_2BP, logits_H2BC = learner(views)
     ranks = dist.get_world_size() if isinstance(learner, DistributedDataParallel) else 1
@@ -62,7 +100,7 @@ def compute_loss(
 
 
 def gather_views(mine: Tensor) -> Tensor:
-    """Rows (2b, …) of every rank as (2B, …): all first views, then all second ones, in the order of the ranks."""
+    """Gather rows (2b, …) of every rank as (2B, …): first views, then second views, ordered by rank."""
     parts = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
     dist.all_gather(parts, mine.detach().contiguous())
     parts[dist.get_rank()] = mine  # the only rows with a gradient

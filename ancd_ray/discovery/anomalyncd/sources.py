@@ -1,4 +1,4 @@
-"""Where the views of a batch come from: a bank that was filled once, or drawn and encoded afresh in every step.
+"""Sources of the views of a batch: a precomputed bank, or views that are drawn and encoded in every step.
 
 Shape suffixes: N regions, B regions of a batch, L visible tokens (padded to the longest), D token width.
 """
@@ -24,7 +24,17 @@ Ints = NDArray[np.int64]
 
 
 class Views(NamedTuple):
-    """2B views behind the trunk, rows 0..B-1 the first, rows B..2B-1 the second ones of the same regions."""
+    """2B encoded views: rows 0..B-1 are the first, rows B..2B-1 the second views of the same regions.
+
+    Parameters
+    ----------
+    cls_2BD
+        Class tokens.
+    tokens_2BLD
+        Visible tokens.
+    mask_2BL
+        Boolean mask of tokens, False for padding.
+    """
 
     cls_2BD: Tensor
     tokens_2BLD: Tensor
@@ -32,24 +42,27 @@ class Views(NamedTuple):
 
 
 class ViewSource(Protocol):
-    """Regions 0..N-1 with what training knows of each, and pairs of views of them."""
+    """Interface of sources: regions 0..N-1 with their labels and scores, and pairs of views of each."""
 
-    labels: list[str | None]  # known classes of the base set; None for what is to be discovered
+    labels: list[str | None]  # base class; None for novel regions
     scores_N: NDArray[np.float32]  # anomaly score, 0..1
 
     def draw(self, regions_B: Ints, rng: np.random.Generator) -> Ints:
-        """What makes the two views of each region, (2, B): the same on every rank for the same generator."""
+        """Draw what determines the two views of each region, (2, B).
+
+        The result depends only on the generator, so it is the same on every rank.
+        """
 
     def load(self, regions_B: Ints, draws_2B: Ints) -> Views:
-        """The views of (a rank's share of) a batch."""
+        """Load the views of a batch, or of the part of it that a rank holds."""
 
     def sample_cls(self) -> Tensor:
-        """Class tokens (·, D) of the novel regions, for what the tail calibrates."""
+        """Return class tokens (·, D) of novel regions for the calibration of the tail."""
 
 
 @dataclass(frozen=True)
 class _Buffers:
-    """The `cls` and `tokens` of one table chunk, as float16 views into mapped memory."""
+    """Columns `cls` and `tokens` of one table chunk, as float16 views of mapped memory."""
 
     cls: NDArray[np.float16]
     tokens: NDArray[np.float16]
@@ -57,10 +70,15 @@ class _Buffers:
 
 
 class ViewBank:
-    """Views as the bank step stored them; the files are mapped, so a rank holds only what it touches."""
+    """Views stored by the views step; the files are memory-mapped, so a rank loads only the pages it reads.
+
+    Parameters
+    ----------
+    tables
+        Views of the novel and of the base regions, at least two of each region.
+    """
 
     def __init__(self, tables: Sequence[pa.Table]) -> None:
-        """`tables`: views of the novel and of the base regions, at least two of each region."""
         views = pa.concat_tables(tables).select(["region_id", "role", "label", "score", "cls", "tokens"])
         region_of_view = np.asarray(views.column("region_id").dictionary_encode().combine_chunks().indices)
         order = np.argsort(region_of_view, kind="stable")
@@ -76,12 +94,12 @@ class ViewBank:
         self.dim = self._chunks[0].cls.shape[1]
 
     def draw(self, regions_B: Ints, rng: np.random.Generator) -> Ints:
-        """Two different views of each region."""
+        """Draw two different views of each region."""
         pairs = [rng.permutation(len(self._views[region]))[:2] for region in regions_B]
         return np.stack(pairs, axis=1)
 
     def load(self, regions_B: Ints, draws_2B: Ints) -> Views:
-        """Padded float32 tokens of the chosen views."""
+        """Load the tokens of the drawn views, padded, as float32."""
         views = [
             int(self._views[region][draw]) for row in draws_2B for region, draw in zip(regions_B, row, strict=True)
         ]
@@ -96,7 +114,7 @@ class ViewBank:
         return Views(torch.from_numpy(cls_2BD), torch.from_numpy(tokens_2BLD), torch.from_numpy(mask_2BL))
 
     def sample_cls(self) -> Tensor:
-        """The class tokens of all views of the novel regions."""
+        """Return the class tokens of all views of the novel regions."""
         novel = [view for views, label in zip(self._views, self.labels, strict=True) if label is None for view in views]
         return torch.from_numpy(np.stack([self._read_view(int(view))[0] for view in novel]).astype(np.float32))
 
@@ -107,7 +125,15 @@ class ViewBank:
 
 
 def _map_chunks(views: pa.Table) -> tuple[list[_Buffers], Ints, Ints]:
-    """Typed windows into the chunks of the table, and for each row its chunk and the place in it."""
+    """Map the chunks of the table without copying.
+
+    Returns
+    -------
+    chunks : list of _Buffers
+        Typed views of each chunk.
+    chunk_of, row_of : ndarray
+        Chunk of each row of the table, and its row in the chunk.
+    """
     batches = [batch for batch in views.to_batches() if batch.num_rows]
     dim = len(batches[0].column("cls")[0].as_buffer()) // 2
     chunks = []
@@ -121,7 +147,15 @@ def _map_chunks(views: pa.Table) -> tuple[list[_Buffers], Ints, Ints]:
 
 
 def _view_float16(column: pa.Array) -> tuple[NDArray[np.float16], Ints]:
-    """The values of a large_binary column end to end without a copy, and where each row starts (and the last ends)."""
+    """View a large_binary column as float16 without copying.
+
+    Returns
+    -------
+    values : ndarray
+        Values of all rows, concatenated.
+    offsets : ndarray
+        Start of each row, and the end of the last one.
+    """
     _, offsets_buffer, data = column.buffers()
     offsets = np.frombuffer(offsets_buffer, np.int64)[column.offset : column.offset + len(column) + 1] // 2
     values = np.frombuffer(data, np.float16) if data is not None else np.empty(0, np.float16)
@@ -129,10 +163,17 @@ def _view_float16(column: pa.Array) -> tuple[NDArray[np.float16], Ints]:
 
 
 class FreshViews:
-    """Two new views of every region in every step, through the frozen trunk."""
+    """Two new views of every region in every step, encoded by the frozen trunk.
+
+    Parameters
+    ----------
+    tables
+        The novel and the base regions.
+    backbone
+        Backbone that encodes the views.
+    """
 
     def __init__(self, tables: Sequence[pa.Table], backbone: Backbone) -> None:
-        """`tables`: the novel and the base regions."""
         regions = pa.concat_tables(tables)
         roles, labels = regions.column("role").to_pylist(), regions.column("label").to_pylist()
         self.labels = [label if role == "base" else None for role, label in zip(roles, labels, strict=True)]
@@ -142,18 +183,18 @@ class FreshViews:
         self._load_region = lru_cache(maxsize=4096)(self._decode)  # 4096 sub-images of 256 px are 1 GB
 
     def draw(self, regions_B: Ints, rng: np.random.Generator) -> Ints:
-        """A seed for each view."""
+        """Draw a seed for each view."""
         return rng.integers(0, 2**62, (2, len(regions_B)))
 
     def load(self, regions_B: Ints, draws_2B: Ints) -> Views:
-        """The views of those seeds, encoded."""
+        """Draw the views of the given seeds and encode them."""
         encoded = self._encode(
             [(int(region), int(seed)) for row in draws_2B for region, seed in zip(regions_B, row, strict=True)]
         )
         return Views(*encoded.pack())
 
     def sample_cls(self) -> Tensor:
-        """Class tokens of one view of each of at most 512 novel regions."""
+        """Encode one view of each of at most 512 novel regions and return the class tokens."""
         novel = [i for i, label in enumerate(self.labels) if label is None]
         chosen = novel[:: max(1, len(novel) // 512)]
         batches = [self._encode([(i, i) for i in chosen[start : start + 32]]) for start in range(0, len(chosen), 32)]

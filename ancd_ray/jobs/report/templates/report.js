@@ -2,9 +2,9 @@
 "use strict";
 (() => {
   const plots = [...document.querySelectorAll(".plot")];
-  const options = { displayModeBar: false };
+  const options = { responsive: true, displayModeBar: false };
 
-  // Plotly's `responsive` option redraws after the window's size changes; a figure's own size changes on other
+  // Plotly's `responsive` option redraws when the window's size changes. The size of a figure's place changes on other
   // occasions too, such as when the scroll bar appears.
   const resized = new ResizeObserver((entries) => {
     entries.filter((entry) => entry.contentRect.width > 0).forEach((entry) => Plotly.Plots.resize(entry.target));
