@@ -129,7 +129,11 @@ def apply_(run_folder: str, target: Path) -> None:
 @main.command()
 @_job_arguments
 @click.option(
-    "--table", "number", required=True, type=click.Choice(["II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X"])
+    "--table",
+    "number",
+    required=True,
+    type=click.Choice(["II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X"]),
+    help="Table of the paper whose rows are run.",
 )
 @click.option("--seeds", default=1, show_default=True, type=click.IntRange(min=1), help="Runs of each row.")
 def bench(job_file: Path, overrides: tuple[str, ...], number: str, seeds: int) -> None:

@@ -1,1 +1,1 @@
-"""Rows of the paper's tables as jobs, beside the published figures."""
+"""Reproduction of the paper's tables: their rows as jobs, compared with the published results."""

@@ -1,6 +1,6 @@
-"""Runs the rows of a table of the paper as jobs, and sets their figures beside the published ones.
+"""Runs the rows of a table of the paper as jobs, and compares the results with the published ones.
 
-A row is the job with some keys changed, run as `submit` runs it; steps that rows share are computed once.
+A row is the job with overrides, run like `submit`; steps that are the same for several rows are computed once.
 """
 
 from __future__ import annotations
@@ -18,15 +18,26 @@ from ancd_ray.data.store import Folder
 from ancd_ray.jobs.bench.tables import TABLES, Figures, Row
 from ancd_ray.jobs.run import RECORD
 
-LoadJob = Callable[[Sequence[str]], Job]  # overrides → the job
-RunJob = Callable[[Job], Folder]  # runs it; the run folder
+LoadJob = Callable[[Sequence[str]], Job]  # from overrides
+RunJob = Callable[[Job], Folder]  # returns the run folder
 _COLUMNS = ("product", "level", "row", "seeds", "nmi", "ari", "f1", "nmi_sd", "ari_sd", "f1_sd", "note")
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A row on one product and level: the figures of every seed; `note` says why there are none, or that nothing of
-    what the row changes has a part in them."""
+    """Results of a row on one product and level.
+
+    Parameters
+    ----------
+    row
+        Row of the table.
+    product, level
+        Product, and image or region level; empty if the row has no results.
+    runs
+        Metrics by seed.
+    note
+        Why there are no results, or the row that this one is identical to because its overrides have no effect.
+    """
 
     row: Row
     product: str
@@ -41,20 +52,38 @@ class Measured:
 
     @property
     def spread(self) -> Figures | None:
-        """Standard deviation over the seeds (n − 1); None of a single one."""
+        """Standard deviation over the seeds (n − 1); None for a single seed."""
         return _by_column(self.runs, statistics.stdev) if len(self.runs) > 1 else None
 
 
 def measure(number: str, seeds: int, load: LoadJob, run: RunJob, say: Callable[[str], None]) -> list[Measured]:
-    """All rows of a table on the job's products.
+    """Run all rows of a table on the job's products.
 
-    A row that cannot be run (a mask that the backbone does not have) stays in the table with the reason.
+    A row that fails, for example because the backbone does not have its mask, stays in the table with the reason.
+
+    Parameters
+    ----------
+    number
+        Number of the table, a key of `TABLES`.
+    seeds
+        Runs per row, with `train.seed` = 0, 1, ….
+    load
+        Loads the job with overrides.
+    run
+        Runs a job.
+    say
+        Is called with progress messages.
+
+    Returns
+    -------
+    list of Measured
+        One element per row, product and level.
     """
     found: list[Measured] = []
-    first: dict[str, str] = {}  # the step that figures come from → the row that had it first
+    first: dict[str, str] = {}  # folder of the evaluation → the first row with it
     for row in TABLES[number].rows:
         runs: dict[tuple[str, str], list[Figures]] = {}
-        same: dict[str, str] = {}  # product → the row whose figures these are
+        same: dict[str, str] = {}  # product → note about the identical row
         note = ""
         for seed in range(seeds):
             say(f"{row.name}, seed {seed}")
@@ -64,7 +93,7 @@ def measure(number: str, seeds: int, load: LoadJob, run: RunJob, say: Callable[[
                 note = str(error).splitlines()[0]
                 say(note)
                 break
-            for place in _evaluated(folder):
+            for place in _evaluate_steps(folder):
                 product = place.rsplit("/", 1)[1].rsplit("-", 1)[0]
                 if first.setdefault(place, row.name) != row.name:
                     same[product] = f"the same run as {first[place]}"
@@ -78,13 +107,23 @@ def measure(number: str, seeds: int, load: LoadJob, run: RunJob, say: Callable[[
     return found
 
 
-def _evaluated(folder: Folder) -> list[str]:
-    """The steps that the figures of a run come from, one a product; of two runs with one step, nothing differs."""
+def _evaluate_steps(folder: Folder) -> list[str]:
+    """List the evaluate steps of a run, one per product; if two runs share one, their results are identical."""
     return [place for place in folder.read_json(RECORD)["steps"] if place.startswith("steps/evaluate/")]
 
 
 def markdown(number: str, measured: Sequence[Measured], command: str) -> str:
-    """The table for people: mean ± standard deviation over the seeds, beside the published figures."""
+    """Format results as a Markdown table: mean ± standard deviation over the seeds, and the published results.
+
+    Parameters
+    ----------
+    number
+        Number of the table.
+    measured
+        Result of `measure`.
+    command
+        Command line that reproduces the table; it is appended.
+    """
     table = TABLES[number]
     lines = [
         f"## Table {number}: {table.title}",
@@ -95,17 +134,17 @@ def markdown(number: str, measured: Sequence[Measured], command: str) -> str:
         "|---|---|---|---|---|---|",
     ]
     for one in measured:
-        here = _shown(one.mean, one.spread)
+        here = _format(one.mean, one.spread)
         if one.note:
             here = f"{here} ({one.note})" if here else f"not run: {one.note}"
         level = (one.product or "–", one.level or "–", str(len(one.runs)))
-        published = _shown(None if one.level == "region" else one.row.published) or "–"  # it reports images
+        published = _format(None if one.level == "region" else one.row.published) or "–"  # only images are published
         lines.append(f"| {one.row.name} | {' | '.join(level)} | {here} | {published} |")
     return "\n".join([*lines, "", f"```sh\n{command}\n```", ""])
 
 
 def as_csv(measured: Sequence[Measured]) -> str:
-    """The table for programs."""
+    """Format results as CSV."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([*_COLUMNS, "published_nmi", "published_ari", "published_f1"])
@@ -130,8 +169,8 @@ def _by_column(runs: Sequence[Figures], of: Callable[[Sequence[float]], float]) 
     return nmi, ari, f1
 
 
-def _shown(mean: Figures | None, spread: Figures | None = None) -> str:
-    """`.123 ± .010 / …`; nothing for no figures."""
+def _format(mean: Figures | None, spread: Figures | None = None) -> str:
+    """Format metrics as `.123 ± .010 / …`; empty if there are none."""
     if mean is None:
         return ""
     figures = [f"{value:.3f}".replace("0.", ".") for value in mean]

@@ -1,7 +1,7 @@
-"""The rows of the paper's tables as changes of a job, beside the published figures.
+"""The rows of the paper's tables as overrides of a job, and the published results.
 
-Published figures are NMI, ARI and F1 with ViT-B/8 (DINO) and base set AeBAD-S: of MTD where the paper has them, else
-the mean over MVTec AD. MuSc gives the maps unless a row says otherwise.
+Published results are NMI, ARI and F1 with ViT-B/8 (DINO) and base set AeBAD-S: on MTD if the paper has them, else the
+mean over MVTec AD. Anomaly maps are by MuSc unless stated otherwise.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ Figures = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Row:
-    """A row: its name, what it changes in the job (as on the command line), and what the paper reports."""
+    """A row: its name, its overrides of the job (as on the command line), and the published result."""
 
     name: str
     overrides: tuple[str, ...]
@@ -22,7 +22,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A table; `source` tells where the published figures were measured."""
+    """A table; `source` names the data set and the anomaly maps of the published results."""
 
     title: str
     source: str

@@ -1,6 +1,7 @@
-"""The report of a run: one HTML file that a quality engineer opens, with nothing to install and nothing to fetch.
+"""The report of a run or a sweep: a self-contained HTML file that needs no installation and no network.
 
-The package knows no table and no pipeline: a caller fills `RunReport` with plain values and arrays.
+Except for `build`, the package does not depend on tables or the pipeline: a caller fills `RunReport` or `SweepReport`
+with plain values and arrays, and `render` or `render_sweep` returns the HTML.
 """
 
 from ancd_ray.jobs.report.figures import embedding_2d

@@ -1,6 +1,6 @@
-"""The interactive figures of a report as Plotly figures, and the plane that class tokens are drawn on.
+"""The Plotly figures of a run's report, and the 2-D embedding of class tokens.
 
-Labels and file names go through `html.escape`, since Plotly reads its texts as a kind of HTML.
+Labels and file names are escaped with `html.escape`, because Plotly interprets a subset of HTML in its texts.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from ancd_ray.jobs.report.model import MAX_POINTS, ImageScores, TokenMap
 
-TSNE_RANGE = range(10, MAX_POINTS + 1)  # fewer points have no neighbourhoods, more take minutes
+TSNE_RANGE = range(10, MAX_POINTS + 1)  # t-SNE: fewer points have no neighborhoods, more take minutes
 BINS = 40
-LEGEND_ENTRIES = 12  # a longer legend is no help; the name of a class stands in the hover text all the same
+LEGEND_ENTRIES = 12  # more classes get no legend; the hover text names the class anyway
 NO_LABEL = "no label"
 NORMAL, ANOMALOUS, NEUTRAL = "#2f9e6e", "#d64550", "#3f78d0"
-# Distinct on white, for colour-blind readers as far as ten hues can be.
+# Distinct on white; for color-blind readers as far as ten hues can be.
 PALETTE = (
     "#3f78d0", "#e07b16", "#2f9e6e", "#d64550", "#8f5fd0", "#b58900", "#139eb0", "#d05aa8", "#8a6148", "#6f7a8a",
 )  # fmt: skip
@@ -39,7 +39,7 @@ LAYOUT = {
 
 
 def class_colour(index: int) -> str:
-    """Colour of a class by its index, the same in every figure; other shades follow the palette's ten."""
+    """Return the color of a class, the same in every figure: the palette first, then generated hues."""
     if index < len(PALETTE):
         return PALETTE[index]
     red, green, blue = colorsys.hls_to_rgb(index * 0.618 % 1, 0.45, 0.55)
@@ -47,9 +47,22 @@ def class_colour(index: int) -> str:
 
 
 def embedding_2d(tokens_ND: NDArray[np.floating], seed: int = 0) -> NDArray[np.float64]:
-    """Tokens (N, D) on a plane (N, 2): PCA to at most 50 components, then t-SNE for 10 <= N <= 3000, else PCA alone.
+    """Embed tokens in two dimensions: PCA to at most 50 components, then t-SNE.
 
-    The same tokens and seed give the same plane. 3,000 tokens take about 10 s on one core.
+    The result is deterministic. 3,000 tokens take about 10 s on one core.
+
+    Parameters
+    ----------
+    tokens_ND
+        Class tokens.
+    seed
+        Seed of t-SNE.
+
+    Returns
+    -------
+    ndarray
+        Positions (N, 2). For fewer than 10 or more than 3,000 tokens, or if all tokens are equal, the first two
+        principal components.
     """
     n = len(tokens_ND)
     components_NK = _principal_components(tokens_ND, 50)
@@ -57,31 +70,46 @@ def embedding_2d(tokens_ND: NDArray[np.floating], seed: int = 0) -> NDArray[np.f
         return components_NK[:, :2]
     start_N2 = _unit_scale(components_NK[:, :2])
     tsne = TSNE(2, perplexity=min(30.0, (n - 1) / 3), init=start_N2, max_iter=500, random_state=seed)
-    with threadpool_limits(1):  # threads add up the repulsion in an order of their own, which t-SNE amplifies
+    with threadpool_limits(1):  # the order of summation varies between threads, and t-SNE amplifies the difference
         return np.asarray(tsne.fit_transform(components_NK), np.float64)
 
 
 def _principal_components(x_ND: NDArray[np.floating], k: int) -> NDArray[np.float64]:
-    """Scores (N, max(2, min(k, D))) by descending variance; columns that do not exist are zero."""
+    """Compute scores (N, max(2, min(k, D))) by descending variance; missing components are zero."""
     x_ND = np.asarray(x_ND, np.float64)
     n, d = x_ND.shape
     scores = np.zeros((n, max(2, min(k, d))))
     if n and d:
         centred = x_ND - x_ND.mean(0)
-        _, axes = np.linalg.eigh(centred.T @ centred)  # D x D, however many tokens there are
+        _, axes = np.linalg.eigh(centred.T @ centred)  # D x D, independent of N
         kept = axes[:, ::-1][:, :k]
-        kept = kept * np.sign(kept[np.abs(kept).argmax(0), np.arange(kept.shape[1])])  # a sign that does not flip
+        kept = kept * np.sign(kept[np.abs(kept).argmax(0), np.arange(kept.shape[1])])  # fixes the sign
         scores[:, : kept.shape[1]] = centred @ kept
     return scores
 
 
 def _unit_scale(xy_N2: NDArray[np.float64]) -> NDArray[np.float32]:
-    """The small start that t-SNE converges from (deviation 1e-4 along the first axis)."""
+    """Scale to a standard deviation of 1e-4 along the first axis, as initialization of t-SNE."""
     return np.asarray(xy_N2 / max(xy_N2[:, 0].std(), 1e-12) * 1e-4, np.float32)
 
 
 def token_map(tokens: TokenMap, names: Mapping[int, str], max_points: int = MAX_POINTS) -> go.Figure:
-    """Scatter of evenly picked tokens: a trace a class and, hidden at first, a trace a label (`meta` says which)."""
+    """Draw a scatter plot of class tokens, by class and by label.
+
+    Parameters
+    ----------
+    tokens
+        Positions, classes, labels and hover texts.
+    names
+        Name of each class; the default is `class <index>`.
+    max_points
+        Maximum number of points; more are subsampled evenly.
+
+    Returns
+    -------
+    Figure
+        One trace per class (`meta` is "class") and, hidden at first, one per label (`meta` is "label").
+    """
     n = len(tokens.cls)
     kept = np.unique(np.linspace(0, n - 1, min(n, max_points)).astype(int))
     figure = go.Figure()
@@ -120,12 +148,12 @@ def _scatter(
 
 
 def _plain(text: str) -> str:
-    """Text that Plotly shows as it is; it knows no `&quot;`, and needs none."""
+    """Escape text so that Plotly shows it unchanged; it does not decode `&quot;`."""
     return escape(text, quote=False)
 
 
 def loss_curve(name: str, values: Sequence[float]) -> go.Figure:
-    """One term over epochs, counted from 1."""
+    """Draw a loss term over epochs, counted from 1."""
     figure = go.Figure()
     figure.add_scatter(
         x=list(range(1, len(values) + 1)),
@@ -138,7 +166,7 @@ def loss_curve(name: str, values: Sequence[float]) -> go.Figure:
 
 
 def score_histogram(scores: ImageScores) -> go.Figure:
-    """Images by anomaly score, binned here so that a million images weigh no more than ten."""
+    """Draw a histogram of the images by anomaly score; only the counts of the bins are part of the figure."""
     values = np.asarray(scores.values, np.float64)
     finite = np.isfinite(values)
     edges = np.histogram_bin_edges(values[finite], BINS)

@@ -1,6 +1,7 @@
-"""How many regions of a class are shown, and how large, so that a report stays a file one can mail.
+"""The number and the size of the pictures of a class, chosen so that a report is small enough to send by e-mail.
 
-The richest of a few levels is taken whose pictures fit the budget: many classes get smaller and then fewer pictures.
+Of a few levels, the first is chosen whose pictures fit the budget: with many classes, pictures become smaller and then
+fewer.
 """
 
 from __future__ import annotations
@@ -12,29 +13,37 @@ from dataclasses import dataclass
 from ancd_ray.jobs.report.model import LEAST_CERTAIN, MOST_CERTAIN, ClassReport, GalleryItem, ProductReport
 from ancd_ray.jobs.report.thumbnails import thumbnail
 
-BUDGET = 8_000_000  # bytes of base64: with plotly.js (4.8 MB) and the figures, a report stays near 15 MB at most
-SAMPLE = 48  # pictures that the size of all is estimated from
+BUDGET = 8_000_000  # bytes of base64; with plotly.js (4.8 MB) and the figures, a report has about 15 MB at most
+SAMPLE = 48  # pictures from which the total size is estimated
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """Side of a picture in pixels, and how many of the most and of the least certain regions a class shows."""
+    """Size and number of the pictures of each class.
+
+    Parameters
+    ----------
+    side
+        Side of a picture in pixels.
+    most, least
+        Maximum number of the most and of the least certain regions.
+    """
 
     side: int
     most: int
     least: int
 
     def pick(self, cls: ClassReport) -> tuple[list[GalleryItem], list[GalleryItem]]:
-        """The most certain regions of a class, and of the others the least certain, the least certain first."""
+        """Select the most certain regions of a class, and of the others the least certain, by increasing certainty."""
         rest = [*cls.least_certain, *reversed(cls.most_certain[self.most :])]
         return list(cls.most_certain[: self.most]), rest[: self.least]
 
     def data_uri(self, item: GalleryItem) -> str:
-        """The picture of a region, ready for the `src` of an image."""
+        """Encode the picture of a region as a data URI."""
         return "data:image/webp;base64," + base64.b64encode(thumbnail(item.image, item.mask, self.side)).decode()
 
 
-# 168 pixels are shown as 112, so they are crisp on a dense screen
+# 168 pixels are shown as 112, for screens with a high pixel density
 LEVELS = (
     Gallery(168, MOST_CERTAIN, LEAST_CERTAIN),
     Gallery(112, MOST_CERTAIN, LEAST_CERTAIN),
@@ -45,7 +54,15 @@ LEVELS = (
 
 
 def fitting(products: Sequence[ProductReport], budget: int = BUDGET) -> Gallery:
-    """The richest level whose pictures take `budget` bytes at most, estimated from a sample; else the poorest level."""
+    """Choose the first level whose pictures fit the budget; the last level if none does.
+
+    Parameters
+    ----------
+    products
+        Products of the report.
+    budget
+        Maximum size of all pictures in bytes of base64, estimated from a sample.
+    """
     for level in LEVELS:
         items = [item for product in products for cls in product.classes for part in level.pick(cls) for item in part]
         sample = items[:: max(1, len(items) // SAMPLE)]

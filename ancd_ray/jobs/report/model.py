@@ -1,6 +1,6 @@
-"""What a report shows, as plain values: the contract between whoever ran a job and `render`.
+"""The content of a run's report as plain values: the interface between the caller and `render`.
 
-A figure is None where it does not exist, most often because nobody has labelled the archive.
+Metrics are None if they are not defined, for example if the archive has no labels.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from datetime import datetime
 import numpy as np
 from numpy.typing import NDArray
 
-EXAMPLES_PER_REASON = 20  # quarantined files listed a reason; the count tells of the others
-MOST_CERTAIN, LEAST_CERTAIN = 8, 4  # regions of a class that a report shows at most
-MAX_POINTS = 3000  # regions on a map of class tokens; a caller with more takes a sample
+EXAMPLES_PER_REASON = 20  # quarantined files listed per reason; the others are only counted
+MOST_CERTAIN, LEAST_CERTAIN = 8, 4  # maximum number of regions shown per class
+MAX_POINTS = 3000  # maximum number of regions on a map of class tokens; callers subsample
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Size of the run over all products."""
+    """Numbers of images and regions over all products."""
 
     images: int
     regions: int
@@ -30,7 +30,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class StageTime:
-    """One stage of the pipeline; `seconds` is what it took when it ran, which for a cached stage was earlier."""
+    """Run time of a stage of the pipeline; for a cached stage, the time of the run that computed it."""
 
     name: str
     product: str
@@ -41,7 +41,7 @@ class StageTime:
 
 @dataclass(frozen=True)
 class QuarantineGroup:
-    """Inputs that were set aside for one reason: how many, and (uri, stage) of the first of them."""
+    """Inputs quarantined for the same reason: their number, and (uri, stage) of the first ones."""
 
     reason: str
     count: int
@@ -50,7 +50,7 @@ class QuarantineGroup:
 
 @dataclass(frozen=True)
 class ClusterScores:
-    """Agreement of discovered classes with labels over `n` predictions (paper, IV-A)."""
+    """Agreement of discovered classes and labels over `n` predictions (Section IV-A)."""
 
     n: int
     nmi: float | None = None
@@ -60,7 +60,7 @@ class ClusterScores:
 
 @dataclass(frozen=True)
 class ImageScores:
-    """Anomaly score of every image (N,), and (N,) whether its label says anomalous, if there are labels."""
+    """Anomaly scores of images (N,), and whether they are labeled anomalous (N,); None without labels."""
 
     values: NDArray[np.floating]
     is_anomalous: NDArray[np.bool_] | None = None
@@ -68,9 +68,18 @@ class ImageScores:
 
 @dataclass(frozen=True)
 class GalleryItem:
-    """One region as PNG bytes, its mask as PNG bytes of the same side, and where it comes from.
+    """A region that is shown as an example of its class.
 
-    `box` is (x0, y0, x1, y1) in pixels of the original image; `label` is the label of that image.
+    Parameters
+    ----------
+    image, mask
+        Sub-image of the region and its mask, both PNG, square and of the same side.
+    confidence
+        Probability of the class.
+    uri, label
+        Source image and its label, if it has one.
+    box
+        Position (x0, y0, x1, y1) in pixels of the source image.
     """
 
     image: bytes
@@ -83,9 +92,18 @@ class GalleryItem:
 
 @dataclass(frozen=True)
 class ClassReport:
-    """A discovered class. `purity` is the share of its labelled images that carry `majority_label`.
+    """A discovered class.
 
-    `most_certain` starts with the most certain region, `least_certain` with the least certain; none is in both.
+    Parameters
+    ----------
+    index, name
+        Index and name of the class.
+    images, regions
+        Numbers of members.
+    majority_label, purity
+        The most frequent label of its images, and the fraction of its labeled images with that label.
+    most_certain, least_certain
+        Example regions, the most certain first and the least certain first; no region is in both.
     """
 
     index: int
@@ -100,7 +118,7 @@ class ClassReport:
 
 @dataclass(frozen=True)
 class Confusion:
-    """Counts (R, C) of R labels against C discovered classes, in the order of `labels` and `classes` (names)."""
+    """Confusion matrix (R, C) of R labels and C discovered classes, in the order of `labels` and `classes` (names)."""
 
     matrix: NDArray[np.integer]
     labels: Sequence[str]
@@ -109,7 +127,7 @@ class Confusion:
 
 @dataclass(frozen=True)
 class TokenMap:
-    """Class tokens on a plane: positions (N, 2), class index (N,), labels and hover text (plain) of N regions."""
+    """Class tokens of N regions in two dimensions: positions (N, 2), class indices (N,), hover texts and labels."""
 
     xy: NDArray[np.floating]
     cls: NDArray[np.integer]
@@ -119,7 +137,19 @@ class TokenMap:
 
 @dataclass(frozen=True)
 class EstimatedNumber:
-    """An estimated number of classes, the share of resamples that agree, and rows (number, silhouette, stability)."""
+    """An estimated number of classes.
+
+    Parameters
+    ----------
+    n_classes
+        The estimate.
+    confidence
+        Fraction of the resamples with the same estimate.
+    curve
+        Rows (number of classes, silhouette, stability).
+    warning
+        Set if the confidence is low.
+    """
 
     n_classes: int
     confidence: float
@@ -129,7 +159,7 @@ class EstimatedNumber:
 
 @dataclass(frozen=True)
 class ProductReport:
-    """All that is shown of one product; `losses` holds one value an epoch by name of the loss."""
+    """The results of a product; `losses` maps the name of a loss term to its value per epoch."""
 
     name: str
     image_level: ClusterScores
@@ -146,12 +176,12 @@ class ProductReport:
     losses: Mapping[str, Sequence[float]] = field(default_factory=dict)
     confusion: Confusion | None = None
     token_map: TokenMap | None = None
-    estimated: EstimatedNumber | None = None  # None where the number of classes was given
+    estimated: EstimatedNumber | None = None  # None if the number of classes was given
 
 
 @dataclass(frozen=True)
 class RunReport:
-    """One run; `config` is the resolved job file as YAML text, `libraries` maps a package to its version."""
+    """A run; `config` is the resolved job file as YAML, `libraries` maps packages to their versions."""
 
     job: str
     created_at: datetime
@@ -165,7 +195,7 @@ class RunReport:
 
 
 def group_quarantine(rows: Iterable[tuple[str, str, str]]) -> list[QuarantineGroup]:
-    """Rows (uri, stage, reason) by reason, the most frequent first."""
+    """Group rows (uri, stage, reason) by reason, the most frequent first."""
     counts: dict[str, int] = defaultdict(int)
     examples: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for uri, stage, reason in rows:

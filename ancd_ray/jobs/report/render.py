@@ -1,8 +1,8 @@
-"""`RunReport` to one self-contained HTML file.
+"""Renders a `RunReport` as a self-contained HTML file.
 
-Everything is inline: style, scripts, plotly.js (once, 4.8 MB) and pictures as data URIs. File names and labels come
-from outside, so templates escape all that they print, and a content security policy allows only the two scripts
-whose digests it names: a script smuggled in by a label would not run, and the page cannot reach any network.
+Everything is inline: style, scripts, plotly.js (once, 4.8 MB), and pictures as data URIs. File names and labels are
+untrusted input: templates escape everything they print, and a content security policy allows only the two scripts with
+the given hashes. A script injected through a label does not run, and the page has no access to the network.
 """
 
 from __future__ import annotations
@@ -31,15 +31,17 @@ from ancd_ray.jobs.report.model import (
     StageTime,
 )
 
-POINTS_OF_ALL_MAPS = 12_000  # shared by the products, which each show MAX_POINTS at most
-CONFUSION_COLUMNS = 24  # the largest classes; the others are added up in one more column
+POINTS_OF_ALL_MAPS = 12_000  # shared by the products, each of which shows at most MAX_POINTS
+CONFUSION_COLUMNS = 24  # the largest classes; the others are summed in one more column
 
 
 def render(run: RunReport) -> str:
-    """The report of a run as HTML text; classes are ordered by size, the largest first.
+    """Render the report of a run as HTML; classes are ordered by size, the largest first.
 
-    Raises:
-        ValueError: a region of a gallery cannot be decoded.
+    Raises
+    ------
+    ValueError
+        The image or the mask of a region cannot be decoded.
     """
     templates = environment()
     templates.globals.update(
@@ -63,7 +65,7 @@ def render(run: RunReport) -> str:
 
 
 def environment() -> jinja2.Environment:
-    """The templates, which escape all that they print, and the filters that they know."""
+    """Create the Jinja environment of the templates, with automatic escaping and the filters for numbers."""
     templates = jinja2.Environment(
         loader=jinja2.PackageLoader("ancd_ray.jobs.report"),
         autoescape=True,
@@ -78,7 +80,13 @@ def environment() -> jinja2.Environment:
 
 
 def inlined(templates: jinja2.Environment) -> dict[str, str]:
-    """Style, scripts, and the scripts' digests for the policy: our own and plotly's, nothing of a run is in them."""
+    """Load the parts of a page that do not depend on the run.
+
+    Returns
+    -------
+    dict
+        Style, plotly.js, our script, and the hashes of both scripts for the content security policy.
+    """
     scripts = {"plotly_js": get_plotlyjs(), "report_js": _source(templates, "report.js")}
     hashes = " ".join(map(_csp_hash, scripts.values()))
     return {**scripts, "style": _source(templates, "report.css"), "script_hashes": hashes}
@@ -94,18 +102,18 @@ def _csp_hash(script: str) -> str:
 
 
 def _filled_and_empty(classes: Iterable[ClassReport]) -> tuple[list[ClassReport], list[ClassReport]]:
-    """The classes that have members, by size, and those that have none."""
+    """Split classes into those with members, the largest first, and empty ones."""
     order = sorted(classes, key=lambda c: (-c.images, -c.regions, c.index))
     return [c for c in order if c.images or c.regions], [c for c in order if not (c.images or c.regions)]
 
 
 def _seconds(stages: Sequence[StageTime]) -> float:
-    """What this run spent; cached stages took their time in an earlier one."""
+    """Sum the time that this run took; cached stages are not counted."""
     return sum(stage.seconds for stage in stages if not stage.cached)
 
 
 def _mean_scores(products: Sequence[ProductReport]) -> tuple[ClusterScores, ClusterScores]:
-    """Means of the image-level and of the region-level figures over the products that have them."""
+    """Average the metrics of images and of regions over the products for which they are defined."""
 
     def mean(values: Iterable[float | None]) -> float | None:
         known = [value for value in values if value is not None]
@@ -120,7 +128,7 @@ def _mean_scores(products: Sequence[ProductReport]) -> tuple[ClusterScores, Clus
 
 @dataclass(frozen=True)
 class ConfusionTable:
-    """A confusion ready to be printed: for each label (name, [(count, share of the row)], total)."""
+    """A confusion matrix for printing: for each label (name, [(count, fraction of the row)], total)."""
 
     columns: Sequence[str]
     rows: Sequence[tuple[str, Sequence[tuple[int, float]], int]]
@@ -132,7 +140,7 @@ def _token_map(product: ProductReport, points: int) -> go.Figure:
 
 
 def _confusion_table(confusion: Confusion) -> ConfusionTable:
-    """Columns by size, the largest first; what a page cannot hold is added up in a last column."""
+    """Order columns by size, the largest first; those beyond `CONFUSION_COLUMNS` are summed in a last column."""
     matrix = np.asarray(confusion.matrix)
     order = np.argsort(-matrix.sum(axis=0), kind="stable")
     shown, rest = order[:CONFUSION_COLUMNS], order[CONFUSION_COLUMNS:]
@@ -150,13 +158,13 @@ def _confusion_table(confusion: Confusion) -> ConfusionTable:
 
 
 def _plot_json(figure: go.Figure) -> Markup:
-    """A figure as JSON that is safe inside a script element: no character of it can end the element."""
+    """Convert a figure to JSON in which no character sequence can end the surrounding script element."""
     text = str(figure.to_json())
     return Markup(text.replace("&", r"\u0026").replace("<", r"\u003c").replace(">", r"\u003e"))
 
 
 def _figure(value: float | None, missing: str = "–") -> str:
-    """Three decimals; what it needs where there is no value."""
+    """Format a metric with three decimals; `missing` if there is no value."""
     if value is None or not np.isfinite(value):
         return missing
     return f"{value:.3f}".replace("-0.000", "0.000").replace("-", "−")
@@ -167,7 +175,7 @@ def _number(n: int) -> str:
 
 
 def _share(x: float) -> str:
-    """A percentage that does not say 100 % or 0 % of what is only nearly so."""
+    """Format a fraction as a percentage; 100 % and 0 % are written only if exact."""
     percent = round(100 * x)
     if percent == 100 and x < 1:
         return ">\N{NBSP}99\N{NBSP}%"

@@ -1,4 +1,4 @@
-"""`SweepReport` to one self-contained HTML file, of the make of `render`."""
+"""Renders a `SweepReport` as a self-contained HTML file, like `render`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ancd_ray.jobs.report.sweep_model import METRICS, SweepReport
 
 
 def render_sweep(sweep: SweepReport) -> str:
-    """The report of a sweep as HTML text."""
+    """Render the report of a sweep as HTML."""
     templates = environment()
     templates.globals.update(figures=sweep_figures)
     return templates.get_template("sweep.html.j2").render(

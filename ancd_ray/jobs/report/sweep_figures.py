@@ -1,6 +1,6 @@
-"""The figures of a sweep's report: heat maps, curves of sensitivity, and all settings as lines over parallel axes.
+"""The Plotly figures of a sweep's report: heat maps, sensitivity curves and parallel coordinates.
 
-All are drawn as SVG: Plotly's own parallel coordinates compile programs for the GPU, which the page's policy forbids.
+All figures are SVG. Plotly's own parallel coordinates need WebGL and `eval`, which the content security policy blocks.
 """
 
 from __future__ import annotations
@@ -17,12 +17,21 @@ from ancd_ray.jobs.report.figures import AXIS, LAYOUT, LEGEND, class_colour
 from ancd_ray.jobs.report.sweep_model import METRICS, Point, SweepReport, SweptProduct
 
 SCALE = "Viridis"
-BANDS = 10  # colours of the lines over parallel axes: a trace each
-WRITTEN_CELLS = 250  # a heat map of more does without numbers in its cells
+BANDS = 10  # colors of the lines of the parallel coordinates, one trace each
+WRITTEN_CELLS = 250  # heat maps with more cells show no numbers in them
 
 
 def axes(report: SweepReport) -> tuple[str, str] | None:
-    """The keys of a heat map's rows and columns: a trained one against one of merging where there are both."""
+    """Choose the keys of the rows and columns of the heat maps.
+
+    Only keys with more than one value are used: preferably one that needs trainings and one of merging, else two of
+    the same kind.
+
+    Returns
+    -------
+    tuple of str, or None
+        None if fewer than two keys have more than one value.
+    """
     trained, merged = (
         [key for key in keys if len(values_of(report, key)) > 1] for keys in (report.trained, report.merged)
     )
@@ -31,12 +40,12 @@ def axes(report: SweepReport) -> tuple[str, str] | None:
 
 
 def values_of(report: SweepReport, key: str) -> list[Any]:
-    """The values that a key has in any point, in order."""
+    """List the values of a key over all points, sorted."""
     return _in_order({point.settings[key] for product in report.products for point in product.points})
 
 
 def mean_product(report: SweepReport) -> SweptProduct | None:
-    """The settings that all products have, each with the mean of the metric; None for one product alone."""
+    """Average the metric over products for the settings that all products have; None for a single product."""
     if len(report.products) < 2:
         return None
     by_settings: dict[tuple[str, ...], list[Point]] = {}
@@ -58,14 +67,14 @@ def mean_product(report: SweepReport) -> SweptProduct | None:
 
 
 def value(point: Point, metric: str) -> float:
-    """The metric of a point that has it."""
+    """Return the metric of a point, which must have a value."""
     found = point.figures[metric]
     assert found is not None
     return found
 
 
 def heat_map(report: SweepReport, product: SweptProduct) -> go.Figure:
-    """The metric over two keys, the best over all others; a star on the best cell, a ring on the paper's."""
+    """Draw the metric over two keys, the best over all others, with frames around the best and the paper's cell."""
     found = axes(report)
     assert found is not None
     rows, columns = (values_of(report, key) for key in found)
@@ -95,7 +104,7 @@ def heat_map(report: SweepReport, product: SweptProduct) -> go.Figure:
 
 
 def _listed(key: str, values: Sequence[Any]) -> dict[str, Any]:
-    """An axis of places 0, 1, …, which are named by values."""
+    """Create an axis with positions 0, 1, … that are labeled with values."""
     every = -(-len(values) // 30)
     ticks = {"tickvals": list(range(0, len(values), every)), "ticktext": _texts(values[::every])}
     return {**AXIS, **ticks, "showgrid": False, "range": [-0.5, len(values) - 0.5], "title": {"text": key}}
@@ -104,7 +113,7 @@ def _listed(key: str, values: Sequence[Any]) -> dict[str, Any]:
 def _frame(
     figure: go.Figure, point: Point, keys: Sequence[str], rows: list[Any], columns: list[Any], name: str, colour: str
 ) -> None:
-    """A frame around a cell, with an entry in the legend."""
+    """Draw a frame around a cell, with an entry in the legend."""
     y, x = rows.index(point.settings[keys[0]]), columns.index(point.settings[keys[1]])
     corners = [(x - 0.46, y - 0.44), (x + 0.46, y - 0.44), (x + 0.46, y + 0.44), (x - 0.46, y + 0.44)]
     line = {"color": colour, "width": 3.5, "dash": "solid" if name == "best" else "dot"}
@@ -121,7 +130,11 @@ def _frame(
 
 
 def sensitivity(report: SweepReport, key: str) -> go.Figure:
-    """The metric over one key, a line a product: of merging with its best training, else the best of all other keys."""
+    """Draw the metric over one key, one line per product.
+
+    For a key of merging, the training is the best one of the product. For other keys, the value is the best over all
+    other keys.
+    """
     figure = go.Figure()
     for index, product in enumerate(report.products):
         if not product.best:
@@ -157,7 +170,7 @@ def sensitivity(report: SweepReport, key: str) -> go.Figure:
 
 
 def parallel(report: SweepReport) -> go.Figure:
-    """Every setting as a line over an axis a key and one of the metric; its colour is its metric."""
+    """Draw every setting as a line over parallel axes, one per key and one for the metric, colored by the metric."""
     keys = [key for key in report.keys if len(values_of(report, key)) > 1]
     names = [product.name for product in report.products]
     points = [(product.name, point) for product in report.products for point in product.points]
@@ -168,7 +181,7 @@ def parallel(report: SweepReport) -> go.Figure:
     columns.append((METRICS[report.metric], (scores - low) / max(high - low, 1e-12)))
     figure = go.Figure()
     bands = np.minimum((columns[-1][1] * BANDS).astype(int), BANDS - 1)
-    for band in sorted(set(bands.tolist())):  # the best are drawn last, over the others
+    for band in sorted(set(bands.tolist())):  # the best on top
         mine = np.flatnonzero(bands == band)
         figure.add_scatter(
             x=[x for _ in mine for x in (*range(len(columns)), None)],
@@ -191,7 +204,7 @@ def parallel(report: SweepReport) -> go.Figure:
 
 
 def _ticks(figure: go.Figure, x: int, values: Sequence[Any]) -> None:
-    """The values beside an axis, not more than fit."""
+    """Label an axis with its values, at most 14 of them."""
     shown = range(0, len(values), -(-len(values) // 14))
     for i in shown:
         y = i / max(len(values) - 1, 1)
@@ -209,7 +222,7 @@ def _ticks(figure: go.Figure, x: int, values: Sequence[Any]) -> None:
 
 
 def _places(values: Sequence[Any], among: Sequence[Any]) -> np.ndarray[Any, Any]:
-    """Where each value stands on its axis, 0 … 1, in even steps."""
+    """Compute the positions of values on an axis, evenly spaced in 0..1."""
     return np.array([among.index(v) / max(len(among) - 1, 1) for v in values])
 
 
@@ -234,10 +247,10 @@ def _short(key: str) -> str:
 
 
 def _safe(text: str) -> str:
-    """Text inside of a template of Plotly's."""
+    """Escape text for use in a Plotly template."""
     return escape(text, quote=False).replace("{", "&#123;").replace("%", "&#37;")
 
 
 def settings_text(settings: Mapping[str, Any], keys: Sequence[str]) -> str:
-    """Settings in one line."""
+    """Format settings as one line."""
     return ", ".join(f"{key} {_text(settings[key])}" for key in keys if settings.get(key) is not None)

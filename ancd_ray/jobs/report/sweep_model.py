@@ -1,4 +1,4 @@
-"""What the report of a sweep shows, as plain values: the contract between whoever ran it and `render_sweep`."""
+"""The content of a sweep's report as plain values: the interface between the caller and `render_sweep`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ METRICS = {"nmi": "NMI", "ari": "ARI", "f1": "F1", "unsupervised": "label-free c
 
 @dataclass(frozen=True)
 class Point:
-    """A setting of all keys, and its figures by name (None without labels)."""
+    """Values of all keys, and the resulting metrics by name (None without labels)."""
 
     settings: Mapping[str, Any]
     figures: Mapping[str, float | None]
@@ -20,18 +20,32 @@ class Point:
 
 @dataclass(frozen=True)
 class SweptProduct:
-    """A product: all points that have the metric, the best of them, and the one nearest to the paper's settings."""
+    """The results of a product.
+
+    Parameters
+    ----------
+    name
+        Name of the product.
+    points
+        All points with a value of the metric.
+    best
+        The point with the best value.
+    default
+        The point nearest to the paper's settings.
+    counts
+        Number of trials by status: done, stopped, failed.
+    """
 
     name: str
     points: Sequence[Point]
     best: Point | None = None
     default: Point | None = None
-    counts: Mapping[str, int] | None = None  # done, stopped, failed → trials
+    counts: Mapping[str, int] | None = None
 
 
 @dataclass(frozen=True)
 class LostTrial:
-    """A trial without figures, and why."""
+    """A trial without a result: it failed or was stopped early."""
 
     product: str
     settings: Mapping[str, Any]
@@ -42,7 +56,27 @@ class LostTrial:
 
 @dataclass(frozen=True)
 class SweepReport:
-    """A sweep; `trained` and `merged` are its keys, those of trials and those that merging alone reads."""
+    """A sweep.
+
+    Parameters
+    ----------
+    name, created_at, version, libraries
+        Job name, time, version of ancd-ray, and versions of packages.
+    config
+        Resolved job file as YAML.
+    metric
+        Key of `METRICS` by which settings are compared.
+    trained, merged
+        Keys of the sweep: those that need a training per value, and those that affect merging only.
+    defaults
+        The paper's values by key; keys without one are missing.
+    products, lost
+        Results by product, and trials without a result.
+    trials, left
+        Number of trials, and number of those that were not started within `sweep.hours`.
+    seconds, trial_seconds
+        Time of this run, and time of all trials in any run.
+    """
 
     name: str
     created_at: datetime
@@ -52,15 +86,15 @@ class SweepReport:
     metric: str
     trained: Sequence[str]
     merged: Sequence[str]
-    defaults: Mapping[str, Any]  # key → the paper's value, where the paper (or this program) has one
+    defaults: Mapping[str, Any]
     products: Sequence[SweptProduct]
     lost: Sequence[LostTrial]
     trials: int
-    left: int  # that the time did not suffice for
-    seconds: float  # of this run
-    trial_seconds: float  # of all trials together, whenever that was
+    left: int
+    seconds: float
+    trial_seconds: float
 
     @property
     def keys(self) -> list[str]:
-        """All keys."""
+        """All keys of the sweep."""
         return [*self.trained, *self.merged]

@@ -1,6 +1,6 @@
-"""A region as a small WebP picture with its mask outlined.
+"""Small WebP pictures of regions with the outline of the mask.
 
-WebP takes 2 to 4 kB for 168 x 168 pixels of metal or leather, half of what JPEG takes at the same looks.
+168 x 168 pixels of metal or leather take 2 to 4 kB, half the size of JPEG with the same visual quality.
 """
 
 from __future__ import annotations
@@ -11,24 +11,38 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-CONTOUR_BGR = (40, 255, 150)  # a green that is rare on parts of metal, wood or leather
-HALO_BGR = (20, 20, 20)  # keeps the line visible on a bright surface
+CONTOUR_BGR = (40, 255, 150)  # a green that is rare on metal, wood and leather
+HALO_BGR = (20, 20, 20)  # dark border of the line, for bright surfaces
 WEBP_QUALITY = 75
 
 
 def thumbnail(png_image: bytes, png_mask: bytes, side: int = 112) -> bytes:
-    """WebP (side, side) of a square region with the outline of its mask; an empty mask has none.
+    """Draw a square region with the outline of its mask; an empty mask has no outline.
 
-    Raises:
-        ValueError: one of the two cannot be decoded.
+    Parameters
+    ----------
+    png_image, png_mask
+        Region and mask as PNG.
+    side
+        Side of the result in pixels.
+
+    Returns
+    -------
+    bytes
+        WebP image (side, side).
+
+    Raises
+    ------
+    ValueError
+        The region or its mask cannot be decoded.
     """
     image = _decode(png_image, cv2.IMREAD_COLOR, "image")
     mask = _decode(png_mask, cv2.IMREAD_GRAYSCALE, "mask")
     shrinks = image.shape[0] > side
     small = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
-    # any covered fraction counts, or a hairline scratch would lose its outline
+    # any coverage > 0 counts, so that thin scratches keep their outline
     inside = (cv2.resize(mask, (side, side), interpolation=cv2.INTER_AREA) > 0).astype(np.uint8)
-    # the line runs a little outside the defect, so that it does not hide what it points at
+    # dilation: the line runs outside the defect and does not cover it
     reach = max(3, side // 36) | 1
     around = cv2.dilate(inside, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach)))
     contours, _ = cv2.findContours(around, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)

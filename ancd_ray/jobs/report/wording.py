@@ -1,4 +1,4 @@
-"""What the report says about each figure, in words that need no paper."""
+"""Names and explanations of the metrics in the report, for readers who do not know the paper."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ NEEDS_MASKS = "needs labels (pixel masks)"
 NOT_MEASURED = "not measured"
 NO_NORMAL = "does not apply: no normal class or no normal image"
 
-# Terms of the training loss, by the names under which training reports them (paper, eqs. 5 to 9).
+# Terms of the training loss (eqs. 5 to 9) by the names that training logs.
 LOSS_HINTS = {
     "total": "The weighted sum of the others: what training makes small.",
     "cls_u": "Two views of a region should be put into the same class.",
@@ -25,7 +25,17 @@ LOSS_HINTS = {
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure of a card: its value at one or two levels, or `missing` where it does not exist."""
+    """A metric on a card.
+
+    Parameters
+    ----------
+    name, hint
+        Name and explanation.
+    missing
+        Text if there is no value.
+    values
+        Pairs (level, value).
+    """
 
     name: str
     hint: str
@@ -39,7 +49,7 @@ class Figure:
 
 
 def figures_of(product: ProductReport) -> list[Figure]:
-    """All figures of a product, those that need labels first."""
+    """List all metrics of a product, those that need labels first."""
     image, region = product.image_level, product.region_level
     normal_missing = NEEDS_LABELS if image.nmi is None else NO_NORMAL
 
@@ -106,7 +116,7 @@ def figures_of(product: ProductReport) -> list[Figure]:
 
 
 def sections_of(product: ProductReport) -> list[tuple[str, str]]:
-    """Anchor and title of the parts that are shown of a product."""
+    """List anchor and title of the sections that a product has."""
     parts = [
         ("figures", "Figures", True),
         ("classes", "Discovered classes", True),
@@ -120,7 +130,7 @@ def sections_of(product: ProductReport) -> list[tuple[str, str]]:
 
 
 def losses_of(product: ProductReport) -> list[tuple[str, Sequence[float]]]:
-    """The losses that have values, the total first."""
+    """List the loss terms with values, the total first."""
     return sorted(
         ((name, values) for name, values in product.losses.items() if len(values)), key=lambda x: x[0] != "total"
     )
