@@ -4,7 +4,7 @@
     python .ci/check_prose.py FILE ...   # these files
 
 Reads comments and docstrings of *.py, all of *.md, and comments of jobs/*.yaml; code in `backticks` is skipped. The
-exit code is 1 if anything is found. Needs nothing but the standard library.
+exit code is 1 if anything is found. Requires only the standard library.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _YAML_COMMENT = re.compile(r"(?:^|\s)#")
 
 
 class Words(NamedTuple):
-    """The discouraged words as one pattern with a group for each of them, and the preferred word of each group."""
+    """Discouraged words as one pattern with a group for each of them, and the preferred word of each group."""
 
     pattern: re.Pattern[str]
     preferred: list[str]
@@ -42,10 +42,12 @@ class Hit(NamedTuple):
 
 
 def read_words(text: str) -> Words:
-    """Parses lines of the form `found -> preferred`; empty lines and lines that start with # are skipped.
+    """Parse lines of the form `found -> preferred`; empty lines and lines that start with # are skipped.
 
-    Raises:
-        ValueError: a line has another form, or a word is listed twice.
+    Raises
+    ------
+    ValueError
+        A line has another form, or a word is listed twice.
     """
     entries: dict[str, str] = {}
     for number, line in enumerate(text.splitlines(), start=1):
@@ -57,7 +59,7 @@ def read_words(text: str) -> Words:
         entries[found] = preferred
     if not entries:
         raise ValueError("it has no words")
-    ordered = sorted(entries, key=len, reverse=True)  # of two that start alike the longer one is tried first
+    ordered = sorted(entries, key=len, reverse=True)  # alternatives are tried in order: longer words first
     groups = "|".join(f"({_as_pattern(found)})" for found in ordered)
     return Words(re.compile(rf"(?<![\w-])(?:{groups})(?![\w-])", re.IGNORECASE), [entries[found] for found in ordered])
 
@@ -68,8 +70,8 @@ def _as_pattern(found: str) -> str:
     )
 
 
-def hits(prose: Sequence[str], words: Words) -> Iterator[Hit]:
-    """All discouraged words in lines of prose."""
+def find_hits(prose: Sequence[str], words: Words) -> Iterator[Hit]:
+    """Find all discouraged words in lines of prose."""
     text = "\n".join(_CODE_SPAN.sub(BREAK, line) if line.strip() else BREAK for line in prose)
     for match in words.pattern.finditer(text):
         assert match.lastindex is not None, "every alternative is a group"
@@ -77,13 +79,13 @@ def hits(prose: Sequence[str], words: Words) -> Iterator[Hit]:
         yield Hit(line, " ".join(match[0].split()), words.preferred[match.lastindex - 1])
 
 
-def markdown_prose(text: str) -> list[str]:
-    """The lines of a Markdown file."""
+def extract_markdown(text: str) -> list[str]:
+    """Return the lines of a Markdown file."""
     return text.splitlines()
 
 
-def yaml_prose(text: str) -> list[str]:
-    """The comments of a YAML file, each on its own line; all else is BREAK."""
+def extract_yaml(text: str) -> list[str]:
+    """Return the comments of a YAML file, each on its own line; all other lines are BREAK."""
     prose = []
     for line in text.splitlines():
         start = _YAML_COMMENT.search(line)
@@ -91,11 +93,13 @@ def yaml_prose(text: str) -> list[str]:
     return prose
 
 
-def python_prose(text: str) -> list[str]:
-    """The comments and docstrings of a Python file, each on its own lines; all else is BREAK.
+def extract_python(text: str) -> list[str]:
+    """Return the comments and docstrings of a Python file, each on its own lines; all other lines are BREAK.
 
-    Raises:
-        SyntaxError, tokenize.TokenError: the file is not valid Python.
+    Raises
+    ------
+    SyntaxError, tokenize.TokenError
+        The file is not valid Python.
     """
     lines = text.splitlines()
     prose = [BREAK] * len(lines)
@@ -113,40 +117,40 @@ def python_prose(text: str) -> list[str]:
 
 
 def _comment(line: str, column: int) -> str:
-    """The comment that starts in a column; one after code starts anew, one on a line of its own continues the last."""
+    """Return the comment that starts in a column; BREAK is put before a comment that follows code on its line."""
     return (BREAK if line[:column].strip() else "") + line[column:].lstrip("#")
 
 
-def reader(path: str) -> Callable[[str], list[str]] | None:
-    """What extracts the prose of a file; None for a file that is not checked."""
+def select_extractor(path: str) -> Callable[[str], list[str]] | None:
+    """Return the function that extracts the prose of a file; None for files that are not checked."""
     name = PurePosixPath(path)
     if name.suffix == ".py":
-        return python_prose
+        return extract_python
     if name.suffix == ".md":
-        return markdown_prose
+        return extract_markdown
     if name.suffix == ".yaml" and name.parent == PurePosixPath("jobs"):
-        return yaml_prose
+        return extract_yaml
     return None
 
 
-def repository_files() -> list[str]:
-    """Paths, relative to the root, of all files that git tracks or would track."""
+def list_files() -> list[str]:
+    """List the files that git tracks or would track, relative to the root."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     return sorted(path for path in set(listed.split("\0")) if path and (ROOT / path).is_file())
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Prints one line for each hit; returns the exit code."""
+    """Print one line for each hit and return the exit code."""
     try:
         words = read_words(WORDS.read_text("utf-8"))
     except ValueError as error:
         print(f"{WORDS.name}: {error}", file=sys.stderr)
         return 2
-    paths = [Path(path).resolve().relative_to(ROOT).as_posix() for path in arguments] or repository_files()
+    paths = [Path(path).resolve().relative_to(ROOT).as_posix() for path in arguments] or list_files()
     n_hits = n_files = 0
     for path in paths:
-        prose_of = reader(path)
+        prose_of = select_extractor(path)
         if prose_of is None:
             continue
         n_files += 1
@@ -155,7 +159,7 @@ def main(arguments: Sequence[str]) -> int:
         except (SyntaxError, tokenize.TokenError, UnicodeDecodeError) as error:
             print(f"{path}: cannot be read: {error}", file=sys.stderr)
             return 2
-        for hit in hits(prose, words):
+        for hit in find_hits(prose, words):
             n_hits += 1
             print(f"{path}:{hit.line}: {hit.found} -> {hit.preferred}")
     print(f"{n_hits} discouraged words in {n_files} files", file=sys.stderr)

@@ -1,3 +1,3 @@
 """ancd-ray: discovers the classes of industrial anomalies in large image archives, on Ray."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

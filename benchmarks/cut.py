@@ -1,7 +1,7 @@
-"""Binarize, crop and encode: in memory against the literal loop with a file between any two hops.
+"""Binarize, crop and encode in memory, compared with a literal loop that writes files between the operations.
 
 python benchmarks/cut.py                       # generated images of the size of magnetic tiles
-python benchmarks/cut.py --images /archive/mtd # every tenth image below a folder, its map made of its mask
+python benchmarks/cut.py --images /archive/mtd # every tenth image below a folder, with a map made of its mask
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from literal import cut_with_files
 from mebin import realistic
 from PIL import Image
-from timing import compare, machine, shown
+from timing import compare, describe_machine, format_time
 
 from ancd_ray.config.sections import MebinConfig
 from ancd_ray.data.images import decode_rgb, encode_png
@@ -25,7 +25,7 @@ COUNT, LO, HI = 60, 60.0, 255.0
 
 
 def main() -> None:
-    """Prints images a second of both forms and their ratio."""
+    """Print the times per image of both forms and their ratio."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path)
     given = parser.parse_args()
@@ -40,7 +40,7 @@ def main() -> None:
             for image, map_ in pairs:
                 row = {"image_id": "0" * 20, "product": "p", "role": "novel", "label": None}
                 values = cv2.imread(str(map_), cv2.IMREAD_GRAYSCALE)
-                cut += len(list(worker._regions(row, decode_rgb(image.read_bytes()), values)))
+                cut += len(list(worker._cut_image(row, decode_rgb(image.read_bytes()), values)))
             return cut
 
         def slow() -> int:
@@ -48,15 +48,15 @@ def main() -> None:
 
         assert fast() == slow()
         pair = compare(fast, slow)
-    print(machine())
+    print(describe_machine())
     print(
-        f"{len(pairs)} images: {shown(pair.slow / len(pairs))} an image with files, {shown(pair.fast / len(pairs))} in "
-        f"memory, {pair.ratio:.1f}×"
+        f"{len(pairs)} images: {format_time(pair.slow / len(pairs))} per image with files, "
+        f"{format_time(pair.fast / len(pairs))} in memory, {pair.ratio:.1f}×"
     )
 
 
 def _generated(folder: Path) -> list[tuple[Path, Path]]:
-    """Grey tiles of about 290 x 370 pixels with a map of their size."""
+    """Generate gray tiles of about 290 x 370 pixels, with maps of their size."""
     pairs = []
     for i in range(COUNT):
         rng = np.random.default_rng(i)

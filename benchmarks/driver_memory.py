@@ -1,8 +1,8 @@
-"""Peak memory of the driver while many images go through catalog, detect (precomputed maps) and regions.
+"""Peak memory of the driver while catalog, detect (precomputed maps) and regions process many images.
 
     python benchmarks/driver_memory.py --images 20000
 
-Generates the images and their maps first, in a folder of its own.
+The images and their maps are generated first, in a temporary folder.
 """
 
 from __future__ import annotations
@@ -12,14 +12,13 @@ import resource
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from ancd_ray.config.load import validate
-from ancd_ray.engine import executor as pipeline
+from ancd_ray.engine.executor import run_steps
 from ancd_ray.engine.progress import Display
 from ancd_ray.engine.runtime import Runtime
 from ancd_ray.jobs.plan import make
@@ -29,7 +28,7 @@ STEPS = ("catalog", "detect", "regions")
 
 
 def main() -> None:
-    """Prints images, seconds, peak RSS, and the largest part file that was written."""
+    """Print images, seconds, peak RSS, and the size of the largest part file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=20_000)
     given = parser.parse_args()
@@ -51,11 +50,10 @@ def main() -> None:
         )
         start = time.monotonic()
         plan = make(job)
-        (product,) = plan.products
-        plan = replace(plan, products=(replace(product, steps={name: product.steps[name] for name in STEPS}),))
+        steps = [step for step in plan.steps if step.name in STEPS]
         display = Display("driver memory")
         with display.running(), Runtime() as runtime:
-            runs = pipeline.run(plan, runtime, display)
+            runs = list(run_steps(steps, plan.root, runtime, display, job.resources.max_quarantined).values())
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         regions = runs[-1].output.rows("regions")
         files = max(file.stat().st_size for file in root.glob("out/steps/*/*/*/*.parquet")) / 2**20
@@ -68,7 +66,7 @@ def main() -> None:
 
 
 def _generate(what: tuple[Path, int]) -> None:
-    """A noisy image with a disc, and its map."""
+    """Generate a noisy image with a disc, and its map."""
     root, number = what
     rng = np.random.default_rng(number)
     image = cv2.resize(rng.integers(90, 160, (64, 64), np.uint8), (SIDE, SIDE))

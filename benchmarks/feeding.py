@@ -1,9 +1,9 @@
-"""Detect (precomputed maps) and regions under Ray against the same functions in a plain loop on two processes; growth.
+"""Detect (precomputed maps) and regions on Ray, compared with a plain loop on two processes; scaling with the archive.
 
     python benchmarks/feeding.py                                  # 1,000 generated images of the size of magnetic tiles
     python benchmarks/feeding.py --growth 1000 4000 16000 --plot benchmarks/growth.svg
 
-Ray's start, and that of its first pipeline, are apart: what is measured is images a second once it runs.
+The start of Ray and of its first pipeline is not measured.
 """
 
 from __future__ import annotations
@@ -13,34 +13,41 @@ import io
 import statistics
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 from mebin import realistic
 from rich.console import Console
-from timing import machine
+from timing import describe_machine
 
 from ancd_ray.config.load import validate
 from ancd_ray.data.store import Folder
-from ancd_ray.engine import executor as pipeline
-from ancd_ray.engine.outputs import Done, Shard, commit_shard
+from ancd_ray.engine.executor import run_steps
+from ancd_ray.engine.outputs import CommittedShard, Shard, commit_shard
 from ancd_ray.engine.progress import Display
-from ancd_ray.engine.runtime import Progress, Runtime, Worker
+from ancd_ray.engine.runtime import Progress, Resources, Runtime, Worker
 from ancd_ray.jobs.plan import JobPlan, make
 
 STEPS = ("catalog", "detect", "regions")
 MEASURED = ("detect", "regions")
 PROCESSES = 2
-FEW = 40  # images: their time is what an execution of Ray Data costs at any size
+FEW = 40  # images, whose time is the overhead of an execution of Ray Data at any size
 
 
 class PlainLoop(Runtime):
     """Shards in a pool of processes, without Ray."""
 
-    def map_shards(self, worker: Worker, shards: list[Shard], folder: Folder, progress: Progress) -> list[Done]:
-        """The same shards, worked on by the same functions."""
+    def map_shards(
+        self,
+        worker: Worker,
+        shards: list[Shard],
+        folder: Folder,
+        progress: Progress,  # noqa: ARG002
+        resources: Resources,  # noqa: ARG002
+    ) -> list[CommittedShard]:
+        """Run the same worker on the same shards."""
         with ProcessPoolExecutor(PROCESSES) as pool:
             return list(pool.map(_Commit(worker, folder), shards))
 
@@ -50,20 +57,20 @@ class _Commit:
     worker: Worker
     folder: Folder
 
-    def __call__(self, shard: Shard) -> Done:
+    def __call__(self, shard: Shard) -> CommittedShard:
         cv2.setNumThreads(1)
         return commit_shard(self.folder, shard.index, self.worker(shard), 0.0)
 
 
 def main() -> None:
-    """Prints the rates of both, or seconds per image as the archive grows."""
+    """Print the rates of both, or the time per image by size of the archive."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--growth", type=int, nargs="+")
     parser.add_argument("--plot", type=Path)
     given = parser.parse_args()
-    print(machine())
+    print(describe_machine())
     with tempfile.TemporaryDirectory() as scratch, Runtime(cpus=PROCESSES, in_process_below=0) as ray:
         root = Path(scratch)
         _run(_plan(_archive(root, FEW), root / "warm"), ray)  # starts Ray and its first pipeline
@@ -96,9 +103,11 @@ def _growth(root: Path, images: int, ray: Runtime, turns: int) -> tuple[int, flo
 
 
 def _run(plan: JobPlan, runtime: Runtime) -> float:
-    """Seconds that detect and regions took."""
-    runs = pipeline.run(plan, runtime, Display("feeding", Console(file=io.StringIO(), force_terminal=True)))
-    return sum(run.seconds for run in runs if run.name in MEASURED)
+    """Run a plan and return the seconds of detect and regions."""
+    display = Display("feeding", Console(file=io.StringIO(), force_terminal=True))
+    steps = [step for step in plan.steps if step.name in STEPS]
+    done = run_steps(steps, plan.root, runtime, display, plan.job.resources.max_quarantined)
+    return sum(run.seconds for run in done.values() if run.name in MEASURED)
 
 
 def _plan(archive: Path, output: Path) -> JobPlan:
@@ -110,9 +119,7 @@ def _plan(archive: Path, output: Path) -> JobPlan:
         "classes": {"novel": 3},
         "output": str(output),
     }
-    plan = make(validate(document))
-    (made,) = plan.products
-    return replace(plan, products=(replace(made, steps={name: made.steps[name] for name in STEPS}),))
+    return make(validate(document))
 
 
 def _archive(root: Path, images: int) -> Path:
@@ -123,7 +130,7 @@ def _archive(root: Path, images: int) -> Path:
 
 
 def _generate(what: tuple[Path, int]) -> None:
-    """A grey tile of about 290 x 370 pixels, and a map of 256²."""
+    """Generate a gray tile of about 290 x 370 pixels, and a map of 256²."""
     folder, number = what
     rng = np.random.default_rng(number)
     height, width = int(rng.integers(230, 400)), int(rng.integers(180, 330))
@@ -135,7 +142,7 @@ def _generate(what: tuple[Path, int]) -> None:
 
 
 def _draw(images: list[int], milliseconds: list[float], path: Path) -> None:
-    """A plot of a few kilobytes, without a library for it."""
+    """Write a small SVG plot."""
     left, top, width, height = 60, 20, 420, 180
     highest = 1.3 * max(milliseconds)
     points = [

@@ -1,4 +1,4 @@
-"""Images a second through the frozen `lite` trunk, against timm's model in eager mode.
+"""Images per second of the frozen `lite` trunk, compared with timm's model in eager mode.
 
 python benchmarks/lite.py
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import timm
 import torch
-from timing import compare, machine
+from timing import compare, describe_machine
 
 from ancd_ray.backbones.lite import STRIDES, Lite, _state_dict
 
@@ -15,7 +15,7 @@ BATCH = 32
 
 
 def main() -> None:
-    """Prints both rates, their ratio, and the largest difference of the features."""
+    """Print both rates, their ratio, and the largest relative difference of the features."""
     eager = timm.create_model("tf_efficientnet_lite0", features_only=True, out_indices=(3, 4)).eval()
     eager.load_state_dict(_state_dict(None), strict=False)
     lite = Lite()
@@ -26,7 +26,7 @@ def main() -> None:
             float((a - b).abs().max() / b.abs().max())
             for a, b in zip(lite.patch_features(images, STRIDES), eager(images), strict=True)
         ]
-    print(machine())
+    print(describe_machine())
     print(
         f"eager {BATCH / pair.slow:.0f} images/s, exported {BATCH / pair.fast:.0f} images/s on "
         f"{torch.get_num_threads()} threads, {pair.ratio:.1f}×; largest relative difference {max(differences):.0e}"

@@ -1,4 +1,4 @@
-"""The slow, literal forms that the fast ones are measured against: what the text of the paper says, step by step."""
+"""Slow, literal implementations of the text of the paper, with which the fast ones are compared."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Bytes = NDArray[np.uint8]
 
 
 def region_counts(map_HW: Bytes, levels: NDArray[Any], erosion_px: int = 6) -> NDArray[np.int64]:
-    """Threshold, erode, label: 64 times."""
+    """Count regions by threshold, erosion and labelling at every level."""
     element = np.ones((erosion_px, erosion_px), np.uint8)
     counts = []
     for level in levels.tolist():
@@ -33,7 +33,7 @@ def region_counts(map_HW: Bytes, levels: NDArray[Any], erosion_px: int = 6) -> N
 
 
 def binarize(map_HW: Bytes, lo: float, hi: float) -> tuple[Bytes, int]:
-    """The mask of a map and its number of regions."""
+    """Compute the mask of a map and its number of regions."""
     levels = thresholds(lo, hi, is_integer=True)
     counts = region_counts(map_HW, levels)
     level = stable_level(counts, 4, "longest_run")
@@ -44,7 +44,7 @@ def binarize(map_HW: Bytes, lo: float, hi: float) -> tuple[Bytes, int]:
 
 
 def cut_with_files(image_file: Path, map_file: Path, lo: float, hi: float, folder: Path) -> int:
-    """Binarizes a map and cuts the image, every hop a file: mask, sub-images and their masks as PNG; how many."""
+    """Binarize a map and cut the image, with mask, sub-images and their masks as PNG files; returns their number."""
     mask, n_regions = binarize(cv2.imread(str(map_file), cv2.IMREAD_GRAYSCALE), lo, hi)
     mask_file = folder / f"{map_file.stem}-mask.png"
     Image.fromarray(mask).save(mask_file)
@@ -57,11 +57,11 @@ def cut_with_files(image_file: Path, map_file: Path, lo: float, hi: float, folde
     return len(boxes)
 
 
-# --- views, as PIL has the operations
+# --- views with the operations of PIL
 
 
-def pil_view(image: Image.Image, mask: Image.Image, rng: np.random.Generator, size: int = 224) -> tuple[Any, Any]:
-    """One view by the same operations in the same ranges as `method.views.random_view`."""
+def draw_pil_view(image: Image.Image, mask: Image.Image, rng: np.random.Generator, size: int = 224) -> tuple[Any, Any]:
+    """Draw a view by the same operations in the same ranges as `method.views.random_view`."""
     side = round(size * 8 / 7)
     image, mask = image.resize((side, side), Image.Resampling.BICUBIC), mask.resize((side, side))
     top, left = (int(v) for v in rng.integers(0, side - size + 1, 2))
@@ -77,12 +77,12 @@ def pil_view(image: Image.Image, mask: Image.Image, rng: np.random.Generator, si
         kind = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)[operation]
         image = kind(image).enhance(rng.uniform(0.6, (1.4, 1.4, 1.8)[operation]))
     image = ImageEnhance.Sharpness(image).enhance(rng.uniform(0.2, 2.0))
-    image = _blurred(image, 2 * int(rng.integers(4, 17)) + 1, rng.uniform(0.1, 2.0))
+    image = _blur(image, 2 * int(rng.integers(4, 17)) + 1, rng.uniform(0.1, 2.0))
     return ImageOps.posterize(image, int(rng.integers(5, 9))), mask
 
 
-def _blurred(image: Image.Image, kernel: int, sigma: float) -> Image.Image:
-    """torchvision's Gaussian blur of a PIL image: to a tensor, a two-dimensional convolution, and back."""
+def _blur(image: Image.Image, kernel: int, sigma: float) -> Image.Image:
+    """Blur a PIL image by torchvision: to a tensor, a two-dimensional convolution, and back."""
     from torchvision.transforms import functional
 
     return functional.gaussian_blur(image, [kernel, kernel], [sigma, sigma])
@@ -92,7 +92,7 @@ def _blurred(image: Image.Image, kernel: int, sigma: float) -> Image.Image:
 
 
 def class_tokens(model: Any, images: Tensor, masks: Tensor, mask_layers: int = 9) -> Tensor:
-    """Class tokens (B, D) after all blocks, every row and every column of every attention computed."""
+    """Compute class tokens (B, D) after all blocks, with full attention matrices in every block."""
     patches = model.patch_embed(images)
     rows, cols = patches.shape[1:3]
     x = model._pos_embed(patches)
@@ -115,7 +115,7 @@ def _attention(attn: Any, x: Tensor, visible: Tensor | None) -> Tensor:
     return attn.proj((logits.softmax(dim=-1) @ v).transpose(1, 2).flatten(2))
 
 
-def trained_last_block(model: nn.Module) -> list[nn.Parameter]:
-    """Freezes all but the last block; its parameters."""
+def unfreeze_last_block(model: nn.Module) -> list[nn.Parameter]:
+    """Freeze all but the last block, and return its parameters."""
     model.requires_grad_(False)
     return list(model.blocks[-1].requires_grad_(True).parameters())

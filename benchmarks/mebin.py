@@ -1,4 +1,4 @@
-"""Counts of regions at 64 levels: one union-find against threshold, erosion and labelling at every level.
+"""Counts of regions at 64 levels by one union-find, compared with threshold, erosion and labelling at every level.
 
 python benchmarks/mebin.py
 """
@@ -10,7 +10,7 @@ import statistics
 import cv2
 import numpy as np
 from literal import region_counts as literal_counts
-from timing import compare, machine, shown
+from timing import compare, describe_machine, format_time
 
 from ancd_ray.method import mebin
 
@@ -18,7 +18,7 @@ MAPS = 5
 
 
 def realistic(side: int, seed: int) -> tuple[np.ndarray, int, int]:
-    """A smooth background whose largest value is the lower end of the range, one to three blobs, a little noise."""
+    """Generate a map with a smooth background up to the lower end of the range, one to three blobs, and some noise."""
     rng = np.random.default_rng(seed)
     coarse = rng.normal(size=(side // 8, side // 8)).astype(np.float32)
     ground = cv2.GaussianBlur(cv2.resize(coarse, (side, side)), (0, 0), side / 64)
@@ -34,14 +34,14 @@ def realistic(side: int, seed: int) -> tuple[np.ndarray, int, int]:
 
 
 def noise(side: int, seed: int) -> tuple[np.ndarray, int, int]:
-    """Every pixel by itself, over the whole range: nearly all of them exceed the lowest level."""
+    """Generate a map of uniform noise over the whole range: nearly all pixels exceed the lowest level."""
     return np.random.default_rng(seed).integers(0, 256, (side, side)).astype(np.uint8), 0, 255
 
 
 def main() -> None:
-    """Prints a row for each kind and size of map."""
-    cv2.setNumThreads(1)  # maps are worked on by one core each, in the product as here
-    print(machine())
+    """Print a row for each kind and size of map."""
+    cv2.setNumThreads(1)  # as in a job, where each map is processed on one core
+    print(describe_machine())
     print("| map | pixels | literal | numba | ratio (least) | OpenCV alone | ratio |")
     print("|---|---|---|---|---|---|---|")
     for kind in (realistic, noise):
@@ -50,10 +50,10 @@ def main() -> None:
             fast, plain = [row[0] for row in rows], [row[1] for row in rows]
             ratios = [pair.ratio for pair in fast]
             print(
-                f"| {kind.__name__} | {side}² | {shown(statistics.median(p.slow for p in fast))} "
-                f"| {shown(statistics.median(p.fast for p in fast))} "
+                f"| {kind.__name__} | {side}² | {format_time(statistics.median(p.slow for p in fast))} "
+                f"| {format_time(statistics.median(p.fast for p in fast))} "
                 f"| **{statistics.median(ratios):.0f}×** ({min(ratios):.0f}×) "
-                f"| {shown(statistics.median(p.fast for p in plain))} "
+                f"| {format_time(statistics.median(p.fast for p in plain))} "
                 f"| {statistics.median(p.ratio for p in plain):.1f}× |"
             )
 

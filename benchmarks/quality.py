@@ -1,8 +1,8 @@
-"""Quality and wall time on a data set: several seeds of a job, one after the other, as a Markdown table.
+"""Metrics and wall-clock time on a data set: several seeds of a job in sequence, as a Markdown table.
 
     python benchmarks/quality.py jobs/mtd.yaml --seeds 3 data.root=/archive output=runs/bench
 
-The first seed does all of the work, the others train again alone.
+The first seed runs all steps, the others only training and what follows.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Runs the seeds and prints image- and region-level figures, each with its mean."""
+    """Run the seeds and print image- and region-level metrics with their means."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("job")
     parser.add_argument("overrides", nargs="*")
@@ -37,13 +37,13 @@ def main() -> None:
     print("| product | level | NMI / ARI / F1 of each seed | mean |")
     print("|---|---|---|---|")
     for (product, level), runs in found.items():
-        each = " · ".join(_shown(run) for run in runs)
-        mean = _shown([statistics.mean(column) for column in zip(*runs, strict=True)])
+        each = " · ".join(_format_figures(run) for run in runs)
+        mean = _format_figures([statistics.mean(column) for column in zip(*runs, strict=True)])
         print(f"| {product} | {level} | {each} | **{mean}** |")
     print(f"\nseconds: {', '.join(f'{s:.0f}' for s in seconds)}")
 
 
-def _shown(figures: tuple[float, ...] | list[float]) -> str:
+def _format_figures(figures: tuple[float, ...] | list[float]) -> str:
     return " / ".join(f"{figure:.3f}".removeprefix("0") for figure in figures)
 
 

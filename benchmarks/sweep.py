@@ -1,11 +1,11 @@
-"""What a sweep costs against one job, and against training every setting from raw images.
+"""Cost of a sweep, compared with one job and with a cold job for every setting.
 
     python benchmarks/sweep.py jobs/sweep.yaml data.root=/archive
     python benchmarks/sweep.py --leftovers 50
 
-First: one cold job over the products of the sweep, then the whole sweep cold in another output folder; the time of all
-settings as single jobs is extrapolated from the one. Second: a sweep of so many tiny trials on generated images, in a
-Ray of this process, and what is left of it: placement groups, actors, temporary files.
+First form: one cold job over the products of the sweep, then the whole sweep in another output folder; the time of all
+settings as single jobs is extrapolated. Second form: a sweep of this many tiny trials on generated images, and the
+placement groups, actors and temporary files that remain after it.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from pathlib import Path
 
 import yaml
 
-from ancd_ray.config.load import load, resolved, validate
+from ancd_ray.config.load import dump_resolved, load, validate
 from ancd_ray.data.demo.generate import generate
 from ancd_ray.engine.progress import Display
-from ancd_ray.jobs.sweep.planning import lay_out
+from ancd_ray.jobs.sweep.planning import build_search_space
 
 GOAL, NAIVE_GOAL = 3, 100
 
 
 def main() -> None:
-    """Prints the figures of one of the two."""
+    """Run one of the two forms."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("job", nargs="?", type=Path)
     parser.add_argument("overrides", nargs="*")
     parser.add_argument("--leftovers", type=int, metavar="TRIALS")
     given = parser.parse_intermixed_args()
     if given.leftovers:
-        leftovers(given.leftovers)
+        measure_leftovers(given.leftovers)
     elif given.job:
         compare(given.job, given.overrides)
     else:
@@ -43,13 +43,13 @@ def main() -> None:
 
 
 def compare(file: Path, overrides: list[str]) -> None:
-    """One cold job, then the sweep."""
+    """Time one cold job, then the sweep."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         job = load(file, overrides)
-        space = lay_out(job)
+        space = build_search_space(job)
         single = folder / "single.yaml"
-        single.write_text(resolved(job.model_copy(update={"sweep": None})))
+        single.write_text(dump_resolved(job.model_copy(update={"sweep": None})))
         one, _ = _submit(single, folder / "one")
         whole, run = _submit(file, folder / "whole", *overrides)
         settings = sum(len(space.merges[trial.plan.name]) for trial in space.trials)
@@ -68,15 +68,15 @@ def compare(file: Path, overrides: list[str]) -> None:
 
 
 def _submit(file: Path, output: Path, *overrides: str) -> tuple[float, Path]:
-    """Seconds of a job from the command to its end, and its run folder."""
+    """Run a job; returns its wall-clock seconds and its run folder."""
     command = [sys.executable, "-m", "ancd_ray", "submit", str(file), *overrides, f"output={output}"]
     start = time.monotonic()
     ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return time.monotonic() - start, Path(ended.stdout.strip().splitlines()[-1])
 
 
-def leftovers(trials: int) -> None:
-    """A sweep of tiny trials, and what is left of it."""
+def measure_leftovers(trials: int) -> None:
+    """Run a sweep of tiny trials, and print what remains of it."""
     import ray
     from ray.util.state import list_actors, list_placement_groups
 
@@ -97,15 +97,15 @@ def leftovers(trials: int) -> None:
         }
         with Runtime(dashboard=True) as runtime:
             runtime.start()
-            before = _files()
+            before = _list_files()
             start = time.monotonic()
             folder = run(validate(document), None, Display("tiny"))
             seconds = time.monotonic() - start
-            time.sleep(5)  # Ray takes a moment to bury its dead
-            here = ray.get_runtime_context().gcs_address  # not whichever Ray of this machine was the last to start
+            time.sleep(5)  # Ray cleans up processes that ended with a delay
+            here = ray.get_runtime_context().gcs_address  # of this Ray, not of the last one started on this machine
             groups = [group for group in list_placement_groups(here) if group.state != "REMOVED"]
             actors = list_actors(here, filters=[("state", "!=", "DEAD")])
-            files = sorted(_files() - before)
+            files = sorted(_list_files() - before)
             done = len(list((folder.path / "trials").glob("*.json")))
             free = ray.available_resources().get("CPU"), ray.cluster_resources().get("CPU")
         left = [str(path.relative_to(root)) for path in root.rglob("*.tmp")]
@@ -115,8 +115,8 @@ def leftovers(trials: int) -> None:
         print(" ", item)
 
 
-def _files() -> set[str]:
-    """Whatever lies in the folder for temporary files, Ray's own session apart: its logs go with its folder."""
+def _list_files() -> set[str]:
+    """List the entries of the temporary folder, without the session folder of Ray."""
     own = Path(tempfile.gettempdir())
     return {path.name for path in own.iterdir() if path.name != "ray"}
 

@@ -1,4 +1,4 @@
-"""Medians of two ways of doing the same thing, taken in turns in one process, and the machine that they ran on."""
+"""Alternating time measurements of two implementations in one process, and a description of the machine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Call = Callable[[], object]
 
 @dataclass(frozen=True)
 class Pair:
-    """Median seconds of a fast and a slow form, and the median of the ratios of each turn."""
+    """Median seconds of a fast and a slow implementation, and the median of the ratios by turn."""
 
     fast: float
     slow: float
@@ -24,10 +24,10 @@ class Pair:
 
 
 def compare(fast: Call, slow: Call, turns: int = 5, times: int = 1) -> Pair:
-    """Both in turns, after one call each that does not count; `times` calls of the fast form are one measurement."""
+    """Time two calls in turns, after a warm-up call of each; the fast one is called `times` times per turn."""
     fast()
     slow()
-    pairs = [(seconds(fast, times), seconds(slow)) for _ in range(turns)]
+    pairs = [(time_call(fast, times), time_call(slow)) for _ in range(turns)]
     return Pair(
         statistics.median(f for f, _ in pairs),
         statistics.median(s for _, s in pairs),
@@ -35,24 +35,24 @@ def compare(fast: Call, slow: Call, turns: int = 5, times: int = 1) -> Pair:
     )
 
 
-def seconds(call: Call, times: int = 1) -> float:
-    """Wall clock of a call, the mean of `times`."""
+def time_call(call: Call, times: int = 1) -> float:
+    """Measure the wall-clock seconds of a call, as the mean of `times` calls."""
     start = time.perf_counter()
     for _ in range(times):
         call()
     return (time.perf_counter() - start) / times
 
 
-def shown(value: float) -> str:
-    """Seconds with a unit that suits them."""
+def format_time(value: float) -> str:
+    """Format seconds with a suitable unit."""
     for limit, factor, unit in ((1e-3, 1e6, "µs"), (1.0, 1e3, "ms")):
         if value < limit:
             return f"{value * factor:.3g} {unit}"
     return f"{value:.3g} s"
 
 
-def machine() -> str:
-    """Processor, cores and libraries, for the line above a table."""
+def describe_machine() -> str:
+    """Describe processor, cores and libraries in one line."""
     name = platform.processor() or platform.machine()
     try:
         with Path("/proc/cpuinfo").open(encoding="utf-8") as info:

@@ -1,4 +1,4 @@
-"""Augmented views: OpenCV against PIL doing the same operations in the same ranges.
+"""Augmented views by OpenCV, compared with the same operations in the same ranges by PIL.
 
 python benchmarks/views.py
 """
@@ -9,9 +9,9 @@ import statistics
 
 import cv2
 import numpy as np
-from literal import pil_view
+from literal import draw_pil_view
 from PIL import Image
-from timing import machine, seconds, shown
+from timing import describe_machine, format_time, time_call
 
 from ancd_ray.method.views import random_view
 
@@ -19,7 +19,7 @@ VIEWS = 200
 
 
 def main() -> None:
-    """Prints mean and median of both, view by view in turns."""
+    """Print mean and median of both, measured in turns for each view."""
     cv2.setNumThreads(1)
     rng = np.random.default_rng(0)
     image = cv2.resize(rng.integers(0, 256, (64, 64, 3)).astype(np.uint8), (256, 256))
@@ -28,11 +28,11 @@ def main() -> None:
     as_pil = Image.fromarray(image), Image.fromarray(mask)
     fast, slow = [], []
     for seed in range(VIEWS):
-        fast.append(seconds(lambda seed=seed: random_view(image, mask, np.random.default_rng(seed))))
-        slow.append(seconds(lambda seed=seed: pil_view(*as_pil, np.random.default_rng(seed))))
-    print(machine())
+        fast.append(time_call(lambda seed=seed: random_view(image, mask, np.random.default_rng(seed))))
+        slow.append(time_call(lambda seed=seed: draw_pil_view(*as_pil, np.random.default_rng(seed))))
+    print(describe_machine())
     for name, of in (("mean", statistics.mean), ("median", statistics.median)):
-        print(f"{name}: PIL {shown(of(slow))}, OpenCV {shown(of(fast))}, {of(slow) / of(fast):.0f}×")
+        print(f"{name}: PIL {format_time(of(slow))}, OpenCV {format_time(of(fast))}, {of(slow) / of(fast):.0f}×")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""ViT-B/8 with random weights: the fast forms of MGViT and of a training step against the literal ones.
+"""ViT-B/8 with random weights: MGViT and a training step, compared with literal implementations.
 
     python benchmarks/vit.py            # times, two turns: about ten minutes on two cores
-    python benchmarks/vit.py --memory   # peak memory of a step with 32 sub-images, each form in its own process
+    python benchmarks/vit.py --memory   # peak memory of a step with 32 sub-images, in separate processes
 
 A literal step with 32 sub-images takes minutes, so its time is that of two sub-images times 16.
 """
@@ -15,8 +15,8 @@ import sys
 
 import numpy as np
 import torch
-from literal import class_tokens, trained_last_block
-from timing import Pair, compare, machine, seconds, shown
+from literal import class_tokens, unfreeze_last_block
+from timing import Pair, compare, describe_machine, format_time, time_call
 from torch import Tensor
 
 from ancd_ray.backbones.base import Encoded
@@ -24,15 +24,15 @@ from ancd_ray.backbones.timm_vit import TimmViT
 from ancd_ray.config.sections import TrainConfig
 from ancd_ray.data.roles import Classes
 from ancd_ray.discovery.anomalyncd.learner import BatchLabels, Learner, compute_loss
-from ancd_ray.discovery.anomalyncd.loop import _optimizer, loss_weights
+from ancd_ray.discovery.anomalyncd.loop import _make_optimizer, loss_weights
 from ancd_ray.discovery.anomalyncd.sources import Views
 
 NAME, GRID, N_BASE, N_NOVEL = "vit_base_patch8_224", 28, 3, 6
 EPOCHS, STEPS, BANK = 50, 40, 8
 
 
-def images_and_masks(views: int, share: float) -> tuple[Tensor, Tensor]:
-    """Noise, and masks that show the given share of the patches."""
+def make_images_and_masks(views: int, share: float) -> tuple[Tensor, Tensor]:
+    """Generate noise, and masks that cover the given share of the patches."""
     generator = torch.Generator().manual_seed(0)
     order = torch.rand(views, GRID * GRID, generator=generator).argsort(dim=1)
     masks = (order < share * GRID * GRID).float().unflatten(1, (GRID, GRID))
@@ -40,17 +40,17 @@ def images_and_masks(views: int, share: float) -> tuple[Tensor, Tensor]:
 
 
 class Step:
-    """One training step of the learner on views that are given."""
+    """A training step of the learner on given views."""
 
     def __init__(self, vit: TimmViT, regions: int) -> None:
         self.learner = Learner(vit, N_BASE + N_NOVEL, 4, seed=0)
-        self._optimizer = _optimizer(self.learner, vit.lr)
+        self._optimizer = _make_optimizer(self.learner, vit.lr)
         labels = torch.tensor([-1, 0] * (regions // 2))
         self._labels = BatchLabels(labels, torch.zeros(len(labels)))
         self._weights = loss_weights(TrainConfig(), Classes(tuple("abc"), N_NOVEL, True))
 
     def __call__(self, views: Views) -> None:
-        """Forward, backward, update."""
+        """Run forward, backward and update."""
         loss, _ = compute_loss(
             self.learner, views, self._labels, n_base=N_BASE, teacher_temp=0.05, weights=self._weights
         )
@@ -60,31 +60,31 @@ class Step:
 
 
 class LiteralStep(Step):
-    """The same around the literal forward pass, whose last block is trained in place."""
+    """A training step with the literal forward pass, whose last block is trained in place."""
 
     def __init__(self, vit: TimmViT, regions: int) -> None:
         super().__init__(vit, regions)
         self._model = vit._model
         self.learner.tail = torch.nn.Identity()
-        parameters = [*trained_last_block(self._model), *self.learner.parameters()]
+        parameters = [*unfreeze_last_block(self._model), *self.learner.parameters()]
         self._optimizer = torch.optim.SGD(parameters, lr=vit.lr, momentum=0.9, weight_decay=5e-5)
         self.learner.forward = lambda token: (self.learner.projector(token), self.learner.heads(token))
 
     def on_images(self, images: Tensor, masks: Tensor) -> None:
-        """From the pixels on."""
+        """Run a step from pixels."""
         self(class_tokens(self._model, images, masks))
 
 
-def banked(encoded: Encoded, views: int) -> Views:
-    """Views as a bank would give them: visible tokens alone, as 16-bit numbers."""
+def make_bank_views(encoded: Encoded, views: int) -> Views:
+    """Make views as in a bank: only visible tokens, in float16."""
     repeat = -(-views // len(encoded.cls_BD))
     cls, tokens, mask = encoded
     return Views(*(part.repeat(repeat, *[1] * (part.ndim - 1))[:views] for part in (cls.half(), tokens.half(), mask)))
 
 
-def times() -> None:
-    """Forward; forward and backward; a step from the bank."""
-    print(machine())
+def measure_times() -> None:
+    """Print times of forward, of forward and backward, and of a step from the bank."""
+    print(describe_machine())
     print("| what | visible | literal | fast | ratio |")
     print("|---|---|---|---|---|")
     vit = TimmViT(NAME, "random")
@@ -93,23 +93,24 @@ def times() -> None:
 
     def row(what: str, share: float, pair: Pair) -> None:
         print(
-            f"| {what} | {share:.0%} | {shown(pair.slow)} | {shown(pair.fast)} | **{pair.ratio:,.3g}×** |", flush=True
+            f"| {what} | {share:.0%} | {format_time(pair.slow)} | {format_time(pair.fast)} | **{pair.ratio:,.3g}×** |",
+            flush=True,
         )
 
     with torch.no_grad():
         for share in (0.3, 0.0):
-            given = images_and_masks(2, share)
+            given = make_images_and_masks(2, share)
             pair = compare(lambda g=given: tail(*vit.encode(*g)), lambda g=given: class_tokens(vit._model, *g), 2)
             row("forward, 2 views", share, pair)
     fresh = Step(vit, 2)
-    given = images_and_masks(4, 0.3)
+    given = make_images_and_masks(4, 0.3)
     pair = compare(lambda: fresh(Views(*vit.encode(*given))), lambda: literal.on_images(*given), 2)
     row("forward and backward, 2 sub-images", 0.3, pair)
-    slow, fill = pair.slow * 16, seconds(lambda: vit.encode(*given)) / 4
+    slow, fill = pair.slow * 16, time_call(lambda: vit.encode(*given)) / 4
     for share in (1.0, 0.3, 0.1):
-        step, views = Step(vit, 32), banked(vit.encode(*images_and_masks(4, share)), 64)
+        step, views = Step(vit, 32), make_bank_views(vit.encode(*make_images_and_masks(4, share)), 64)
         step(views)
-        fast = float(np.median([seconds(lambda s=step, v=views: s(v)) for _ in range(7)]))
+        fast = float(np.median([time_call(lambda s=step, v=views: s(v)) for _ in range(7)]))
         row("step from the bank, 32 sub-images (literal: extrapolated)", share, Pair(fast, slow, slow / fast))
         literal_run = EPOCHS * STEPS * slow
         regions = STEPS * 16
@@ -121,10 +122,10 @@ def times() -> None:
         )
 
 
-def memory(form: str) -> None:
-    """One step with 32 sub-images; prints the peak RSS."""
+def measure_memory(form: str) -> None:
+    """Run one step with 32 sub-images and print the peak RSS."""
     vit = TimmViT(NAME, "random")
-    given = images_and_masks(64, 0.3)
+    given = make_images_and_masks(64, 0.3)
     if form == "literal":
         LiteralStep(vit, 32).on_images(*given)
     else:
@@ -133,7 +134,7 @@ def memory(form: str) -> None:
 
 
 def main() -> None:
-    """See above."""
+    """Measure times or memory."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--memory", nargs="?", const="both", choices=("both", "literal", "fast"))
     given = parser.parse_args()
@@ -141,9 +142,9 @@ def main() -> None:
         for form in ("fast", "literal"):
             subprocess.run([sys.executable, __file__, "--memory", form], check=True)
     elif given.memory:
-        memory(given.memory)
+        measure_memory(given.memory)
     else:
-        times()
+        measure_times()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Makes the picture of the README from the report of a run on generated images: `make_pictures.py RUN`.
+"""Makes the picture of the README from the report of a run on demo data: `make_pictures.py RUN`.
 
-RUN is what `ancd-ray submit jobs/quickstart.yaml` printed last. Needs Chromium.
+RUN is the last line of the output of `ancd-ray submit jobs/quickstart.yaml`. Requires Chromium.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ WIDTH, HEIGHT = 1180, 2050  # pixels of the page that are shown
 
 
 def main(run: Path) -> None:
-    """Writes docs/report.png."""
+    """Write docs/report.png from the report of a run."""
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if browser is None:
         sys.exit("no Chromium on this machine; on Debian: apt-get install chromium")

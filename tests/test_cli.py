@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 
 from ancd_ray.cli.main import main
 from ancd_ray.config.job import Job
-from ancd_ray.config.load import load, resolved
+from ancd_ray.config.load import dump_resolved, load
 from tests.conftest import REPO, Ran
 
 
@@ -69,8 +69,8 @@ def test_every_error_of_a_job_file_at_once_and_exit_2(tmp_path: Path) -> None:
     ("arguments", "said", "code"),
     [
         (("submit", "nowhere.yaml"), "nowhere.yaml: No such file", 2),
-        (("report", "nowhere"), "no run folder", 1),
-        (("apply", "nowhere", "best.yaml"), "no folder of a sweep", 1),
+        (("report", "nowhere"), "not a run folder", 1),
+        (("apply", "nowhere", "best.yaml"), "not the folder of a sweep", 1),
         (("status", "a"), "--address", 2),
         (("list", "--address", "http://127.0.0.1:9"), "does not answer", 1),
         (("logs", "a", "--address", "http://127.0.0.1:9"), "does not answer", 1),
@@ -86,7 +86,7 @@ def test_what_is_wrong_is_one_line(arguments: tuple[str, ...], said: str, code: 
 
 def test_relative_places_are_not_sent_to_a_cluster(small_job: Callable[..., Job], tmp_path: Path) -> None:
     file = tmp_path / "job.yaml"
-    file.write_text(resolved(small_job(tmp_path / "out")))
+    file.write_text(dump_resolved(small_job(tmp_path / "out")))
     result = _invoke("submit", str(file), "data.root=here", "output=there", "--address", "http://127.0.0.1:9")
     assert result.exit_code == 2
     assert ["data.root" in line or "output" in line for line in result.stderr.strip().splitlines()] == [True, True]
@@ -94,7 +94,7 @@ def test_relative_places_are_not_sent_to_a_cluster(small_job: Callable[..., Job]
 
 def test_passwords_are_not_sent_to_a_cluster(small_job: Callable[..., Job], tmp_path: Path) -> None:
     file = tmp_path / "job.yaml"
-    file.write_text(resolved(small_job(tmp_path / "out")))
+    file.write_text(dump_resolved(small_job(tmp_path / "out")))
     result = _invoke("submit", str(file), "tracking.uri=http://me:secret@host", "--address", "http://127.0.0.1:9")
     assert result.exit_code == 2
     assert "password" in result.stderr
@@ -104,7 +104,7 @@ def test_passwords_are_not_sent_to_a_cluster(small_job: Callable[..., Job], tmp_
 def test_submit_plan_report(finished: tuple[Job, Ran], tmp_path: Path) -> None:
     job, run = finished
     file = tmp_path / "job.yaml"
-    file.write_text(resolved(job))
+    file.write_text(dump_resolved(job))
     submitted = _invoke("submit", str(file))
     assert submitted.exit_code == 0, submitted.output
     assert submitted.stdout.strip().splitlines()[-1] == str(run.folder)
@@ -112,7 +112,7 @@ def test_submit_plan_report(finished: tuple[Job, Ran], tmp_path: Path) -> None:
     assert all(stage["cached"] for stage in summary["stages"])
     planned = _invoke("plan", str(file), "train.lambda=0.7")
     assert "train.lambda changed" in planned.stdout
-    assert f"{len(summary['stages']) - 4} of {len(summary['stages'])} steps are done" in planned.stdout
+    assert f"{len(summary['stages']) - 5} of {len(summary['stages'])} steps are done" in planned.stdout
     reported = _invoke("report", str(run.folder))
     assert reported.exit_code == 0
     assert "NMI" in reported.stdout
@@ -121,7 +121,7 @@ def test_submit_plan_report(finished: tuple[Job, Ran], tmp_path: Path) -> None:
 
 def test_a_job_on_standard_input(finished: tuple[Job, Ran]) -> None:
     job, _ = finished
-    planned = _invoke("plan", "-", text=resolved(job))
+    planned = _invoke("plan", "-", text=dump_resolved(job))
     assert planned.exit_code == 0, planned.output
     assert "cached" in planned.stdout
 

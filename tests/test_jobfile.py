@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ancd_ray.config.load import JobError, load, resolved, validate
+from ancd_ray.config.load import JobError, dump_resolved, load, validate
 
 JOBS = Path(__file__).resolve().parents[1] / "jobs"
 
@@ -26,7 +26,7 @@ def test_every_job_of_the_repository_is_valid(file: Path, monkeypatch: pytest.Mo
     for name in ("ANCD_DATA", "ANCD_OUTPUT"):
         monkeypatch.setenv(name, "/archive")
     job = load(file)
-    assert load_text(resolved(job)) == job, "the resolved job is a job file that means the same"
+    assert load_text(dump_resolved(job)) == job, "the resolved job is a job file that means the same"
 
 
 def load_text(text: str) -> Any:
@@ -116,4 +116,4 @@ def test_a_missing_file_is_said(tmp_path: Path) -> None:
 
 def test_secrets_of_uris_are_hidden_in_the_resolved_job() -> None:
     job = validate(_document(tracking={"uri": "https://user:secret@host/mlflow"}))
-    assert "secret" not in resolved(job)
+    assert "secret" not in dump_resolved(job)

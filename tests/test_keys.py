@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
+import jsonschema
 import pytest
+import yaml
 
 from ancd_ray.config.job import Job
 from ancd_ray.config.load import JobError
 from ancd_ray.config.renamed import RenamedKeyWarning
+from ancd_ray.config.schema import job_schema
 from ancd_ray.jobs.plan import make
+from tests.conftest import REPO
 
 MakeJob = Callable[..., Job]
 
@@ -62,3 +67,16 @@ def test_an_absolute_path_is_taken_as_it_is(small_job: MakeJob, demo_root: Path,
     base = f"data.base={{name: base, layout: mvtec, path: {demo_root}/base}}"
     plan = make(small_job(tmp_path / "out", f"data.root={root}", base))
     assert plan.products[0].classes.n_base == 3
+
+
+def test_the_schema_beside_the_job_files_is_that_of_today() -> None:
+    folder = REPO / "jobs"
+    schema = json.loads((folder / "job.schema.json").read_text())
+    assert schema == job_schema(), "record it: ancd-ray schema > jobs/job.schema.json"
+    for file in sorted(folder.glob("*.yaml")):
+        assert file.read_text().startswith("# yaml-language-server: $schema=job.schema.json\n"), file
+        document = yaml.safe_load(file.read_text())
+        jsonschema.validate(document, schema, cls=jsonschema.Draft202012Validator)
+    wrong = {**document, "train": {"lamda": 0.3}}
+    with pytest.raises(jsonschema.ValidationError, match="lamda"):
+        jsonschema.validate(wrong, schema, cls=jsonschema.Draft202012Validator)

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ancd_ray.data.store import Busy, Folder, StoreError, exclusive, filesystem, local_copy
+from ancd_ray.data.store import Busy, Folder, StoreError, filesystem, local_copy, lock_folder
 from ancd_ray.data.tables import METRICS, SCHEMAS, conform
-from ancd_ray.engine.outputs import Output, Work, commit_shard, finished_shards
+from ancd_ray.engine.outputs import Output, ShardResult, commit_shard, read_finished_shards
 
 ROW = {"product": "p", "level": "image", "name": "nmi", "value": 0.5}
 
@@ -60,8 +60,8 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
 
 def test_a_shard_counts_once_its_marker_is_there(tmp_path: Path) -> None:
     folder = Folder(str(tmp_path))
-    done = commit_shard(folder, 3, Work({"metrics": [ROW], "quarantine": []}, {"x": 1}), 0.1)
-    assert finished_shards(folder) == {3: done}
+    done = commit_shard(folder, 3, ShardResult({"metrics": [ROW], "quarantine": []}, {"x": 1}), 0.1)
+    assert read_finished_shards(folder) == {3: done}
     assert "quarantine" not in done.parts
     assert pq.read_table(tmp_path / done.parts["metrics"].file).num_rows == 1
     assert Output.find(folder) is None, "no manifest, no output"
@@ -78,13 +78,13 @@ def test_one_job_at_a_time(tmp_path: Path) -> None:
     folder = Folder(str(tmp_path))
     code = (
         "import sys; from ancd_ray.data.store import *\n"
-        "try:\n  exclusive(Folder(sys.argv[1])).__enter__()\nexcept Busy as error: print(error); sys.exit(9)"
+        "try:\n  lock_folder(Folder(sys.argv[1])).__enter__()\nexcept Busy as error: print(error); sys.exit(9)"
     )
-    with exclusive(folder):
+    with lock_folder(folder):
         other = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
     assert other.returncode == 9
     assert "another job writes here" in other.stdout
-    with exclusive(folder):
+    with lock_folder(folder):
         pass
 
 

@@ -5,8 +5,8 @@ Shape suffixes: B images, H height, W width, N patch tokens, L visible tokens (p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -57,6 +57,22 @@ def inputs(model: Backbone, views: Sequence[tuple[Image, Image]]) -> tuple[Tenso
     return tensors(views, model.mean, model.std, model.color_normalization)
 
 
+def view_rows(encoded: Encoded, views: Sequence[tuple[Mapping[str, Any], int]]) -> list[dict[str, Any]]:
+    """Make rows of the table `views` of encoded views, of which each has its region's row and a number."""
+    cls = encoded.cls_BD.half().cpu().numpy()
+    tokens = encoded.tokens_BND.half().cpu().numpy()
+    visible = encoded.visible_BN.cpu().numpy()
+    return [
+        {
+            **{key: region[key] for key in ("region_id", "product", "role", "label", "score")},
+            "view": view,
+            "cls": cls[i].tobytes(),
+            "tokens": tokens[i][visible[i]].tobytes(),
+        }
+        for i, (region, view) in enumerate(views)
+    ]
+
+
 class Tail(Protocol):
     """Interface of the trainable end of a backbone, the last mask-guided block."""
 
@@ -89,7 +105,11 @@ class Backbone(Protocol):
     lr: float  # default learning rate of the tail
     projector_width: int  # hidden width of the projector
 
-    def encode(self, images_BCHW: Tensor, masks_BHW: Tensor) -> Encoded:
+    @property
+    def tokens_ignore_mask(self) -> bool:
+        """Whether the attention of patch tokens is not masked, so that features can be taken from a masked pass."""
+
+    def encode(self, images_BCHW: Tensor, masks_BHW: Tensor, keep_hidden: bool = False) -> Encoded:
         """Compute the output of all blocks before the trainable one, without gradient.
 
         Parameters
@@ -98,6 +118,8 @@ class Backbone(Protocol):
             Normalized images.
         masks_BHW
             Masks of the anomalies in 0..1.
+        keep_hidden
+            Whether tokens that the mask hides from the class token are computed to the end, too.
         """
 
     def make_tail(self) -> nn.Module:

@@ -83,8 +83,13 @@ class Lite:
         maps = dict(zip(STRIDES, self._trunk(images_BCHW), strict=True))
         return [maps[stride] for stride in layers]
 
+    @property
+    def tokens_ignore_mask(self) -> bool:
+        """Always: the mask only weighs the class token."""
+        return True
+
     @torch.no_grad()
-    def encode(self, images_BCHW: Tensor, masks_BHW: Tensor) -> Encoded:
+    def encode(self, images_BCHW: Tensor, masks_BHW: Tensor, keep_hidden: bool = False) -> Encoded:  # noqa: ARG002
         """Compute tokens of both scales on one 14 x 14 grid, L2-normalized per scale.
 
         The class token starts as the mean of the tokens, weighted by the fraction of each patch that the mask covers,

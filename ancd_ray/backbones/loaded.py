@@ -1,4 +1,4 @@
-"""Backbones in worker processes: which device they have, and one loaded trunk a process."""
+"""Backbones in worker processes: the device, and a cache of what is loaded."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ancd_ray.backbones.base import Backbone
 from ancd_ray.config.sections import BackboneConfig
 
 
-def device() -> str:
-    """The GPU that this process was given, or the CPU."""
+def pick_device() -> str:
+    """Return the GPU that this process was given, or the CPU."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 @lru_cache(maxsize=2)
-def backbone(config: BackboneConfig) -> Backbone:
-    """The trunk of the job; loaded once a process."""
+def load_cached(config: BackboneConfig) -> Backbone:
+    """Load a backbone, once a process; detectors may use one with other settings than views."""
     if threads := os.environ.get("OMP_NUM_THREADS"):  # Ray gives a worker as many as its CPUs
         torch.set_num_threads(int(threads))
         cv2.setNumThreads(int(threads))
@@ -29,7 +29,7 @@ def backbone(config: BackboneConfig) -> Backbone:
         config.weights,
         config.sha256,
         config.mask_layers,
-        device(),
+        pick_device(),
         config.mask,
         config.color_normalization,
     )

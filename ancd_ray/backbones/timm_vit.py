@@ -103,27 +103,33 @@ class TimmViT:
         self.mean: tuple[float, float, float] = config["mean"]
         self.std: tuple[float, float, float] = config["std"]
 
+    @property
+    def tokens_ignore_mask(self) -> bool:
+        """Whether only the class token's attention is masked, or none."""
+        return self.mask_mode in ("class", "none")
+
     # no_grad instead of inference_mode: the trainable block saves these tensors for its backward pass.
     @torch.no_grad()
-    def encode(self, images_BCHW: Tensor, masks_BHW: Tensor) -> Encoded:
+    def encode(self, images_BCHW: Tensor, masks_BHW: Tensor, keep_hidden: bool = False) -> Encoded:
         """Compute class token and tokens before the last block.
 
-        If the mask of a view is empty, its tokens are not computed to the end, since they are not visible. Views are
-        encoded in small batches, because the intermediate tensors of a block are many times larger than its output.
+        Unless `keep_hidden`, tokens that are not visible are not computed to the end. Views are encoded in small
+        batches, because the intermediate tensors of a block are many times larger than its output.
         """
         assert images_BCHW.shape[2:] == (self.view_size, self.view_size), "the tail has the positions of this grid only"
         views = max(1, _TOKENS_AT_ONCE[torch.device(self.device).type] // (self.view_size // self.stride) ** 2)
         batches = zip(torch.split(images_BCHW, views), torch.split(masks_BHW, views), strict=True)
-        return Encoded.concat([self._encode(*batch).pack() for batch in batches])
+        encoded = [self._encode(*batch, keep_hidden) for batch in batches]
+        return Encoded.concat(encoded if keep_hidden else [batch.pack() for batch in encoded])
 
-    def _encode(self, images_BCHW: Tensor, masks_BHW: Tensor) -> Encoded:
+    def _encode(self, images_BCHW: Tensor, masks_BHW: Tensor, keep_hidden: bool) -> Encoded:
         with self._precision():
             x_BSD, table, rows, cols = self._embed(images_BCHW)
             patches_BN = visible_tokens(masks_BHW.to(self.device), rows, cols)
             visible_BS = F.pad(patches_BN, (1 + self._n_registers, 0), value=True)
             for block in self._blocks[: max(self._mask_start - 1, 0)]:
                 x_BSD = block(x_BSD, table)
-            x_BSD = self._guide(x_BSD, table, visible_BS)
+            x_BSD = self._guide(x_BSD, table, visible_BS, keep_hidden)
         if self.mask_mode in ("patch", "none"):
             visible_BS = torch.ones_like(visible_BS)  # for the class token, the only row that the tail computes
         if self._rotary:
@@ -188,16 +194,16 @@ class TimmViT:
         table = None if rope_N2d is None else prepend_identity_rotations(rope_N2d, 1 + self._n_registers)
         return self._model.norm_pre(x_BSD), table, rows, cols
 
-    def _guide(self, x_BSD: Tensor, table: Tensor | None, visible_BS: Tensor) -> Tensor:
+    def _guide(self, x_BSD: Tensor, table: Tensor | None, visible_BS: Tensor, keep_hidden: bool) -> Tensor:
         """Apply the last block without a mask and the mask-guided blocks, except for the trainable one.
 
-        Tokens not used later are not updated: all but the class token if it attends to no other token from here on, and
-        tokens that are hidden from it in the trainable block.
+        Unless `keep_hidden`, tokens not used later are not updated: all but the class token if it attends to no other
+        token from here on, and tokens that are hidden from it in the trainable block.
         """
         first = max(self._mask_start - 1, 0)
         unguided, guided = self._blocks[first : self._mask_start], self._blocks[self._mask_start : -1]
         alone_B = ~visible_BS[:, 1:].any(dim=1)
-        if self.mask_mode in ("class", "all") and alone_B.any():
+        if not keep_hidden and self.mask_mode in ("class", "all") and alone_B.any():
             cls_B1D, others_B = x_BSD[alone_B, :1], ~alone_B
             for block in unguided:
                 cls_B1D = block.class_row(x_BSD[alone_B], table, visible_BS=torch.ones_like(visible_BS[alone_B]))[
@@ -207,13 +213,14 @@ class TimmViT:
                 cls_B1D = block(cls_B1D)
             x_BSD[alone_B, :1] = cls_B1D.to(x_BSD.dtype)
             if others_B.any():
-                x_BSD[others_B] = self._guide(x_BSD[others_B], table, visible_BS[others_B])
+                x_BSD[others_B] = self._guide(x_BSD[others_B], table, visible_BS[others_B], keep_hidden)
             return x_BSD
         for block in unguided:
             x_BSD = block(x_BSD, table)
-        for block in guided[:-1] if self.mask_mode == "class" else guided:
+        some_rows = self.mask_mode == "class" and not keep_hidden  # of the last block, those of visible tokens
+        for block in guided[:-1] if some_rows else guided:
             x_BSD = block(x_BSD, table, visible_BS=visible_BS, mode=self.mask_mode)
-        if guided and self.mask_mode == "class":
+        if guided and some_rows:
             longest = int(visible_BS.sum(dim=1).max())
             rows_BR = visible_BS.int().argsort(dim=1, descending=True, stable=True)[:, :longest]
             found_BRD = guided[-1].selected_rows(x_BSD, rows_BR, table, visible_BS=visible_BS)

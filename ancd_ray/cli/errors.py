@@ -1,4 +1,4 @@
-"""What all verbs of the command line share: how errors look and end, and how text of other processes is passed on."""
+"""Shared by all commands of the command line: error messages, exit codes, and output of other processes."""
 
 from __future__ import annotations
 
@@ -16,15 +16,18 @@ INTERRUPTED = 130
 
 
 def write(text: str) -> None:
-    """Prints what another process has printed."""
+    """Write the output of another process to stdout."""
     sys.stdout.write(text)
     sys.stdout.flush()
 
 
 @contextmanager
-def explained() -> Iterator[None]:
-    """Turns what users can put right into one line each and an exit code; anything else keeps its traceback."""
-    signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))  # kubectl's way of Ctrl-C
+def explain_errors() -> Iterator[None]:
+    """Print errors that users can fix without a traceback, and exit with the error's exit code.
+
+    Other exceptions are not caught. SIGTERM is handled like Ctrl-C.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))  # sent by Kubernetes
     try:
         yield
     except AncdError as error:
@@ -34,4 +37,4 @@ def explained() -> Iterator[None]:
     except KeyboardInterrupt:
         click.echo("stopped; the same command continues where it was", err=True)
         sys.stderr.flush()
-        os._exit(INTERRUPTED)  # Ray's threads would make an orderly exit wait for work nobody wants any more
+        os._exit(INTERRUPTED)  # a normal exit waits for Ray's threads

@@ -1,4 +1,4 @@
-"""The command line. Everything heavy is imported inside the commands, so that `--help` answers at once."""
+"""Command line. Heavy imports are inside the commands, so that `--help` is fast."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import click
 
 from ancd_ray import __version__
 from ancd_ray.cli import remote as cli_remote
-from ancd_ray.cli.errors import explained, write
+from ancd_ray.cli.errors import explain_errors, write
+from ancd_ray.cli.predict import predict
 
 if TYPE_CHECKING:
     from ancd_ray.config.job import Job
@@ -23,7 +24,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="ancd-ray")
 def main() -> None:
-    """Finds the anomalous regions of an image archive and discovers their classes, without labels.
+    """Find the anomalous regions of an image archive and discover their classes, without labels.
 
     \b
     A first run, on generated images:
@@ -33,37 +34,37 @@ def main() -> None:
       ancd-ray plan   jobs/mtd.yaml data.root=/archive     what would run, and why
       ancd-ray submit jobs/mtd.yaml data.root=/archive train.lambda=0.5
 
-    Running the same command again continues an interrupted job, and recomputes nothing that is done.
-    """
+    Running the same command again resumes an interrupted job; finished steps are not recomputed.
+    """  # noqa: D301
 
 
-def _job_arguments(command: _F) -> _F:
+def _add_job_arguments(command: _F) -> _F:
     command = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")(command)
     return click.argument("job_file", type=click.Path(path_type=Path, allow_dash=True), metavar="JOB.yaml")(command)
 
 
 @main.command()
-@_job_arguments
+@_add_job_arguments
 @click.option(
     "--address",
-    help="http://host:8265 sends the job to that cluster; `auto` joins the Ray of this machine. Default: here.",
+    help="http://host:8265 sends the job to that cluster; `auto` joins a running Ray. Default: this machine.",
 )
-@click.option("--no-wait", is_flag=True, help="With http://: return once it is sent, instead of following its log.")
+@click.option("--no-wait", is_flag=True, help="With http://: return after submission instead of following the log.")
 @click.option(
     "--apply",
     "target",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="Of a sweep: write a job file with each product's best settings, ready to be submitted.",
+    help="For a sweep: write a job file with the best settings of each product.",
 )
 def submit(job_file: Path, overrides: tuple[str, ...], address: str | None, no_wait: bool, target: Path | None) -> None:
-    """Run a job, here or on a cluster; one with a `sweep:` section tries settings instead.
+    """Run a job, or a sweep if it has a `sweep:` section, on this machine or on a cluster.
 
     KEY=VALUE changes a key of the job file; the value is YAML: `train.lambda=0.5`, `data.base=null`.
 
-    The last line of the output is the run folder. It holds report.html, summary.json and the tables of results.
+    The last line of the output is the run folder, with report.html, summary.json and the tables of results.
     """
-    with explained():
+    with explain_errors():
         job = _load(job_file, overrides)
         if target and not job.sweep:
             raise click.UsageError(f"--apply is for sweeps, and {job_file} has no `sweep:` section")
@@ -86,31 +87,32 @@ def submit(job_file: Path, overrides: tuple[str, ...], address: str | None, no_w
 
 
 @main.command()
-@_job_arguments
+@_add_job_arguments
 def plan(job_file: Path, overrides: tuple[str, ...]) -> None:
     """Show what a job would do: which steps are done, which would run, and why."""
-    with explained():
-        from ancd_ray.engine.executor import outlook
+    with explain_errors():
+        from ancd_ray.engine.status import plan_status
         from ancd_ray.jobs.plan import make
 
         job = _load(job_file, overrides)
         if job.sweep:
-            from ancd_ray.jobs.sweep.planning import lay_out
+            from ancd_ray.jobs.sweep.planning import build_search_space
 
-            space = lay_out(job)
+            space = build_search_space(job)
             click.echo("\n".join([*space.forecast(), f"results go to {space.folder}"]))
             return
         made = make(job)
-        looks = outlook(made)
+        statuses = plan_status(made.steps, made.root)
         width = [
             max(len(text) for text in column)
-            for column in zip(*((look.step.product, look.step.name) for look in looks), strict=True)
+            for column in zip(*((status.step.product, status.step.name) for status in statuses), strict=True)
         ]
-        for look in looks:
-            line = f"{look.step.product:<{width[0]}}  {look.step.name:<{width[1]}}  {look.state:<8}  {look.why}"
+        for status in statuses:
+            step = status.step
+            line = f"{step.product:<{width[0]}}  {step.name:<{width[1]}}  {status.state:<8}  {status.why}"
             click.echo(line.rstrip())
-        ready = sum(look.state == "cached" for look in looks)
-        click.echo(f"{ready} of {len(looks)} steps are done; results go to {made.run_folder}")
+        ready = sum(status.state == "cached" for status in statuses)
+        click.echo(f"{ready} of {len(statuses)} steps are done; results go to {made.run_folder}")
 
 
 @main.command("apply")
@@ -120,14 +122,14 @@ def apply_(run_folder: str, target: Path) -> None:
     """Write a job file with the best settings of a finished sweep.
 
     RUN is the folder that `submit` printed. Each product gets its best settings as `overrides`; submitting the file
-    trains nothing again that the sweep has trained.
+    reuses the trainings of the sweep.
     """
-    with explained():
+    with explain_errors():
         _apply(run_folder, target)
 
 
 @main.command()
-@_job_arguments
+@_add_job_arguments
 @click.option(
     "--table",
     "number",
@@ -137,11 +139,11 @@ def apply_(run_folder: str, target: Path) -> None:
 )
 @click.option("--seeds", default=1, show_default=True, type=click.IntRange(min=1), help="Runs of each row.")
 def bench(job_file: Path, overrides: tuple[str, ...], number: str, seeds: int) -> None:
-    """Run the rows of a table of the paper on a job's products, beside the published figures.
+    """Run the rows of a table of the paper on a job's products, and compare with the published figures.
 
     The tables go to OUTPUT/bench as Markdown and CSV; the last line of the output is the Markdown file.
     """
-    with explained():
+    with explain_errors():
         from ancd_ray.data.store import Folder
         from ancd_ray.engine.progress import Display
         from ancd_ray.jobs.bench import run as harness
@@ -168,8 +170,8 @@ def bench(job_file: Path, overrides: tuple[str, ...], number: str, seeds: int) -
 @main.command()
 @click.argument("run_folder", type=str, metavar="RUN")
 def report(run_folder: str) -> None:
-    """Draw the report of a finished run again, and print its figures."""
-    with explained():
+    """Render the report of a finished run again, and print its metrics."""
+    with explain_errors():
         from ancd_ray.data.store import Folder
         from ancd_ray.jobs.run import rerender
 
@@ -177,7 +179,7 @@ def report(run_folder: str) -> None:
         for product in rerender(folder).products:
             for level, scores in (("image", product.image_level), ("region", product.region_level)):
                 figures = [
-                    f"{name} {_figure(value)}"
+                    f"{name} {_format_figure(value)}"
                     for name, value in (("NMI", scores.nmi), ("ARI", scores.ari), ("F1", scores.f1))
                 ]
                 click.echo(f"{product.name:<20} {level:<7} {'  '.join(figures)}  n={scores.n}")
@@ -194,8 +196,8 @@ def report(run_folder: str) -> None:
 @click.option("--size", default=256, show_default=True, help="Side of an image, pixels.")
 @click.option("--seed", default=0, show_default=True)
 def demo_data(folder: Path, images: int, normals: int, base: int, size: int, seed: int) -> None:
-    """Generate a plausible product to try things on: textured metal, four kinds of defect with masks, a base set."""
-    with explained():
+    """Generate a demo product: textured metal, four kinds of defect with masks, and a base set."""
+    with explain_errors():
         from ancd_ray.data.demo.generate import generate
 
         try:
@@ -209,13 +211,13 @@ def demo_data(folder: Path, images: int, normals: int, base: int, size: int, see
 
 @main.group()
 def weights() -> None:
-    """Weights of the backbones, which jobs name by `backbone.weights`."""
+    """Weights of backbones (`backbone.weights` of a job)."""
 
 
 @weights.command("list")
 def weights_list() -> None:
-    """Show backbones that jobs commonly use, and where their weights come from."""
-    with explained():
+    """List common backbones and the sources of their weights."""
+    with explain_errors():
         from ancd_ray.backbones.weights import KNOWN
 
         for name, note in KNOWN.items():
@@ -228,11 +230,11 @@ def weights_list() -> None:
     "--to", "target", type=click.Path(path_type=Path), required=True, help="Folder for the .safetensors file."
 )
 def weights_pull(name: str, target: Path) -> None:
-    """Fetch the weights of a timm model into a file, for machines without a network.
+    """Download the weights of a timm model to a file, for machines without a network.
 
-    Use it with backbone.name=NAME backbone.weights=FILE; the sha256 that is printed can go into the job file too.
+    Use the file with backbone.name=NAME backbone.weights=FILE; the printed digest can be set as backbone.sha256.
     """
-    with explained():
+    with explain_errors():
         from ancd_ray.backbones.weights import pull
 
         path, digest = pull(name, target)
@@ -275,9 +277,26 @@ def _send(job: Job, address: str, follow: bool) -> int:
     return remote.follow(address, submission_id, write)
 
 
-def _figure(value: float | None) -> str:
+def _format_figure(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
-for _verb in cli_remote.VERBS:
+@main.command()
+def schema() -> None:
+    """Print the JSON Schema of job files, for completion and validation in editors.
+
+    \b
+      ancd-ray schema > job.schema.json
+    and as the first line of a job file:
+      # yaml-language-server: $schema=job.schema.json
+    """  # noqa: D301
+    with explain_errors():
+        import json
+
+        from ancd_ray.config.schema import job_schema
+
+        click.echo(json.dumps(job_schema(), indent=1, ensure_ascii=False))
+
+
+for _verb in (predict, *cli_remote.VERBS):
     main.add_command(_verb)

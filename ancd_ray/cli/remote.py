@@ -1,4 +1,4 @@
-"""The verbs for jobs that were sent to a cluster."""
+"""Commands for jobs on a cluster: status, logs, stop, list."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from ancd_ray.cli.errors import explained, write
+from ancd_ray.cli.errors import explain_errors, write
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -22,10 +22,10 @@ def _address_option(command: _F) -> _F:
 @_address_option
 def status(submission_id: str, address: str | None) -> None:
     """Tell how a submitted job is doing."""
-    with explained():
+    with explain_errors():
         from ancd_ray.jobs import remote
 
-        click.echo(_line(remote.status(_needed(address), submission_id)))
+        click.echo(_format(remote.status(_require(address), submission_id)))
 
 
 @click.command()
@@ -34,12 +34,12 @@ def status(submission_id: str, address: str | None) -> None:
 @_address_option
 def logs(submission_id: str, follow: bool, address: str | None) -> None:
     """Print the log of a submitted job."""
-    with explained():
+    with explain_errors():
         from ancd_ray.jobs import remote
 
         if follow:
-            sys.exit(remote.follow(_needed(address), submission_id, write))
-        write(remote.logs(_needed(address), submission_id))
+            sys.exit(remote.follow(_require(address), submission_id, write))
+        write(remote.logs(_require(address), submission_id))
 
 
 @click.command()
@@ -47,10 +47,10 @@ def logs(submission_id: str, follow: bool, address: str | None) -> None:
 @_address_option
 def stop(submission_id: str, address: str | None) -> None:
     """Stop a submitted job; submitting it again continues it."""
-    with explained():
+    with explain_errors():
         from ancd_ray.jobs import remote
 
-        was_running = remote.stop(_needed(address), submission_id)
+        was_running = remote.stop(_require(address), submission_id)
         click.echo(f"{submission_id} {'is being stopped' if was_running else 'is over already'}")
 
 
@@ -58,19 +58,19 @@ def stop(submission_id: str, address: str | None) -> None:
 @_address_option
 def list_jobs(address: str | None) -> None:
     """List the jobs of a cluster, the newest first."""
-    with explained():
+    with explain_errors():
         from ancd_ray.jobs import remote
 
-        for job in remote.list_jobs(_needed(address)):
-            click.echo(_line(job))
+        for job in remote.list_jobs(_require(address)):
+            click.echo(_format(job))
 
 
-def _line(job: Any) -> str:
+def _format(job: Any) -> str:
     seconds = "" if job.seconds is None else f"{job.seconds:.0f} s"
     return f"{job.id}  {job.status:<10} {seconds:>8}  {job.message or ''}".rstrip()
 
 
-def _needed(address: str | None) -> str:
+def _require(address: str | None) -> str:
     if not address:
         raise click.UsageError("give --address http://host:8265, or set ANCD_RAY_ADDRESS")
     return address

@@ -1,4 +1,4 @@
-"""What all sections of a job file are made of."""
+"""Base class and common types of the sections of a job file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Section(BaseModel):
-    """A section of the job file: immutable, and strict about its keys."""
+    """A section of the job file: immutable, and without unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 

@@ -1,7 +1,7 @@
-"""Which keys of a job have no effect, given its other keys: the one place that knows.
+"""Rules for keys of a job that have no effect, given its other keys.
 
-A stage is built from sections in which such keys are at their defaults, so they change no fingerprint, trigger no
-computation, and a sweep over one of them is refused because it changes no result.
+Stages are built from sections in which such keys are reset to their defaults. The keys then change no fingerprint and
+trigger no computation, and a sweep over one of them is rejected because it changes no result.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ancd_ray.config.job import Job
 
 @dataclass(frozen=True)
 class Situation:
-    """What decides, beside the keys themselves, which keys have an effect on a product."""
+    """A job and the properties of a product that decide which keys have an effect."""
 
     job: Job
     maps_are_masks: bool
@@ -24,7 +24,7 @@ class Situation:
 
 
 RULES: tuple[tuple[tuple[str, ...], Callable[[Situation], bool]], ...] = (
-    # Masks are cut as they are; nothing is binarized.
+    # Masks are not binarized.
     (
         tuple(
             f"mebin.{key}"
@@ -53,7 +53,7 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[Situation], bool]], ...] = (
 
 
 def reset_unused(situation: Situation) -> Job:
-    """The job with every key that has no effect on a product at its default."""
+    """Set every key of a job that has no effect on a product to its default."""
     job = situation.job
     for keys, is_unused in RULES:
         if is_unused(situation):

@@ -1,10 +1,10 @@
-"""The job file as one frozen model: a YAML document is a job. `load.py` reads it and explains what is wrong with it."""
+"""Model of a job file; `load.py` reads it and explains validation errors."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Union
 
-from pydantic import Field, model_validator
+from pydantic import Field, TypeAdapter, model_validator
 
 from ancd_ray.config.base import Name, Section
 from ancd_ray.config.sections import (
@@ -22,7 +22,7 @@ from ancd_ray.config.sweep import Sweep
 from ancd_ray.data.layouts import LAYOUTS
 from ancd_ray.detectors import DETECTORS
 
-# The unions of all registered detectors and layouts, told apart by `name` and `layout`.
+# Unions of all registered detectors and layouts, discriminated by `name` and `layout`.
 if TYPE_CHECKING:
     from ancd_ray.data.layouts.base import ProductConfig as Product
     from ancd_ray.detectors.base import DetectorConfig as Detector
@@ -32,14 +32,14 @@ else:
 
 
 class DataConfig(Section):
-    """Where the images are."""
+    """Location and layout of the images."""
 
     root: str
     products: Annotated[tuple[Product, ...], Field(min_length=1)]
     base: Product | None = None  # the labelled base set D^l, with masks; null trains without one
 
     @model_validator(mode="after")
-    def _names_differ(self) -> DataConfig:
+    def _check_names(self) -> DataConfig:
         names = [product.name for product in (*self.products, *([self.base] if self.base else []))]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"two products are named {twice[0]!r}; give each its own name")
@@ -47,7 +47,7 @@ class DataConfig(Section):
 
 
 class Job(Section):
-    """A whole job."""
+    """A job."""
 
     name: Name
     data: DataConfig
@@ -63,6 +63,12 @@ class Job(Section):
     submit: SubmitConfig = SubmitConfig()
     sweep: Sweep | None = None
     output: str | None = None  # folder or URI; null: runs/<name>
+
+    @staticmethod
+    def parse_detector(document: object) -> Detector:
+        """Parse the settings of a detector, as in the section `detector`."""
+        parsed: Detector = TypeAdapter(Detector).validate_python(document)
+        return parsed
 
     @property
     def output_root(self) -> str:

@@ -1,4 +1,4 @@
-"""Reads a job file: YAML, `${VAR}`, overrides, validation; every error in one line that names the key."""
+"""Reading of job files: YAML, `${VAR}`, overrides, validation; every error is one line that names the key."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from ancd_ray.config.renamed import rename_keys
 _VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
 CREDENTIALS = re.compile(r"//[^/@\s\"]+@")  # user:password of a URI
 
-Location = tuple[Union[str, int], ...]  # noqa: UP007  (a runtime alias; Python 3.10 reads it either way)
+Location = tuple[Union[str, int], ...]  # noqa: UP007  (evaluated at run time)
 
 
 class JobError(AncdError):
-    """The job cannot run as it is written: one line for each thing that is wrong."""
+    """The job is invalid; the message has one line for each problem."""
 
     exit_code = 2
 
@@ -36,10 +36,19 @@ class JobError(AncdError):
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Job:
-    """The job of a YAML file (`-`: standard input), with `key.path=value` overrides (values are YAML).
+    """Read and validate a job file.
 
-    Raises:
-        JobError: the file, an override, a variable or any key is wrong; all of them at once.
+    Parameters
+    ----------
+    path
+        YAML file; `-` for standard input.
+    overrides
+        `key.path=value` strings, whose values are YAML.
+
+    Raises
+    ------
+    JobError
+        The file, an override, a variable or a key is invalid; all problems are reported at once.
     """
     try:
         document = yaml.safe_load(sys.stdin if str(path) == "-" else path.read_text("utf-8"))
@@ -57,12 +66,12 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Job:
 
 
 def validate(document: Mapping[str, Any], overrides: Sequence[str] = (), source: str = "job") -> Job:
-    """The job of a parsed document; see `load`."""
+    """Validate a parsed job file; see `load`."""
     tree = copy.deepcopy(dict(document))
     problems: list[str] = []
     for override in overrides:
         try:
-            _apply(tree, override)
+            _apply_override(tree, override)
         except ValueError as error:
             problems.append(f"{override}: {error}")
     try:
@@ -78,13 +87,13 @@ def validate(document: Mapping[str, Any], overrides: Sequence[str] = (), source:
     return job
 
 
-def resolved(job: Job) -> str:
-    """The job as YAML with every default filled in and credentials of URIs hidden."""
+def dump_resolved(job: Job) -> str:
+    """Return the job as YAML, with all defaults filled in and credentials of URIs hidden."""
     text = yaml.safe_dump(job.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True)
     return CREDENTIALS.sub("//***@", text)
 
 
-def _apply(tree: dict[str, Any], override: str) -> None:
+def _apply_override(tree: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise ValueError("an override is written key.path=value")
@@ -96,43 +105,45 @@ def _apply(tree: dict[str, Any], override: str) -> None:
 
 
 def assign(tree: dict[str, Any], key: str, value: Any) -> None:
-    """Puts a value at a dotted key of a job's document.
+    """Set the value of a dotted key in a parsed job file.
 
-    Raises:
-        ValueError: the key leads nowhere.
+    Raises
+    ------
+    ValueError
+        The key does not exist and cannot be added.
     """
     *parents, last = key.split(".")
     node: Any = tree
     for part in parents:
         if isinstance(node, dict) and node.get(part) is None:
             node[part] = {}
-        node = _child(node, part, key)
+        node = _get_child(node, part, key)
     if isinstance(node, list):
-        node[_index(node, last, key)] = value
+        node[_parse_index(node, last, key)] = value
         return
     if not isinstance(node, dict):
         raise ValueError(f"{'.'.join(parents)} is a single value and has no keys")
     if last in ("name", "layout") and parents[-1:] == ["detector"] and node.get(last) != value:
-        node.clear()  # another detector has other keys: those of the old one go with it
+        node.clear()  # another detector has other keys, so those of the old one are removed
     node[last] = value
 
 
-def _child(node: Any, part: str, key: str) -> Any:
+def _get_child(node: Any, part: str, key: str) -> Any:
     if isinstance(node, list):
-        return node[_index(node, part, key)]
+        return node[_parse_index(node, part, key)]
     if not isinstance(node, dict):
         raise ValueError(f"{part!r} in {key} is below a single value")
     return node[part]
 
 
-def _index(node: list[Any], part: str, key: str) -> int:
+def _parse_index(node: list[Any], part: str, key: str) -> int:
     if not part.isdigit() or int(part) >= len(node):
-        raise ValueError(f"{part!r} in {key} is no place of a list of {len(node)}")
+        raise ValueError(f"{part!r} in {key} is not an index of a list of {len(node)}")
     return int(part)
 
 
 def _expand(node: Any, where: Location, problems: list[str]) -> Any:
-    """The tree with `${VAR}` and `${VAR:-default}` replaced in every string."""
+    """Replace `${VAR}` and `${VAR:-default}` in all strings of a tree; unset variables are added to `problems`."""
     if isinstance(node, dict):
         return {key: _expand(value, (*where, key), problems) for key, value in node.items()}
     if isinstance(node, list):
@@ -145,7 +156,7 @@ def _expand(node: Any, where: Location, problems: list[str]) -> Any:
         value = os.environ.get(match["name"], default)
         if value is None:
             problems.append(
-                f"{_dotted(where)}: the environment variable {match['name']} is not set "
+                f"{_join_location(where)}: the environment variable {match['name']} is not set "
                 f"(or write ${{{match['name']}:-default}})"
             )
         return value or ""
@@ -153,42 +164,42 @@ def _expand(node: Any, where: Location, problems: list[str]) -> Any:
     return _VARIABLE.sub(replace, node)
 
 
-def _dotted(where: Location) -> str:
+def _join_location(where: Location) -> str:
     return ".".join(str(part) for part in where)
 
 
-# --- pydantic's errors, for people ------------------------------------------------------------------------------
+# --- messages of pydantic errors --------------------------------------------------------------------------------
 
 
 def explain(error: ValidationError) -> list[str]:
-    """One line a key; the branches of a union that all failed are joined by "or"."""
+    """Convert a pydantic error to one line per key; messages of the branches of a union are joined by "or"."""
     lines: dict[str, str] = {}
     places = [_untag(problem["loc"]) for problem in error.errors()]
     for problem, (where, parent) in zip(error.errors(), places, strict=True):
-        key = _dotted(where)
+        key = _join_location(where)
         if problem["type"] == "too_short" and any(
             other[: len(where)] == where for other, _ in places if other != where
         ):
-            continue  # the list is only empty because what was in it is wrong
-        key, text = _say(problem, key, parent)
+            continue  # the list is only too short because its items are invalid
+        key, text = _explain_problem(problem, key, parent)
         if key in lines and text.startswith("input should be"):
             text = f"{lines[key].split(', not ')[0]} or {text.removeprefix('input should be ')}"
         lines[key] = text
     return [f"{key or 'job'}: {text}" for key, text in lines.items()]
 
 
-def _say(problem: ErrorDetails, key: str, parent: type[BaseModel] | None) -> tuple[str, str]:
-    """The key that a problem belongs to, and what is wrong with it."""
+def _explain_problem(problem: ErrorDetails, key: str, parent: type[BaseModel] | None) -> tuple[str, str]:
+    """Return the key that a problem belongs to, and its message."""
     kind, context, given = problem["type"], problem.get("ctx", {}), problem["input"]
     if kind == "extra_forbidden":
-        return key, f"unknown key{_did_you_mean(key.rpartition('.')[2], _keys(parent))}"
+        return key, f"unknown key{_suggest(key.rpartition('.')[2], _list_keys(parent))}"
     if kind == "missing":
         return key, f"is missing{_MISSING.get(key, '')}"
     if kind == "union_tag_invalid":
         choices = [choice.strip(" '") for choice in context["expected_tags"].split(",")]
         return (
             f"{key}.{context['discriminator'].strip(chr(39))}",
-            f"{context['tag']!r} is unknown{_did_you_mean(context['tag'], choices)}",
+            f"{context['tag']!r} is unknown{_suggest(context['tag'], choices)}",
         )
     if kind == "union_tag_not_found":
         return f"{key}.{context['discriminator'].strip(chr(39))}", "is missing"
@@ -200,28 +211,28 @@ def _say(problem: ErrorDetails, key: str, parent: type[BaseModel] | None) -> tup
 _MISSING = {"data.root": "; give it in the file or on the command line: data.root=/folder/of/the/archive"}
 
 
-def _did_you_mean(word: str, choices: Sequence[str]) -> str:
+def _suggest(word: str, choices: Sequence[str]) -> str:
     close = difflib.get_close_matches(word, choices, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(choices)}" if choices else ""
 
 
-def _keys(model: type[BaseModel] | None) -> list[str]:
+def _list_keys(model: type[BaseModel] | None) -> list[str]:
     return [field.alias or name for name, field in model.model_fields.items()] if model else []
 
 
 def _untag(loc: Location) -> tuple[Location, type[BaseModel] | None]:
-    """The location as it is written in the file (pydantic adds the tags of unions), and the model with its last key."""
+    """Remove the tags of unions, which pydantic adds, from a location; also return the model with its last key."""
     kept: list[str | int] = []
     candidates: list[Any] = [Job]
     parent: type[BaseModel] | None = None
-    keyed = False  # the part is a key of a mapping
+    keyed = False  # whether the next part is a key of a mapping
     for part in loc:
         if keyed:
             kept.append(part)
             keyed = False
             continue
-        tagged = [model for model in candidates if part in _tags(model)]
-        if tagged and part not in _keys(candidates[0] if len(candidates) == 1 else None):
+        tagged = [model for model in candidates if part in _list_tags(model)]
+        if tagged and part not in _list_keys(candidates[0] if len(candidates) == 1 else None):
             candidates = tagged
             continue
         models = [model for model in candidates if isinstance(model, type) and issubclass(model, BaseModel)]
@@ -233,19 +244,19 @@ def _untag(loc: Location) -> tuple[Location, type[BaseModel] | None]:
             fields = [
                 field for model in models for name, field in model.model_fields.items() if part in (name, field.alias)
             ]
-            candidates = [leaf for field in fields for leaf in _leaves(field.annotation)]
+            candidates = [leaf for field in fields for leaf in _list_models(field.annotation)]
             keyed = any(get_origin(field.annotation) is dict for field in fields)
     return tuple(kept), parent
 
 
-def _leaves(annotation: Any) -> list[Any]:
-    """Every model that an annotation may hold, through unions, tuples and Annotated."""
+def _list_models(annotation: Any) -> list[Any]:
+    """List all models in an annotation, also inside unions, tuples and Annotated."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [leaf for argument in get_args(annotation) for leaf in _leaves(argument)]
+    return [leaf for argument in get_args(annotation) for leaf in _list_models(argument)]
 
 
-def _tags(model: Any) -> set[Any]:
+def _list_tags(model: Any) -> set[Any]:
     if not (isinstance(model, type) and issubclass(model, BaseModel)):
         return set()
     literals = [field.annotation for name, field in model.model_fields.items() if name in ("name", "layout")]

@@ -1,4 +1,4 @@
-"""A product's own settings: `products[].overrides` on top of the job, and the job that comes of it."""
+"""Settings of single products: `products[].overrides`, and the resulting job of a product."""
 
 from __future__ import annotations
 
@@ -12,28 +12,41 @@ from ancd_ray.config.job import Job
 from ancd_ray.config.load import JobError, assign, explain
 from ancd_ray.data.layouts import ProductConfig
 
-OWN = ("detector", "mebin", "backbone", "train", "merge", "classes")  # sections that a product may change
+OWN = ("detector", "mebin", "backbone", "train", "merge", "classes")  # sections that a product may override
 
 
-def effective(job: Job, product: ProductConfig) -> Job:
-    """The job as it is for one product: its own detector, and its overrides.
+def apply_overrides(job: Job, product: ProductConfig) -> Job:
+    """Apply the detector and the overrides of a product to the job.
 
-    Raises:
-        JobError: an override is wrong; all of them at once.
+    Raises
+    ------
+    JobError
+        Overrides are invalid; the message has one line for each.
     """
     own = job.model_copy(update={"detector": product.detector or job.detector})
-    return overridden(own, product.overrides, f"data.products.{job.data.products.index(product)}.overrides")
+    return override(own, product.overrides, f"data.products.{job.data.products.index(product)}.overrides")
 
 
-def overridden(job: Job, values: Mapping[str, Any], where: str) -> Job:
-    """The job with other values at some dotted keys; `where` says in errors who asks for them.
+def override(job: Job, values: Mapping[str, Any], where: str) -> Job:
+    """Replace values of a job.
 
-    Raises:
-        JobError: a key is unknown, or its value cannot be; all of them at once.
+    Parameters
+    ----------
+    job
+        The job.
+    values
+        New values by dotted key, such as `train.lambda`.
+    where
+        Location of the values in the job file, for error messages.
+
+    Raises
+    ------
+    JobError
+        Keys are unknown or values invalid; the message has one line for each.
     """
     if not values:
         return job
-    problems = [f"{where}.{key}: {line}" for key in values if (line := _foreign(key))]
+    problems = [f"{where}.{key}: {line}" for key in values if (line := _check_section(key))]
     tree = job.model_dump(include=set(OWN), by_alias=True, exclude_unset=True)
     for key, value in values.items():
         try:
@@ -51,19 +64,19 @@ def overridden(job: Job, values: Mapping[str, Any], where: str) -> Job:
 
 
 def value_at(job: Job, key: str) -> Any:
-    """The value of a dotted key of a job."""
+    """Return the value of a dotted key of a job."""
     node: Any = job.model_dump(mode="json", by_alias=True)
     for part in key.split("."):
         node = node[part]
     return node
 
 
-def _foreign(key: str) -> str:
-    """What is wrong with a key that no product can have for itself; nothing otherwise."""
+def _check_section(key: str) -> str:
+    """Return an error message if products cannot override the section of a key, else an empty string."""
     section = key.partition(".")[0]
     if section in OWN:
         return ""
     close = difflib.get_close_matches(section, OWN, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"a product has its own {', '.join(OWN)}"
+    hint = f"did you mean {close[0]!r}?" if close else f"a product can override {', '.join(OWN)}"
     known = section in Job.model_fields
     return f"{section} is the same for all products; {hint}" if known else f"unknown key; {hint}"

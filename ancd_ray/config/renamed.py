@@ -1,4 +1,4 @@
-"""Keys of the job file that have new names; the old ones are read for one release, with a warning of one line."""
+"""Renamed keys of the job file; the old names are accepted for one release, with a warning of one line."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _rename_sections(document: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def _rename_dotted(node: Any, where: str) -> Any:
-    """The same for a mapping whose keys are dotted, or nested where the command line made them so."""
+    """Replace old names in a mapping with dotted keys; overrides on the command line may have nested them."""
     if not isinstance(node, Mapping):
         return node
     tree = _rename_sections(node, f"{where}.")
@@ -70,5 +70,5 @@ def _rename_dotted(node: Any, where: str) -> Any:
 def _rename(node: Mapping[str, Any], old: str, new: str, where: str) -> dict[str, Any]:
     if new in node:
         raise ValueError(f"{where}{old}: is the old name of {new}, which is given too; keep one")
-    warnings.warn(f"{where}{old} is now called {new}; the old name goes with the next release", RenamedKeyWarning, 2)
+    warnings.warn(f"{where}{old} is now called {new}; the next release removes the old name", RenamedKeyWarning, 2)
     return {new if key == old else key: value for key, value in node.items()}

@@ -1,6 +1,6 @@
 """Sections of the job file that stages read: binarization, backbone, training, merging, and how a job runs.
 
-Unknown keys are refused. Every default is here, in `sweep.py`, or in the file of a detector or layout.
+Unknown keys are rejected. Every default is here, in `sweep.py`, or in the file of a detector or layout.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class BackboneConfig(Section):
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     mask_layers: PositiveInt = 9  # L_m: the last blocks whose class token sees only the mask (Table V)
     mask: Literal["class", "patch", "all", "none"] = "class"  # tokens whose attention is masked (Table IV)
-    # Colors of a view: kept, without their mean (centred), or with unit contrast too (standardised).
+    # Colors of a view: kept, without their mean (centred), or also with unit contrast (standardised).
     color_normalization: Literal["kept", "centred", "standardised"] = "kept"
 
     @property
@@ -54,17 +54,17 @@ class BackboneConfig(Section):
 
 
 class ViewsConfig(Section):
-    """Where the augmented views come from: drawn once and kept (`bank: 8`), or `fresh: true` in every step."""
+    """Source of the augmented views: drawn once and stored (`bank: 8`), or drawn in every step (`fresh: true`)."""
 
-    bank: Annotated[int, Field(ge=2, le=256)] | None = None  # views a novel region
-    base: Annotated[int, Field(ge=2, le=256)] = 2  # views a region of the base set, of which there are usually more
+    bank: Annotated[int, Field(ge=2, le=256)] | None = None  # views per novel region
+    base: Annotated[int, Field(ge=2, le=256)] = 2  # views per base region; base sets usually have more regions
     fresh: bool = False
 
     @model_validator(mode="before")
     @classmethod
-    def _one_of(cls, value: Any) -> Any:
+    def _check_source(cls, value: Any) -> Any:
         if isinstance(value, dict) and bool(value.get("fresh")) == (value.get("bank") is not None):
-            raise ValueError("give either `bank: 8` (views a sub-image) or `fresh: true`")
+            raise ValueError("give either `bank: 8` (views per sub-image) or `fresh: true`")
         return value
 
 
@@ -75,11 +75,11 @@ class TrainConfig(Section):
     batch_size: Annotated[int, Field(ge=4)] = 32  # over all workers
     lambda_: Share = Field(0.3, alias="lambda")
     mu: Annotated[float, Field(ge=0)] = 4.0
-    lr: PositiveFloat | None = None  # null: what suits the backbone, 0.003 (the paper) for a ViT, 0.1 for lite
+    lr: PositiveFloat | None = None  # null: the backbone's, 0.003 (the paper) for a ViT and 0.1 for lite
     heads: PositiveInt = 4
-    head: Literal["silhouette", "loss"] = "silhouette"  # which of them classifies; loss: the smallest, as in the paper
+    head: Literal["silhouette", "loss"] = "silhouette"  # how the head is selected; loss: the smallest, as in the paper
     temperatures: Literal["released", "paper"] = "released"
-    regularize: Literal["all", "novel"] = "all"  # classes whose mean prediction is kept balanced (L_reg of eq. 9)
+    regularize: Literal["all", "novel"] = "all"  # classes whose mean prediction is balanced (L_reg of eq. 9)
     correction: bool = True  # pull the pseudo labels of low-scoring regions to "normal" (eq. 4)
     views: ViewsConfig = ViewsConfig(bank=8)
     workers: PositiveInt = 1
@@ -91,11 +91,11 @@ class MergeConfig(Section):
     """Region merging (Section III-D)."""
 
     tau_alpha: PositiveFloat = 100.0  # pixels of length; small: the largest region decides
-    rule: Literal["paper", "average", "score", "area"] = "paper"  # what weighs a region (Table VII)
+    rule: Literal["paper", "average", "score", "area"] = "paper"  # weight of a region (Table VII)
 
 
 class DiscoveryConfig(Section):
-    """What sorts the regions: the paper's training, or a clustering of frozen features (`ancd_ray/baselines`)."""
+    """Method of discovery: the paper's training, or a clustering of frozen features (`discovery/clusterings`)."""
 
     method: Literal["anomalyncd", "linked", "kmeans", "ward", "gmm", "anomaly_clustering", "uniformaly", "gcd"] = (
         "anomalyncd"
@@ -103,7 +103,7 @@ class DiscoveryConfig(Section):
 
 
 class ClassesConfig(Section):
-    """How many classes to look for, the normal one included."""
+    """Number of classes to look for, including the normal one."""
 
     novel: PositiveInt | Literal["from_labels", "auto"] = "from_labels"  # auto: estimated on frozen features
     max_classes: Annotated[int, Field(ge=3, le=64)] = 12  # the largest number that `auto` tries
@@ -113,12 +113,12 @@ class ClassesConfig(Section):
 
 
 class ResourcesConfig(Section):
-    """What a job may use, and when it gives up."""
+    """Resources and limits of a job."""
 
     cpus: PositiveInt | None = None  # null: all of this machine
-    gpus: Annotated[int, Field(ge=0)] | None = None  # null: all there are
-    in_process_below: Annotated[int, Field(ge=0)] = 64  # fewer images than this are worked on without starting Ray
-    max_quarantined: Share = 0.5  # a step that loses more than this share of its input fails
+    gpus: Annotated[int, Field(ge=0)] | None = None  # null: all that are available
+    in_process_below: Annotated[int, Field(ge=0)] = 64  # fewer images than this are processed without Ray
+    max_quarantined: Share = 0.5  # a step fails if a larger share of its input is quarantined
 
 
 class TrackingConfig(Section):
@@ -129,6 +129,6 @@ class TrackingConfig(Section):
 
 
 class SubmitConfig(Section):
-    """How a job travels to a cluster."""
+    """Submission of a job to a cluster."""
 
-    image: str | None = None  # container image that holds ancd-ray; null sends this package along
+    image: str | None = None  # container image with ancd-ray; null: this package is uploaded

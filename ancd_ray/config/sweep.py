@@ -1,4 +1,4 @@
-"""The `sweep:` section of a job file: which keys to try, how, and how much that may cost."""
+"""The `sweep:` section of a job file: the search space, the search, and its limits."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_v
 
 from ancd_ray.config.base import Name, Section
 
-EVENLY = 25  # points of a continuous range where trying all of it costs nothing
-DRAWS = 20  # trainings a product of a search that draws, unless the job says how many
+EVENLY = 25  # grid points of a continuous range of a key that needs no training
+DRAWS = 20  # trainings per product of a random search, unless `trials` is set
 
 Metric = Literal["nmi", "ari", "f1", "unsupervised"]
 
 
 class Range(Section):
-    """The values of one key: exactly one of `grid`, `choice`, `uniform` and `loguniform`."""
+    """The search space of a key: exactly one of `grid`, `choice`, `uniform` and `loguniform`."""
 
     grid: tuple[Any, ...] | None = None
-    choice: tuple[Any, ...] | None = None  # like grid, where a search draws
+    choice: tuple[Any, ...] | None = None  # like grid, for a random search
     uniform: tuple[float, float] | None = None  # [low, high]
     loguniform: tuple[float, float] | None = None
 
     @model_validator(mode="before")
     @classmethod
-    def _one_of(cls, value: Any) -> Any:
+    def _check_kind(cls, value: Any) -> Any:
         kinds = list(cls.model_fields)
         if isinstance(value, Mapping) and sum(value.get(kind) is not None for kind in kinds) != 1:
             raise ValueError(f"give one of {', '.join(kinds)}, such as {{grid: [0.1, 0.5]}}")
@@ -34,41 +34,41 @@ class Range(Section):
 
     @field_validator("grid", "choice")
     @classmethod
-    def _some(cls, values: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
+    def _check_values(cls, values: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
         if values is not None and not values:
             raise ValueError("the range is empty: give at least one value")
         if values and any(value in values[:i] for i, value in enumerate(values)):
-            raise ValueError("a value is there twice")
+            raise ValueError("a value is listed twice")
         return values
 
     @field_validator("uniform", "loguniform")
     @classmethod
-    def _ordered(cls, ends: tuple[float, float] | None) -> tuple[float, float] | None:
+    def _check_order(cls, ends: tuple[float, float] | None) -> tuple[float, float] | None:
         if ends and not ends[0] < ends[1]:
             raise ValueError(f"the range is empty: {ends[0]:g} is not below {ends[1]:g}")
         return ends
 
     @field_validator("loguniform")
     @classmethod
-    def _positive(cls, ends: tuple[float, float] | None) -> tuple[float, float] | None:
+    def _check_positive(cls, ends: tuple[float, float] | None) -> tuple[float, float] | None:
         if ends and ends[0] <= 0:
-            raise ValueError(f"the lower end of a logarithmic range is above 0, not {ends[0]:g}")
+            raise ValueError(f"the lower end of a logarithmic range must be above 0, not {ends[0]:g}")
         return ends
 
     @property
     def values(self) -> tuple[Any, ...] | None:
-        """All values, in order; None of a continuous range."""
+        """All values in order; None for a continuous range."""
         return self.grid or self.choice
 
     @property
     def evenly(self) -> tuple[Any, ...]:
-        """All values, or evenly spread ones of a continuous range."""
+        """All values, or evenly spaced ones of a continuous range."""
         if self.values:
             return self.values
         return tuple(float(f"{self.at(i / (EVENLY - 1)):.4g}") for i in range(EVENLY))
 
     def at(self, quantile: float) -> Any:
-        """The value at a quantile, [0, 1) of a list and [0, 1] of a continuous range: what a random search draws."""
+        """Return the value at a quantile, in [0, 1) for a list and in [0, 1] for a continuous range."""
         if self.values:
             return self.values[int(quantile * len(self.values))]
         low, high = self.uniform or self.loguniform or (0.0, 0.0)
@@ -78,30 +78,33 @@ class Range(Section):
 
 
 class Sweep(Section):
-    """Tries settings on products. What only merging reads costs no trial of its own: each trial tries all of it."""
+    """A search for the best settings of each product.
 
-    parameters: Annotated[dict[str, Range], Field(min_length=1)]  # dotted key → its values
-    products: Annotated[tuple[Name, ...], Field(min_length=1)] | None = None  # null: all of the job
-    metric: Metric | None = None  # at image level; null: nmi where every product has labels, else unsupervised
+    Keys that affect merging only need no trials of their own: every trial evaluates all of their values.
+    """
+
+    parameters: Annotated[dict[str, Range], Field(min_length=1)]  # search space by dotted key
+    products: Annotated[tuple[Name, ...], Field(min_length=1)] | None = None  # null: all products of the job
+    metric: Metric | None = None  # at image level; null: nmi if all products have labels, else unsupervised
     search: Literal["grid", "random", "optuna"] = "grid"
-    trials: PositiveInt | None = None  # trainings a product; null: the whole grid, or 20 draws
-    scheduler: Literal["fifo", "asha"] = "fifo"  # asha ends trials early whose classes stay vague
-    max_concurrent: PositiveInt | None = None  # trials at once; null: as many as there are CPUs or GPUs for
-    hours: PositiveFloat | None = None  # trials that are not done by then are left to the next run
-    cpus: PositiveInt = 1  # of a trial that one worker trains
-    gpus: Annotated[float, Field(ge=0)] | None = None  # of a trial, 0.25 shares one among four; null: 1 if there is any
-    seed: int = 0  # of the draws
-    register_best: bool = False  # each product's best model goes to MLflow's registry
+    trials: PositiveInt | None = None  # trainings per product; null: the whole grid, or 20 draws
+    scheduler: Literal["fifo", "asha"] = "fifo"  # asha stops the trials early whose loss L_cls^u + L_reg is highest
+    max_concurrent: PositiveInt | None = None  # concurrent trials; null: as many as CPUs or GPUs allow
+    hours: PositiveFloat | None = None  # trials that are not done by then are left for the next run
+    cpus: PositiveInt = 1  # per trial with one worker
+    gpus: Annotated[float, Field(ge=0)] | None = None  # per trial; 0.25: four trials share a GPU; null: 1 if available
+    seed: int = 0  # of the random search
+    register_best: bool = False  # register the best model of each product in MLflow
 
     @field_validator("parameters", mode="before")
     @classmethod
-    def _flat(cls, value: Any) -> Any:
-        """`train: {lambda: {...}}`, which an override on the command line makes, is `train.lambda: {...}`."""
+    def _flatten(cls, value: Any) -> Any:
+        """Flatten `train: {lambda: {...}}`, the form of command-line overrides, to `train.lambda: {...}`."""
         return dict(_leaves(value, "")) if isinstance(value, Mapping) else value
 
     @property
     def draws(self) -> int:
-        """Trainings a product of a search that draws."""
+        """Trainings per product of a random search."""
         return self.trials or DRAWS
 
 

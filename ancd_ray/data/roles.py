@@ -1,4 +1,4 @@
-"""The words that images, labels and classes are described by. Imports nothing heavy."""
+"""Roles, labels and classes of images; imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal
 
 GOOD = "good"  # the label of images without a defect
 
-# query: to be sorted into classes; normal: what detectors learn from; base: of the labelled base set D^l
+# query: to be classified; normal: training image of detectors; base: image of the labelled base set D^l
 Role = Literal["query", "normal", "base"]
 
 
@@ -24,13 +24,13 @@ class ListedImage:
     label: str | None = None
     mask_uri: str | None = None
     captured_at: str | None = None
-    stamp: str = ""  # sizes and times of its files: a changed file is another image
+    stamp: str = ""  # sizes and times of its files, by which changed files are found
     problem: str | None = None
 
 
 @dataclass(frozen=True)
 class Classes:
-    """The classes to learn: known names, number of novel ones, whether the first novel one is normal."""
+    """Classes of a discovery: names of the known ones, number of novel ones, and whether the first novel is normal."""
 
     base_classes: tuple[str, ...]
     n_novel: int
@@ -43,6 +43,6 @@ class Classes:
 
 
 def name_classes(n_novel: int, has_normal: bool) -> list[str]:
-    """Names of the novel classes; the first one is `normal` where there is such a class."""
+    """Return the names of the novel classes; the first one is `normal` if there is a normal class."""
     names = [f"class {i}" for i in range(n_novel)]
     return ["normal", *names[1:]] if has_normal else names

@@ -167,7 +167,7 @@ class Busy(StoreError):
 
 
 @contextmanager
-def exclusive(folder: Folder) -> Iterator[None]:
+def lock_folder(folder: Folder) -> Iterator[None]:
     """Lock a local output folder for one job; the operating system releases the lock when the process ends.
 
     Raises

@@ -1,7 +1,7 @@
-"""Every table of the pipeline: its Arrow schema, and `conform`, through which each batch passes before it is written.
+"""Arrow schemas of all tables, and `conform`, which checks rows before they are written.
 
-A stage reads tables and writes tables; two stages meet nowhere else. Plain Arrow types only, so that
-`pyarrow.dataset` alone can read what happened.
+Stages exchange data only through tables and files. The schemas use plain Arrow types, so that the tables can be read
+with `pyarrow.dataset` alone.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 SCHEMA_VERSION = 1
 
-_FLOATS = pa.list_(pa.field("element", pa.float32()))  # the name that Parquet gives to what a list holds
+_FLOATS = pa.list_(pa.field("element", pa.float32()))  # Parquet's name for the elements of a list
 _INTS = pa.list_(pa.field("element", pa.int32()))
 
 _ID = [
@@ -30,7 +30,7 @@ def _schema(name: str, fields: Sequence[pa.Field]) -> pa.Schema:
 
 LISTING = _schema(
     "listing",
-    [  # an image file that the layout names, before anyone has opened it
+    [  # an image file in the listing of a layout, not opened yet
         *_ID,
         pa.field("uri", pa.string(), nullable=False),
         pa.field("role", pa.string(), nullable=False),  # query | normal | base
@@ -44,7 +44,7 @@ LISTING = _schema(
 
 IMAGES = _schema(
     "images",
-    [  # a usable image of the archive
+    [  # a readable image of the archive
         *_ID,
         pa.field("uri", pa.string(), nullable=False),
         pa.field("role", pa.string(), nullable=False),
@@ -62,7 +62,7 @@ MAPS = _schema(
     "maps",
     [  # an anomaly map, row-major, at the detector's working resolution
         *_ID,
-        pa.field("score", pa.float32(), nullable=False),  # max of the map, taken before rounding
+        pa.field("score", pa.float32(), nullable=False),  # max of the map before rounding
         pa.field("map", pa.binary(), nullable=False),
         pa.field("dtype", pa.string(), nullable=False),  # float16 | uint8
         pa.field("height", pa.int32(), nullable=False),
@@ -98,33 +98,32 @@ REGIONS = _schema(
     ],
 )
 
-VIEWS = _schema(
-    "views",
-    [  # an augmented view of a region behind the frozen trunk: the class token, and the tokens that it may see
-        pa.field("region_id", pa.string(), nullable=False),
-        pa.field("product", pa.string(), nullable=False),
-        pa.field("role", pa.string(), nullable=False),
-        pa.field("label", pa.string()),
-        pa.field("score", pa.float32(), nullable=False),
-        pa.field("view", pa.int32(), nullable=False),
-        pa.field("cls", pa.large_binary(), nullable=False),  # float16, (D,)
-        pa.field("tokens", pa.large_binary(), nullable=False),  # float16, (L, D), row-major
-    ],
-)
+_VIEW = [  # output of the frozen trunk for a view of a region: the class token, and the tokens visible to it
+    pa.field("region_id", pa.string(), nullable=False),
+    pa.field("product", pa.string(), nullable=False),
+    pa.field("role", pa.string(), nullable=False),
+    pa.field("label", pa.string()),
+    pa.field("score", pa.float32(), nullable=False),
+    pa.field("view", pa.int32(), nullable=False),
+    pa.field("cls", pa.large_binary(), nullable=False),  # float16, (D,)
+    pa.field("tokens", pa.large_binary(), nullable=False),  # float16, (L, D), row-major
+]
+VIEWS = _schema("views", _VIEW)  # augmented views, for training
+CLEAN_VIEWS = _schema("clean_views", _VIEW)  # one view per region, for classification
 
-DESCRIPTORS = _schema(
-    "descriptors",
-    [  # frozen features of a region as inference sees it: what clusterings work on
+FEATURES = _schema(
+    "features",
+    [  # frozen features of a region's clean view, for clustering
         pa.field("region_id", pa.string(), nullable=False),
         *_ID,
         pa.field("role", pa.string(), nullable=False),
         pa.field("label", pa.string()),
         pa.field("area", pa.int64(), nullable=False),
         pa.field("score", pa.float32(), nullable=False),
-        pa.field("masked", _FLOATS, nullable=False),  # mean of the patch tokens, by how much of the mask is in each
-        pa.field("centred", _FLOATS, nullable=False),  # the same of the view without its mean colour
+        pa.field("masked", _FLOATS, nullable=False),  # mean of the patch tokens, weighted by their shares of the mask
+        pa.field("centred", _FLOATS, nullable=False),  # the same for the view without its mean color
         pa.field("top", _FLOATS, nullable=False),  # mean of the tenth of the patches with most of the mask
-        pa.field("shape", _FLOATS, nullable=False),  # see `method.shape.CUES`
+        pa.field("shape", _FLOATS, nullable=False),  # see `discovery.features.shape.CUES`
     ],
 )
 
@@ -139,7 +138,7 @@ REGION_PREDICTIONS = _schema(
         # novel classes only; class 0 is "normal" if there is one
         pa.field("probs", _FLOATS, nullable=False),
         pa.field("embedding", _FLOATS, nullable=False),  # class token
-        pa.field("head_cls", _INTS, nullable=False),  # what each head would say
+        pa.field("head_cls", _INTS, nullable=False),  # class by each head
         pa.field("cls", pa.int32(), nullable=False),
         pa.field("confidence", pa.float32(), nullable=False),
     ],
@@ -156,7 +155,7 @@ IMAGE_PREDICTIONS = _schema(
         pa.field("confidence", pa.float32(), nullable=False),
         pa.field("is_normal", pa.bool_(), nullable=False),
         pa.field("n_regions", pa.int32(), nullable=False),
-        pa.field("score", pa.float32(), nullable=False),  # of its highest region
+        pa.field("score", pa.float32(), nullable=False),  # highest score of its regions
     ],
 )
 
@@ -184,7 +183,7 @@ METRICS = _schema(
 
 
 def sweep_schema(settings: Mapping[str, pa.DataType]) -> pa.Schema:
-    """The result table of a sweep: a row is a product with settings (dotted key → type) of training and of merging."""
+    """Make the schema of a sweep's results: a row per product and settings, with the types of the settings by key."""
     figures = [pa.field(name, pa.float64()) for name in ("nmi", "ari", "f1", "unsupervised")]  # at image level
     return _schema(
         "sweep",
@@ -207,7 +206,8 @@ SCHEMAS: Mapping[str, pa.Schema] = {
     "patches": PATCHES,
     "regions": REGIONS,
     "views": VIEWS,
-    "descriptors": DESCRIPTORS,
+    "clean_views": CLEAN_VIEWS,
+    "features": FEATURES,
     "region_predictions": REGION_PREDICTIONS,
     "image_predictions": IMAGE_PREDICTIONS,
     "quarantine": QUARANTINE,
@@ -216,10 +216,12 @@ SCHEMAS: Mapping[str, pa.Schema] = {
 
 
 def conform(rows: Sequence[Mapping[str, Any]] | pa.Table, schema: pa.Schema) -> pa.Table:
-    """Rows (dicts or a table) as a table of exactly this schema.
+    """Convert rows (dicts or a table) to a table of exactly this schema.
 
-    Raises:
-        ValueError: a column is missing, unknown, null where it may not be, or of another type; the message names it.
+    Raises
+    ------
+    ValueError
+        A column is missing, unknown, null where it may not be, or of another type; the message names it.
     """
     name = (schema.metadata or {}).get(b"table", b"?").decode()
     given = set(rows.column_names) if isinstance(rows, pa.Table) else {key for row in rows for key in row}
@@ -248,13 +250,13 @@ def conform(rows: Sequence[Mapping[str, Any]] | pa.Table, schema: pa.Schema) -> 
     return pa.Table.from_arrays(columns, schema=schema)
 
 
-def map_of(row: Mapping[str, Any]) -> NDArray[Any]:
-    """The anomaly map (h, w) of a row: uint8 as it is, float16 as float32."""
+def decode_anomaly_map(row: Mapping[str, Any]) -> NDArray[Any]:
+    """Decode the anomaly map (h, w) of a row of `maps`: uint8 unchanged, float16 as float32."""
     values = np.frombuffer(row["map"], row["dtype"]).reshape(row["height"], row["width"])
     return values if values.dtype == np.uint8 else values.astype(np.float32)
 
 
-def matrix(column: pa.ChunkedArray) -> Any:
-    """A column of equally long lists as (N, K)."""
+def column_to_matrix(column: pa.ChunkedArray) -> Any:
+    """Convert a column of N lists of length K to an array (N, K)."""
     values = column.combine_chunks()
     return np.asarray(values.flatten()).reshape(len(values), -1)

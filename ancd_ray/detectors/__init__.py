@@ -1,4 +1,4 @@
-"""Detectors: from an image to an anomaly map. One file each; a job file names them, never an import path."""
+"""Detectors, which compute anomaly maps of images, one module each; `detector.name` names an entry of `DETECTORS`."""
 
 from __future__ import annotations
 

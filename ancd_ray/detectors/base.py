@@ -1,7 +1,7 @@
-"""What a detector is: its settings in the job file, what it needs, and how it makes anomaly maps.
+"""Interface of detectors: settings in the job file, requirements, and the computation of anomaly maps.
 
-A detector is one file with a subclass of `DetectorConfig`, and one line in `detectors/__init__.py`. Files of detectors
-import torch inside functions, so that job files are checked without it.
+A detector is a module with a subclass of `DetectorConfig`, and an entry in `detectors/__init__.py`. Modules of
+detectors import torch inside functions, so that job files are checked without it.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ D = TypeVar("D", bound="DetectorConfig")
 
 
 class Scorer(Protocol):
-    """Makes anomaly maps."""
+    """Interface of scorers, which compute anomaly maps."""
 
     def score(self, images: Sequence[ImageRow]) -> list[AnomalyMap | BadImage]:
         """Compute the anomaly map of each image, or the reason why there is none.
 
-        Maps are raw, neither clamped nor rescaled: uint8 where the source has 8 bits, else float. An image's map does
+        Maps are raw, neither clipped nor rescaled: uint8 if the source has 8 bits, else float. The map of an image does
         not depend on the other images of the call.
         """
 
 
 class DetectorConfig(Section):
-    """Settings of a detector; the class says what the detector needs."""
+    """Settings of a detector; class variables declare its requirements."""
 
     name: str
     needs: ClassVar[Literal["nothing", "normals", "masks", "maps"]] = "nothing"
-    resources: ClassVar[Literal["images", "model"]] = "images"  # model: it loads the backbone, on a GPU if there is one
+    resources: ClassVar[Literal["images", "model"]] = "images"  # model: it uses the backbone, on a GPU if there is one
     maps_are_masks: ClassVar[bool] = False  # regions are cut from the maps as they are, without binarization
     score_keys: ClassVar[tuple[str, ...]] = ()  # keys that the fitted state does not depend on
 
@@ -62,7 +62,7 @@ class DetectorConfig(Section):
         return reset_keys(self, *self.score_keys)
 
     def find_problems(self, product: str, images: Sequence[ListedImage]) -> list[str]:
-        """Say in one line each why a product cannot be worked on; nothing where it can."""
+        """Return error messages of one line if the detector cannot run on a product."""
         if self.needs == "normals" and not any(image.role == "normal" for image in images):
             return [
                 f"product {product}: has no normal images, which {self.name} learns from; "
@@ -74,7 +74,7 @@ class DetectorConfig(Section):
 
 
 class FittedDetector(DetectorConfig):
-    """A detector with a state that is made from normal images."""
+    """A detector with a state that is fitted to normal images."""
 
     needs: ClassVar[Literal["nothing", "normals", "masks", "maps"]] = "normals"
     resources: ClassVar[Literal["images", "model"]] = "model"
@@ -83,21 +83,34 @@ class FittedDetector(DetectorConfig):
     def collect(
         self, images: Sequence[ImageRow], backbone: Backbone, n_normals: int
     ) -> Iterator[tuple[ImageRow, Sequence[Mapping[str, Any]] | BadImage]]:
-        """Compute rows of the table `patches` for each of some normal images, of `n_normals` in all."""
+        """Compute rows of `patches` for each normal image of a shard; there are `n_normals` in total."""
         raise NotImplementedError
 
     def fit(self, patches: Callable[[int], Iterator[NDArray[np.float16]]]) -> tuple[bytes, dict[str, Any]]:
-        """Make the state, and figures about it, from the collected features (N, D) of an image size."""
+        """Fit the state to collected features.
+
+        Parameters
+        ----------
+        patches
+            Yields features (N, D) of an image size.
+
+        Returns
+        -------
+        state : bytes
+            Content of the state file.
+        values : dict
+            Figures about the fit.
+        """
         raise NotImplementedError
 
 
 def check_values(values: NDArray[np.generic]) -> AnomalyMap:
-    """Return a map that binarization can work with.
+    """Check that a map can be binarized, and return it.
 
     Raises
     ------
     BadImage
-        The map is empty, or has values that are not finite.
+        The map is empty, or has non-finite values.
     """
     if values.size == 0:
         raise BadImage("the anomaly map is empty")

@@ -1,4 +1,4 @@
-"""The ground-truth masks as anomaly maps: what discovery would reach behind a perfect detector (Table X)."""
+"""Ground-truth masks as anomaly maps, to evaluate discovery with a perfect detector (Table X)."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ if TYPE_CHECKING:
 
 
 class GroundTruth(DetectorConfig):
-    """The masks themselves as maps (Table X of the paper)."""
+    """Ground-truth masks as anomaly maps (Table X of the paper)."""
 
     name: Literal["ground_truth"]
     needs: ClassVar[Literal["nothing", "normals", "masks", "maps"]] = "masks"
     maps_are_masks: ClassVar[bool] = True
 
-    def make_scorer(self, backbone: Callable[[], Backbone], state: bytes | None) -> MaskReader:
+    def make_scorer(self, backbone: Callable[[], Backbone], state: bytes | None) -> MaskReader:  # noqa: ARG002
         """Build the scorer."""
         return MaskReader()
 
 
 class MaskReader:
-    """Reads masks; an image without a mask file has no defect, so its map is zero."""
+    """Reads masks; an image without a mask file has no defect and a map of zeros."""
 
     def score(self, images: Sequence[ImageRow]) -> list[AnomalyMap | BadImage]:
-        """Masks (H, W) of 0 and 255 at image size."""
+        """Return the masks (H, W) of 0 and 255 at image size."""
         return [_read(image) for image in images]
 
 

@@ -1,7 +1,7 @@
-"""Memory banks of normal patch features, and the distance of new patches to them (PatchCore).
+"""Memory banks of normal patch features, and distances of patches to them (PatchCore).
 
-What matters more than the choice of the trunk, as measured: two scales, each L2-normalized; the aspect ratio kept;
-every image brought to the same mean and contrast first.
+In our measurements, these matter more than the choice of the trunk: two scales, each L2-normalized; the aspect ratio
+is kept; images are normalized to the same mean and contrast.
 
 Shape suffixes: B images, H W pixels, R C rows and columns of patches, N patches, M memory bank, D feature width.
 """
@@ -26,8 +26,8 @@ from ancd_ray.detectors.base import AnomalyMap, ImageRow
 from ancd_ray.detectors.patchcore import PatchCore
 
 _BATCH = 8
-_BLOCK = 4096  # queries in one product with the memory bank: 4096 x 8000 distances are 130 MB
-_PROJECTION = 64  # width in which the greedy choice measures distances (Johnson-Lindenstrauss)
+_BLOCK = 4096  # queries per product with the memory bank: 4096 x 8000 distances are 130 MB
+_PROJECTION = 64  # dimension of the random projection for the greedy choice (Johnson-Lindenstrauss)
 
 
 @dataclass
@@ -38,35 +38,35 @@ class PatchFeatures:
     config: PatchCore
 
     def of_images(self, images: Sequence[ImageRow]) -> Iterator[tuple[ImageRow, list[Tensor] | BadImage]]:
-        """Features (R, C, D) of each image at each size, or why there are none; in the order of the images."""
+        """Compute features (R, C, D) of each image at each size, or the reason why there are none, in order."""
         for start in range(0, len(images), _BATCH):
             batch = images[start : start + _BATCH]
             decoded = [_decode(image) for image in batch]
             good = [i for i, rgb in enumerate(decoded) if not isinstance(rgb, BadImage)]
             found: dict[int, list[Tensor]] = {i: [] for i in good}
             for size in self.config.sizes:
-                for i, features in self._at({i: decoded[i] for i in good}, size):  # type: ignore[misc]
+                for i, features in self._compute_at_size({i: decoded[i] for i in good}, size):  # type: ignore[misc]
                     found[i].append(features)
             for i, image in enumerate(batch):
                 rgb = decoded[i]
                 yield image, rgb if isinstance(rgb, BadImage) else found[i]
 
-    def _at(self, images: Mapping[int, ImageU8], size: int) -> Iterator[tuple[int, Tensor]]:
-        """Features of images at one size; those of one shape go through the trunk together."""
+    def _compute_at_size(self, images: Mapping[int, ImageU8], size: int) -> Iterator[tuple[int, Tensor]]:
+        """Compute features of images at one size; images of the same shape are one batch."""
         by_shape: dict[tuple[int, ...], dict[int, NDArray[np.float32]]] = {}
         for i, rgb in images.items():
             pixels = prepare(rgb, size, self.config.brightness, self.backbone)
             by_shape.setdefault(pixels.shape, {})[i] = pixels
         for members in by_shape.values():
-            yield from zip(members, self._features(np.stack(list(members.values()))), strict=True)
+            yield from zip(members, self._compute_features(np.stack(list(members.values()))), strict=True)
 
-    def _features(self, pixels_BHWC: NDArray[np.float32]) -> Tensor:
+    def _compute_features(self, pixels_BHWC: NDArray[np.float32]) -> Tensor:
         images_BCHW = torch.from_numpy(pixels_BHWC).permute(0, 3, 1, 2).to(self.backbone.device)
         maps = self.backbone.patch_features(images_BCHW, self.backbone.detector_layers)
         grid = (maps[0].shape[-2], maps[0].shape[-1])
         scales = []
         for level in maps:
-            averaged = F.avg_pool2d(level, 3, 1, 1, count_include_pad=False)  # a patch knows its neighbours
+            averaged = F.avg_pool2d(level, 3, 1, 1, count_include_pad=False)  # context of neighboring patches
             resized = averaged if averaged.shape[-2:] == grid else F.interpolate(averaged, grid, mode="bilinear")
             scales.append(F.normalize(resized, dim=1))
         return torch.cat(scales, dim=1).permute(0, 2, 3, 1).float()
@@ -80,7 +80,10 @@ def _decode(image: ImageRow) -> ImageU8 | BadImage:
 
 
 def prepare(rgb: ImageU8, long_side: int, brightness: bool, backbone: Backbone) -> NDArray[np.float32]:
-    """The image (H, W, 3) as the trunk sees it: its aspect kept, sides that the trunk can divide, levels evened out."""
+    """Prepare an image (H, W, 3) for the trunk: resize it, and normalize its colors and optionally its brightness.
+
+    The aspect ratio is kept, up to sides that are multiples of `backbone.multiple`.
+    """
     height, width = rgb.shape[:2]
     scale = long_side / max(height, width)
     step = backbone.multiple
@@ -94,10 +97,10 @@ def prepare(rgb: ImageU8, long_side: int, brightness: bool, backbone: Backbone) 
 
 
 def choose_coreset(candidates_ND: Tensor, size: int, seed: int = 0) -> Tensor:
-    """Indices (size,) of a greedy coreset: each choice is the candidate farthest from all earlier ones.
+    """Choose a greedy coreset and return its indices (size,).
 
-    Distances are taken in a random projection, as in the paper of PatchCore: the order of distances survives it and
-    the choice is several times cheaper.
+    Each choice is the candidate farthest from all earlier ones. Distances are computed in a random projection, as in
+    the PatchCore paper: it approximately preserves them, and the choice is several times cheaper.
     """
     if len(candidates_ND) <= size:
         return torch.arange(len(candidates_ND))
@@ -117,7 +120,7 @@ def choose_coreset(candidates_ND: Tensor, size: int, seed: int = 0) -> Tensor:
 
 
 def nearest_distance(queries_ND: Tensor, memory_MD: Tensor) -> Tensor:
-    """Euclidean distance (N,) of each query to its nearest row of the memory bank, block by block."""
+    """Compute the Euclidean distance (N,) of each query to its nearest row of the memory bank, block by block."""
     norms_M = memory_MD.square().sum(dim=1)
     found = []
     for block in torch.split(queries_ND, _BLOCK):
@@ -127,7 +130,7 @@ def nearest_distance(queries_ND: Tensor, memory_MD: Tensor) -> Tensor:
 
 
 def pack_banks(banks: Mapping[int, Tensor]) -> bytes:
-    """Memory banks by image size as one safetensors file."""
+    """Serialize memory banks by image size as one safetensors file."""
     data: bytes = save({f"memory_{size}": bank_MD.contiguous() for size, bank_MD in banks.items()})
     return data
 
@@ -138,22 +141,29 @@ def unpack_banks(data: bytes) -> dict[int, Tensor]:
 
 
 class MemoryBanks:
-    """Scores images by their distance to memory banks; see `base.Scorer`."""
+    """Scores images by their distance to memory banks; see `base.Scorer`.
+
+    Parameters
+    ----------
+    patches
+        Computes patch features of images.
+    banks
+        Memory bank (M, D) of each size.
+    """
 
     def __init__(self, patches: PatchFeatures, banks: Mapping[int, Tensor]) -> None:
-        """`banks`: the memory bank (M, D) of each size."""
         self._patches = patches
         self._banks = [banks[size].float().to(patches.backbone.device) for size in patches.config.sizes]
 
     @torch.no_grad()
     def score(self, images: Sequence[ImageRow]) -> list[AnomalyMap | BadImage]:
-        """Maps at the resolution that the trunk saw first: distances, upsampled, averaged over the sizes, smoothed."""
+        """Compute maps at the resolution of the first size: distances, upsampled, averaged over sizes and smoothed."""
         return [
-            features if isinstance(features, BadImage) else self._map(features)
+            features if isinstance(features, BadImage) else self._compute_map(features)
             for _, features in self._patches.of_images(images)
         ]
 
-    def _map(self, features: Sequence[Tensor]) -> AnomalyMap:
+    def _compute_map(self, features: Sequence[Tensor]) -> AnomalyMap:
         config, stride = self._patches.config, self._patches.backbone.stride
         rows, columns, width = features[0].shape
         total = np.zeros((rows * stride, columns * stride), np.float32)
@@ -168,10 +178,10 @@ class MemoryBanks:
 
 
 def apply_gamma(map_HW: AnomalyMap, exponent: float) -> AnomalyMap:
-    """max · (map / max) ^ exponent: the score of the image stays, what is far below it in the image goes back.
+    """Compute max · (map / max) ^ exponent: the image score is unchanged, values far below it are reduced.
 
-    Distances to the memory bank have a floor that differs from image to image; at one threshold for all images that
-    floor alone makes false positives.
+    Distances to the memory bank have a floor that differs between images, which alone causes false positives at a
+    threshold that is the same for all images.
     """
     highest = max(float(map_HW.max()), 1e-12)
     return np.asarray(highest * (map_HW / highest) ** exponent, np.float32)

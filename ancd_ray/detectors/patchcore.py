@@ -22,30 +22,30 @@ Side = Annotated[int, Field(ge=64, le=2048)]
 
 
 class PatchCore(FittedDetector):
-    """A memory bank of normal patches; the distance to its nearest one is the anomaly score."""
+    """Distance to the nearest patch in a memory bank of normal patches."""
 
     name: Literal["patchcore"]
-    # Long side in pixels, the aspect is kept; of several ([320, 512]) the maps are averaged, at the size of the first.
+    # Long side in pixels, the aspect is kept; maps of several sizes ([320, 512]) are averaged at the size of the first.
     image_size: Side | Annotated[tuple[Side, ...], Field(min_length=1, max_length=4)] = 320
     coreset: PositiveInt = 8000  # patches in the memory bank
     candidates: PositiveInt = 60000  # patches that the greedy coreset chooses from
     smoothing: Annotated[float, Field(ge=0)] = 4.0  # sigma of the Gaussian on the map, in its pixels
-    map_gamma: Annotated[float, Field(ge=1, le=8)] = 2.0  # exponent within a map, whose maximum stays; 1: distances
-    brightness: bool = True  # bring every image to the same mean and contrast first
+    map_gamma: Annotated[float, Field(ge=1, le=8)] = 2.0  # exponent within a map, which keeps its maximum; 1: distances
+    brightness: bool = True  # normalize every image to the same mean and contrast
 
     state_file: ClassVar[str] = "memory_bank.safetensors"
     score_keys: ClassVar[tuple[str, ...]] = ("smoothing", "map_gamma")
 
     @field_validator("image_size")
     @classmethod
-    def _distinct(cls, value: int | tuple[int, ...]) -> int | tuple[int, ...]:
+    def _check_distinct(cls, value: int | tuple[int, ...]) -> int | tuple[int, ...]:
         if isinstance(value, tuple) and len(set(value)) < len(value):
             raise ValueError("the same size is given twice")
         return value
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """The long sides at which it looks at an image."""
+        """Long sides to which images are resized."""
         return self.image_size if isinstance(self.image_size, tuple) else (self.image_size,)
 
     def make_scorer(self, backbone: Callable[[], Backbone], state: bytes | None) -> Scorer:
@@ -58,7 +58,7 @@ class PatchCore(FittedDetector):
     def collect(
         self, images: Sequence[ImageRow], backbone: Backbone, n_normals: int
     ) -> Iterator[tuple[ImageRow, Sequence[Mapping[str, Any]] | BadImage]]:
-        """Draw some patches of every image at every size, by the image's id."""
+        """Sample patches of every image at every size; the seed is the image's id."""
         from ancd_ray.detectors.memory_bank import PatchFeatures
 
         per_image = max(1, -(-self.candidates // n_normals))

@@ -1,4 +1,4 @@
-"""Anomaly maps made elsewhere: how any other detector, or a plant's own, plugs in."""
+"""Precomputed anomaly maps of external detectors."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 
 
 class Precomputed(DetectorConfig):
-    """Anomaly maps made elsewhere (.npy, .png of 8 or 16 bit, .tiff)."""
+    """Precomputed anomaly maps (.npy, .png of 8 or 16 bit, .tiff)."""
 
     name: Literal["precomputed"]
     needs: ClassVar[Literal["nothing", "normals", "masks", "maps"]] = "maps"
-    value_range: tuple[float, float] = (0.0, 1.0)  # what the smallest and largest stored value of the format mean
+    value_range: tuple[float, float] = (0.0, 1.0)  # values of 0 and of the largest integer of the format
 
     @field_validator("value_range")
     @classmethod
-    def _ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
+    def _check_order(cls, value: tuple[float, float]) -> tuple[float, float]:
         if not value[0] < value[1]:
             raise ValueError("the lower end must be below the upper one")
         return value
 
-    def make_scorer(self, backbone: Callable[[], Backbone], state: bytes | None) -> MapReader:
+    def make_scorer(self, backbone: Callable[[], Backbone], state: bytes | None) -> MapReader:  # noqa: ARG002
         """Build the scorer."""
         return MapReader(*self.value_range)
 
@@ -38,15 +38,15 @@ class Precomputed(DetectorConfig):
 class MapReader:
     """Reads stored maps.
 
-    Integer files hold a scaled range: 0 stands for `low` and the largest number of the type for `high`. Floats are
-    taken as they are. Maps of 8 bits stay so where 0..255 is what they mean: binarization has an exact path for them.
+    Integers are scaled: 0 is `low` and the largest number of the type is `high`. Floats are unchanged. Maps of 8 bits
+    with the range 0..255 stay uint8, for which binarization has an exact path.
     """
 
     def __init__(self, low: float, high: float) -> None:
         self._low, self._high = low, high
 
     def score(self, images: Sequence[ImageRow]) -> list[AnomalyMap | BadImage]:
-        """Return the stored maps, at their own size; the aspect must be the image's."""
+        """Read the stored maps, at their own sizes; the aspect must be that of the image."""
         return [self._read(image) for image in images]
 
     def _read(self, image: ImageRow) -> AnomalyMap | BadImage:

@@ -1,21 +1,26 @@
-"""How many classes there are, judged on frozen features without labels: the silhouette over the number of classes.
+"""Estimates the number of classes from frozen features, without labels.
 
-Each number K is judged by the mean cosine silhouette of Ward's K classes over several sets of features. The best one
-decides; how many resamples of the regions decide alike is the confidence. How stable the classes are when regions are
-left out is told beside it. Shape suffixes: N regions, K numbers of classes.
+Each number K is scored by the mean cosine silhouette of Ward's K classes over several sets of features; the estimate is
+the K with the highest score. The confidence is the share of resamples of the regions with the same estimate. The
+stability of each K is the mean ARI between the classes of all regions and those of the resamples.
+
+Shape suffixes: N regions, K numbers of classes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import adjusted_rand_score, silhouette_score
 
-from ancd_ray.discovery.clusterings.algorithms import Floats, ward
+from ancd_ray.data.roles import Classes
+from ancd_ray.discovery.clusterings.algorithms import ward
+from ancd_ray.discovery.features.calibration import Floats
+from ancd_ray.engine.artifacts import Figures
 
 _RESAMPLES = 10
 _KEPT = 0.8  # share of the regions in a resample
@@ -23,35 +28,37 @@ _KEPT = 0.8  # share of the regions in a resample
 
 @dataclass(frozen=True)
 class ClassNumber:
-    """The estimate `n_classes`, and what it rests on: for each of `numbers` its `silhouette` and `stability` (ARI)."""
+    """The estimate `n_classes`, and for each of `numbers` its `silhouette` and `stability` (ARI)."""
 
     n_classes: int
-    confidence: float  # share of the resamples that come to the same number
+    confidence: float  # share of the resamples with the same estimate
     numbers: list[int]
     silhouette: list[float]
     stability: list[float]
 
 
-def estimate(sets: Sequence[Floats], at_most: int, seed: int = 0) -> ClassNumber:
-    """The number of classes, 2 to `at_most`, of regions by several sets of features (N, ·).
+def estimate_class_number(sets: Sequence[Floats], max_classes: int, seed: int = 0) -> ClassNumber:
+    """Estimate the number of classes, 2 to `max_classes`, from several sets of features (N, ·) of the same regions.
 
-    Raises:
-        ValueError: three regions or fewer tell nothing.
+    Raises
+    ------
+    ValueError
+        There are fewer than four regions.
     """
     n_regions = len(sets[0])
     if n_regions < 4:
         raise ValueError(f"{n_regions} regions are too few to estimate a number of classes from")
-    numbers = list(range(2, min(at_most, n_regions - 2) + 1))
-    labels = _labels(sets, numbers)
-    curve_K = _silhouettes(sets, labels)
+    numbers = list(range(2, min(max_classes, n_regions - 2) + 1))
+    labels = _cluster_all(sets, numbers)
+    curve_K = _compute_silhouettes(sets, labels)
     votes, agreed = [], []
     for resample in range(_RESAMPLES):
         rng = np.random.default_rng([seed, resample])
         rows = np.sort(rng.permutation(n_regions)[: max(4, round(_KEPT * n_regions))])
         fewer = [k for k in numbers if k < len(rows) - 1]
         some = [features[rows] for features in sets]
-        found = _labels(some, fewer)
-        votes.append(fewer[int(np.argmax(_silhouettes(some, found)))])
+        found = _cluster_all(some, fewer)
+        votes.append(fewer[int(np.argmax(_compute_silhouettes(some, found)))])
         agreed.append(
             [
                 np.mean([adjusted_rand_score(a[rows], b) for a, b in zip(labels[k], found[k], strict=True)])
@@ -65,15 +72,20 @@ def estimate(sets: Sequence[Floats], at_most: int, seed: int = 0) -> ClassNumber
     return ClassNumber(best, votes.count(best) / _RESAMPLES, numbers, curve_K.tolist(), stability.tolist())
 
 
-def _labels(sets: Sequence[Floats], numbers: Sequence[int]) -> dict[int, list[NDArray[np.int64]]]:
+def _cluster_all(sets: Sequence[Floats], numbers: Sequence[int]) -> dict[int, list[NDArray[np.int64]]]:
     return {k: [ward(features, k) for features in sets] for k in numbers}
 
 
-def _silhouettes(sets: Sequence[Floats], labels: dict[int, list[Any]]) -> NDArray[np.float64]:
-    """Mean silhouette of each number of classes."""
+def _compute_silhouettes(sets: Sequence[Floats], labels: dict[int, list[Any]]) -> NDArray[np.float64]:
+    """Compute the mean silhouette of each number of classes."""
     return np.array(
         [
             np.mean([silhouette_score(x, cls, metric="cosine") for x, cls in zip(sets, of_k, strict=True)])
             for of_k in labels.values()
         ]
     )
+
+
+def resolve_class_count(classes: Classes, estimate: Figures | None) -> Classes:
+    """Replace the number of novel classes by the estimate, if there is one."""
+    return classes if estimate is None else replace(classes, n_novel=int(estimate.values["n_classes"]))

@@ -1,1 +1,1 @@
-"""Runs stages: shards, outputs, fingerprints, executors. Knows no particular stage."""
+"""Execution of stages: shards, outputs, fingerprints. Does not depend on particular stages."""

@@ -1,4 +1,4 @@
-"""What every stage is given, and the one way in which they all set an input aside."""
+"""Context of a running stage, sharding, and the quarantine of inputs."""
 
 from __future__ import annotations
 
@@ -9,36 +9,38 @@ from typing import Any
 
 from ancd_ray.config.errors import AncdError
 from ancd_ray.data.store import Folder
-from ancd_ray.engine.outputs import Done, Output, Shard
-from ancd_ray.engine.runtime import Progress, Runtime, Worker
+from ancd_ray.engine.outputs import CommittedShard, Shard
+from ancd_ray.engine.runtime import Progress, Resources, Runtime, Worker
 
-SHARDS = 32  # pieces of a large step: enough for a cluster's balance, few enough for Ray's cost a task
+SHARDS = 32  # shards of a large step: enough to balance a cluster, few enough for Ray's overhead per task
 SHARD_ROWS = (16, 512)
 
 
 class StageError(AncdError):
-    """A step cannot give a sensible result; one line that says why and what to do."""
+    """A step failed; the message is one line with the reason and what to do."""
 
 
 @dataclass(frozen=True)
 class Context:
-    """A step's folder, the outputs that it reads, and what runs its work."""
+    """Runtime, progress display and output folder of a step."""
 
     product: str
     folder: Folder
-    inputs: Mapping[str, Output]
+    resources: Resources
     runtime: Runtime
     progress: Progress
     max_quarantined: float = 0.5
-    on_epoch: Callable[[Any], None] = lambda _: None  # hears how far a training is: its history
+    on_epoch: Callable[[Any], None] = lambda _: None  # called with a training's history after every epoch
 
-    def map(self, worker: Worker, shards: Sequence[Shard]) -> list[Done]:
-        """Every shard through the worker; see `Runtime.map_shards`.
+    def map(self, worker: Worker, shards: Sequence[Shard]) -> list[CommittedShard]:
+        """Run the worker on all shards; see `Runtime.map_shards`.
 
-        Raises:
-            StageError: more of the input was set aside than the job allows.
+        Raises
+        ------
+        StageError
+            A larger share of the input was quarantined than the job allows.
         """
-        done = self.runtime.map_shards(worker, shards, self.folder, self.progress)
+        done = self.runtime.map_shards(worker, shards, self.folder, self.progress, self.resources)
         rows = sum(shard.rows for shard in shards)
         lost = sum(shard.parts["quarantine"].rows for shard in done if "quarantine" in shard.parts)
         if lost and lost > self.max_quarantined * rows:
@@ -49,20 +51,20 @@ class Context:
             )
         return done
 
-    def first_reason(self, done: Sequence[Done]) -> str:
-        """What is wrong with the first input that was set aside."""
+    def first_reason(self, done: Sequence[CommittedShard]) -> str:
+        """Return location and reason of the first quarantined input."""
         part = next(shard.parts["quarantine"] for shard in done if "quarantine" in shard.parts)
         row = self.folder.read_table(part.file).slice(0, 1).to_pylist()[0]
         return f"{row['uri']}: {row['reason']}"
 
 
-def quarantined(image: Mapping[str, Any], stage: str, reason: str) -> dict[str, Any]:
-    """The row of an input that is set aside."""
+def quarantine_row(image: Mapping[str, Any], stage: str, reason: str) -> dict[str, Any]:
+    """Make the row of `quarantine` for an input that cannot be used."""
     kept = {key: image[key] for key in ("image_id", "product", "uri", "role")}
     return {**kept, "stage": stage, "reason": reason}
 
 
 def shard_rows(n: int) -> int:
-    """How many images a shard holds, for n in all: the same for the same archive on every machine."""
+    """Return the number of images per shard, for n in total; it does not depend on the machine."""
     low, high = SHARD_ROWS
     return min(max(math.ceil(n / SHARDS), low), high)

@@ -1,18 +1,18 @@
-"""What a step leaves behind: part files of tables, a marker for every finished shard, and one manifest as the last act.
+"""Output of a step: part files of tables, a marker for each finished shard, and a manifest.
 
     <output>/steps/<step>/<product>-<fingerprint>/
-        <table>/part-00000.parquet ...     one part a shard, in the order of the shards
+        <table>/part-00000.parquet ...     one part per shard, in the order of the shards
         shards/00000.json ...              a finished shard: its files, rows, digests and figures
         manifest.json                      written last; readers follow it and never list a folder
 
-A writer that was killed leaves parts without a marker or a step without a manifest; neither is ever read.
+A killed writer leaves parts without a marker, or a step without a manifest; these are never read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Union
+from typing import Any, Protocol, Union
 
 import pyarrow as pa
 
@@ -20,6 +20,7 @@ from ancd_ray.data.store import Folder
 from ancd_ray.data.tables import SCHEMAS, conform
 
 MANIFEST = "manifest.json"
+MAPPED = ("views", "clean_views")  # tables with random access, stored as Arrow files, which can be memory-mapped
 
 Rows = Union[Sequence[Mapping[str, Any]], Any]  # noqa: UP007  (or an Arrow table, which has no type stubs)
 
@@ -34,15 +35,15 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Work:
-    """What one shard came to: rows of tables, and figures of any JSON kind."""
+class ShardResult:
+    """Result of a worker for one shard: rows of tables, and JSON-like figures."""
 
     tables: Mapping[str, Rows]
     values: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Done:
+class CommittedShard:
     """A committed shard."""
 
     index: int
@@ -51,23 +52,23 @@ class Done:
     seconds: float
 
     @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> Done:
-        """The shard of its marker file."""
+    def from_json(cls, document: Mapping[str, Any]) -> CommittedShard:
+        """Make a shard from the content of its marker file."""
         parts = {table: Part(**part) for table, part in document["parts"].items()}
         return cls(document["index"], parts, document["values"], document["seconds"])
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a whole step came to: parts of its tables in order, further files by name, and figures."""
+    """Result of a step: parts of its tables in order, other files by name, and figures."""
 
     tables: Mapping[str, Sequence[Part]]
     values: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)  # name → sha256
 
     @classmethod
-    def of_shards(cls, shards: Sequence[Done], values: Mapping[str, Any] | None = None) -> Result:
-        """The parts of all shards, by table, in the order of the shards."""
+    def of_shards(cls, shards: Sequence[CommittedShard], values: Mapping[str, Any] | None = None) -> Result:
+        """Collect the parts of all shards by table, in the order of the shards."""
         tables: dict[str, list[Part]] = {}
         for done in sorted(shards, key=lambda done: done.index):
             for table, part in done.parts.items():
@@ -77,19 +78,19 @@ class Result:
 
 @dataclass(frozen=True)
 class Output:
-    """A finished step, to be read through its manifest."""
+    """Output of a finished step, read through its manifest."""
 
     folder: Folder
     manifest: Mapping[str, Any]
 
     @classmethod
     def find(cls, folder: Folder) -> Output | None:
-        """The output in a folder, or None while it is unfinished."""
+        """Return the output in a folder; None if the step is not finished."""
         return cls(folder, folder.read_json(MANIFEST)) if folder.exists(MANIFEST) else None
 
     @property
     def fingerprint(self) -> str:
-        """Digest of all that this output depends on."""
+        """Digest of everything that the output depends on."""
         return str(self.manifest["fingerprint"])
 
     @property
@@ -99,15 +100,15 @@ class Output:
         return values
 
     def parts(self, table: str) -> list[Part]:
-        """The files of a table."""
+        """Return the files of a table."""
         return [Part(**part) for part in self.manifest["tables"].get(table, [])]
 
     def rows(self, table: str) -> int:
-        """The number of rows of a table."""
+        """Return the number of rows of a table."""
         return sum(part.rows for part in self.parts(table))
 
     def table(self, table: str, columns: list[str] | None = None) -> pa.Table:
-        """A whole table, or some of its columns; an absent one is empty."""
+        """Read a table, or some of its columns; an absent table is empty."""
         read = [self.folder.read_table(part.file, columns) for part in self.parts(table) if part.rows]
         if read:
             return pa.concat_tables(read)
@@ -115,70 +116,87 @@ class Output:
         return empty.select(columns) if columns else empty
 
 
+class PartedTable(Protocol):
+    """Interface of tables in parts, such as `artifacts.Table`."""
+
+    @property
+    def folder(self) -> Folder:
+        """Folder of its files."""
+
+    @property
+    def parts(self) -> list[Part]:
+        """Its files in order."""
+
+
 @dataclass(frozen=True)
 class Shard:
-    """A piece of a step's work: the parts it reads, and how many images (or regions) that is."""
+    """A unit of work of a step: the parts it reads, and their number of images or regions."""
 
     index: int
     inputs: Mapping[str, tuple[Folder, str]]
     rows: int
 
     def table(self, name: str, columns: list[str] | None = None) -> pa.Table:
-        """One of its input tables."""
+        """Read an input table."""
         folder, file = self.inputs[name]
         return folder.open_arrow(file) if file.endswith(".arrow") else folder.read_table(file, columns)
 
     def rows_of(self, name: str) -> list[dict[str, Any]]:
-        """One of its input tables as rows."""
+        """Read an input table as rows."""
         rows: list[dict[str, Any]] = self.table(name).to_pylist()
         return rows
 
 
-def aligned(sources: Mapping[str, Output], count: str | None = None) -> list[Shard]:
-    """One shard for every part; the tables of all `sources` (table → step) have their parts in the same order.
+def align_shards(tables: Mapping[str, PartedTable], count: str | None = None) -> list[Shard]:
+    """Make one shard per part of tables of one product, which must have corresponding parts.
 
-    `count` names the table whose rows are counted as progress; the first one if it is not given.
+    Parameters
+    ----------
+    tables
+        The tables by role.
+    count
+        The table whose rows are counted as progress; the first one if it is None.
     """
-    parts = {table: output.parts(table) for table, output in sources.items()}
+    parts = {role: table.parts for role, table in tables.items()}
     counted = parts[count or next(iter(parts))]
     assert all(len(files) == len(counted) for files in parts.values()), "steps of one product have the same shards"
     return [
-        Shard(i, {table: (sources[table].folder, files[i].file) for table, files in parts.items()}, counted[i].rows)
+        Shard(i, {role: (tables[role].folder, files[i].file) for role, files in parts.items()}, counted[i].rows)
         for i in range(len(counted))
     ]
 
 
 def write_part(folder: Folder, table: str, index: int, rows: Rows) -> Part:
-    """Writes one part of a table, checked against its schema."""
-    suffix = "arrow" if table == "views" else "parquet"  # the view bank is read at random: it must map into memory
+    """Check rows against the schema of a table and write them as one part of it."""
+    suffix = "arrow" if table in MAPPED else "parquet"
     file = f"{table}/part-{index:05d}.{suffix}"
     checked = conform(rows, SCHEMAS[table])
     return Part(file, checked.num_rows, folder.write_table(file, checked))
 
 
-def commit_shard(folder: Folder, index: int, work: Work, seconds: float) -> Done:
-    """Writes the parts of a shard, then its marker. An empty quarantine leaves no part."""
+def commit_shard(folder: Folder, index: int, work: ShardResult, seconds: float) -> CommittedShard:
+    """Write the parts of a shard, then its marker; an empty quarantine has no part."""
     parts = {
         table: write_part(folder, table, index, rows)
         for table, rows in work.tables.items()
         if table != "quarantine" or len(rows)
     }
-    done = Done(index, parts, work.values, seconds)
+    done = CommittedShard(index, parts, work.values, seconds)
     folder.write_json(_marker(index), asdict(done))
     return done
 
 
-def finished_shards(folder: Folder) -> dict[int, Done]:
-    """The shards that an earlier, interrupted run has committed."""
+def read_finished_shards(folder: Folder) -> dict[int, CommittedShard]:
+    """Return the committed shards of a folder by index."""
     markers = [name for name in (folder / "shards").names() if name.endswith(".json")]
-    found = [Done.from_json((folder / "shards").read_json(name)) for name in markers]
+    found = [CommittedShard.from_json((folder / "shards").read_json(name)) for name in markers]
     return {done.index: done for done in found}
 
 
-def finished_shard(folder: Folder, index: int) -> Done | None:
-    """A shard if it is committed."""
+def read_finished_shard(folder: Folder, index: int) -> CommittedShard | None:
+    """Return a shard if it is committed, else None."""
     name = _marker(index)
-    return Done.from_json(folder.read_json(name)) if folder.exists(name) else None
+    return CommittedShard.from_json(folder.read_json(name)) if folder.exists(name) else None
 
 
 def _marker(index: int) -> str:

@@ -43,7 +43,7 @@ class StepProgress:
         self.handled += n
         if not self.quiet and time.monotonic() - self._last_line > _LINE_EVERY_S:
             self._last_line = time.monotonic()
-            _say(f"{self.label}  {self.handled}/{self.units}  {self.rate}  {self.said}".rstrip())
+            _write_line(f"{self.label}  {self.handled}/{self.units}  {self.rate}  {self.said}".rstrip())
 
     def note(self, text: str) -> None:
         """Set the message about the current activity."""
@@ -103,14 +103,14 @@ class Display:
             if progress.state == "runs":
                 progress.state = "done"
             if not self._live:
-                _say(f"{progress.label}  {_state(progress)}  {progress.said}".rstrip())
+                _write_line(f"{progress.label}  {_format_state(progress)}  {progress.said}".rstrip())
 
     def warn(self, text: str) -> None:
         """Print a permanent line."""
         if self._live:
             self._console.print(f"[yellow]{escape(text)}[/yellow]")
         else:
-            _say(text)
+            _write_line(text)
 
     def _table(self) -> Table:
         table = Table(title=escape(self._title), title_justify="left", box=None, pad_edge=False)
@@ -133,23 +133,23 @@ class Display:
                 f"[{color}]{step.state}[/{color}]",
                 done,
                 step.rate,
-                _clock(step.seconds),
+                _format_time(step.seconds),
             )
             table.add_row(*(cell if cell.startswith("[") else escape(cell) for cell in cells), escape(step.said))
         return table
 
 
-def _state(step: StepProgress) -> str:
+def _format_state(step: StepProgress) -> str:
     if step.state == "cached":
         return "cached"
     count = f" {step.handled:,}" if step.handled else ""
-    return f"{step.state}{count} in {_clock(step.seconds)} {step.rate}".rstrip()
+    return f"{step.state}{count} in {_format_time(step.seconds)} {step.rate}".rstrip()
 
 
-def _clock(seconds: float) -> str:
+def _format_time(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds < 60 else f"{int(seconds // 60)}:{int(seconds % 60):02d} min"
 
 
-def _say(text: str) -> None:
+def _write_line(text: str) -> None:
     sys.stderr.write(text + "\n")
     sys.stderr.flush()

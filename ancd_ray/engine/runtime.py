@@ -1,10 +1,9 @@
-"""Where the work of a step runs: in this process for a handful of images, on Ray for all others.
+"""Runs the shards of a step, in this process for few images, otherwise on Ray.
 
-A step is cut into shards. The dataset that Ray Data sees is one row a shard (a few paths); the worker reads its part,
-works in small batches and commits its own output, so blocks hold no image, the driver's memory does not grow with the
-archive, and a shard that is committed survives whatever happens later. The alternative, images as rows through
-`map_batches` and `write_parquet`, costs an object-store trip for every decoded byte, appends duplicates on a rerun and
-commits nothing before the end.
+The Ray Data dataset of a step has one row per shard (a few paths). The worker reads its part, processes it in small
+batches and commits its own output. So blocks contain no images, the driver's memory does not grow with the archive, and
+committed shards survive a failure. With images as rows (`map_batches` and `write_parquet`), every decoded byte would
+pass through the object store, a rerun would append duplicates, and nothing would be committed before the end.
 """
 
 from __future__ import annotations
@@ -22,54 +21,57 @@ from typing import Any, Literal, Protocol
 
 from ancd_ray.config.errors import AncdError
 from ancd_ray.data.store import Folder
-from ancd_ray.engine.outputs import Done, Shard, Work, commit_shard, finished_shard, finished_shards
+from ancd_ray.engine.outputs import (
+    CommittedShard,
+    Shard,
+    ShardResult,
+    commit_shard,
+    read_finished_shard,
+    read_finished_shards,
+)
 
-BLOCKS_A_CORE, ROWS_A_BLOCK = 4, 500  # of what Ray Data hands out as one task
-STALLED_AFTER_S = 1800  # without a finished shard; a hang becomes an error that names the step
+BLOCKS_A_CORE, ROWS_A_BLOCK = 4, 500  # blocks of Ray Data, which are its tasks
+STALLED_AFTER_S = 1800  # without a finished shard: the execution fails instead of hanging
 
 
-# light: some columns, done in the driver at once; images: files are opened, tasks of Ray; model: the same with a model,
-# which on GPUs lives in actors, one a GPU
-Load = Literal["light", "images", "model"]
+# light: reads a few columns, runs in the driver; images: opens image files, runs in Ray tasks; model: also runs a
+# model, on GPUs in actors, one per GPU
+Resources = Literal["light", "images", "model"]
 
 
 class RuntimeProblem(AncdError):
-    """Ray cannot be had, or has not what the work needs; one line."""
+    """Ray is unavailable or lacks the required resources; the message is one line."""
 
 
 class Worker(Protocol):
-    """Turns a shard into rows. It is pickled to where it runs: models are loaded there, at the first call."""
+    """Interface of workers, which compute the rows of a shard; they are pickled, and load models in the call."""
 
-    @property
-    def load(self) -> Load:
-        """What its work is like."""
-
-    def __call__(self, shard: Shard) -> Work:
-        """The rows of one shard; the same rows for the same shard, whenever and wherever it runs."""
+    def __call__(self, shard: Shard) -> ShardResult:
+        """Compute the rows of a shard; they must depend on nothing but the worker and the shard."""
 
 
 class Progress(Protocol):
-    """Whoever shows how far a step is."""
+    """Interface of the progress display of a step."""
 
     def total(self, n: int) -> None:
-        """The step will handle n units (images, regions, epochs)."""
+        """Set the number of units (images, regions, epochs) of the step."""
 
     def advance(self, n: int) -> None:
-        """n units are done."""
+        """Add n completed units."""
 
     def note(self, text: str) -> None:
-        """A word on what goes on."""
+        """Set the message about the current activity."""
 
 
 @dataclass
 class Runtime:
-    """The Ray of a job, started when the first step needs it."""
+    """Runs shards; Ray is started when a step first needs it."""
 
     cpus: int | None = None
     gpus: int | None = None
     in_process_below: int = 64
-    address: str | None = None  # None: a Ray of our own; "auto": the Ray that this machine belongs to
-    dashboard: bool = False  # Ray's, without which groups of workers within trials leave their places taken
+    address: str | None = None  # None: start Ray on this machine; "auto": join the running Ray
+    dashboard: bool = False  # of Ray; without it, worker groups inside of trials do not release their resources
     _started: bool = field(default=False, init=False)
     _mine: bool = field(default=False, init=False)
 
@@ -85,19 +87,21 @@ class Runtime:
 
     @property
     def is_remote(self) -> bool:
-        """Whether workers may run on other machines than this one."""
+        """Whether workers may run on other machines."""
         return self.address is not None
 
     def start(self) -> None:
-        """Starts or joins Ray, once.
+        """Start or join Ray, unless this has been done.
 
-        Raises:
-            RuntimeProblem: there is no Ray to join.
+        Raises
+        ------
+        RuntimeProblem
+            Ray cannot be started or joined.
         """
         if self._started:
             return
         os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what its C++ core has to say is in Ray's log folder
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # messages of its C++ core are in Ray's log folder
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # a task without GPUs sees none
         import ray
 
@@ -105,7 +109,7 @@ class Runtime:
             self._init()
             self._mine = True
         self._started = True
-        self._quiet_data()
+        self._configure_data()
 
     def _init(self) -> None:
         import ray
@@ -115,39 +119,45 @@ class Runtime:
             options |= {"num_cpus": self.cpus, "num_gpus": self.gpus, "include_dashboard": self.dashboard}
         on_sigterm = signal.getsignal(signal.SIGTERM)
         try:
-            with _no_stderr():
+            with _suppress_stderr():
                 ray.init(address=self.address or "local", **options)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise RuntimeProblem(f"Ray at {self.address or 'this machine'}: {str(error).splitlines()[0]}") from error
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put its own, which ends with a stack trace
+            signal.signal(signal.SIGTERM, on_sigterm)  # instead of Ray's handler, which prints a stack trace
 
     def devices(self) -> tuple[int, int]:
-        """Whole CPUs and GPUs that Ray has in all."""
+        """Return the numbers of CPUs and GPUs of Ray, rounded down."""
         self.start()
         import ray
 
         have = ray.cluster_resources()
         return int(have.get("CPU", 0)), int(have.get("GPU", 0))
 
-    def map_shards(self, worker: Worker, shards: Sequence[Shard], folder: Folder, progress: Progress) -> list[Done]:
-        """All shards done and committed, those of an interrupted run not again; in the order of the shards."""
-        done = finished_shards(folder)
+    def map_shards(
+        self, worker: Worker, shards: Sequence[Shard], folder: Folder, progress: Progress, resources: Resources
+    ) -> list[CommittedShard]:
+        """Run the worker on all shards that are not committed yet; returns all shards in order."""
+        done = read_finished_shards(folder)
         progress.total(sum(shard.rows for shard in shards))
         progress.advance(sum(shard.rows for shard in shards if shard.index in done))
         todo = [shard for shard in shards if shard.index not in done]
         few = sum(shard.rows for shard in shards) < self.in_process_below
-        alone = worker.load == "light" or (few and not (self.is_remote and self.devices()[1]))  # GPUs are elsewhere
-        for finished in self._alone(worker, todo, folder) if alone else self._on_ray(worker, todo, folder):
+        alone = resources == "light" or (few and not (self.is_remote and self.devices()[1]))  # GPUs may be remote
+        for finished in (
+            self._run_in_process(worker, todo, folder) if alone else self._run_on_ray(worker, todo, folder, resources)
+        ):
             done[finished.index] = finished
             progress.advance(next(shard.rows for shard in todo if shard.index == finished.index))
         return [done[shard.index] for shard in shards]
 
-    def _alone(self, worker: Worker, shards: Sequence[Shard], folder: Folder) -> Iterator[Done]:
+    def _run_in_process(self, worker: Worker, shards: Sequence[Shard], folder: Folder) -> Iterator[CommittedShard]:
         for shard in shards:
-            yield _do(worker, shard, folder)
+            yield _run_shard(worker, shard, folder)
 
-    def _on_ray(self, worker: Worker, shards: Sequence[Shard], folder: Folder) -> Iterator[Done]:
+    def _run_on_ray(
+        self, worker: Worker, shards: Sequence[Shard], folder: Folder, resources: Resources
+    ) -> Iterator[CommittedShard]:
         if not shards:
             return
         cpus, gpus = self.devices()
@@ -156,24 +166,24 @@ class Runtime:
         import ray
 
         items = [{"shard": shard.index} for shard in shards]
-        # A task costs some 50 ms of a core and is what progress advances by: a few a core, more where they are long.
+        # A task costs about 50 ms of a core, and progress advances by tasks: a few per core, more if they are long.
         blocks = max(BLOCKS_A_CORE * cpus, sum(shard.rows for shard in shards) // ROWS_A_BLOCK)
         dataset = ray.data.from_items(items, override_num_blocks=min(len(items), blocks))
         task = _ShardTask(worker, {shard.index: shard for shard in shards}, folder)
-        if worker.load == "model" and gpus:
-            # from_items holds its blocks already: no read task competes with the actors, so they may take every CPU
+        if resources == "model" and gpus:
+            # from_items has no read tasks that compete with the actors: they may take every CPU
             compute = ray.data.ActorPoolStrategy(size=min(len(shards), gpus))
             mapped = dataset.map(_ShardActor, fn_constructor_args=(task,), compute=compute, num_cpus=1, num_gpus=1)
-        else:  # Ray reuses the processes of tasks, for the next step too, and with them the model that they have loaded
+        else:  # Ray reuses the processes of tasks, also for the next step, and with them the loaded model
             mapped = dataset.map(task, num_cpus=1)
         for row in mapped.iter_rows():
-            finished = finished_shard(folder, int(row["shard"]))
+            finished = read_finished_shard(folder, int(row["shard"]))
             assert finished is not None, "a shard is committed before its row comes back"
             yield finished
 
     @staticmethod
-    def _quiet_data() -> None:
-        """Progress is ours to show, and an execution that hangs is to end."""
+    def _configure_data() -> None:
+        """Turn off the output of Ray Data, and let an execution without progress fail."""
         import ray
 
         context = ray.data.DataContext.get_current()
@@ -195,13 +205,13 @@ class _ShardTask:
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         shard = self.shards[int(row["shard"])]
-        if finished_shard(self.folder, shard.index) is None:  # Ray may run a task twice; the first commit stands
-            _do(self.worker, shard, self.folder)
+        if read_finished_shard(self.folder, shard.index) is None:  # Ray may run a task twice; the first commit is kept
+            _run_shard(self.worker, shard, self.folder)
         return {"shard": shard.index}
 
 
 class _ShardActor:
-    """The same in a process that keeps the worker's model."""
+    """`_ShardTask` as an actor, whose process keeps the loaded model."""
 
     def __init__(self, task: _ShardTask) -> None:
         self._task = task
@@ -211,8 +221,8 @@ class _ShardActor:
 
 
 @contextmanager
-def _no_stderr() -> Iterator[None]:
-    """Silences the process below Python: Ray's core announces there what it was told by environment variables."""
+def _suppress_stderr() -> Iterator[None]:
+    """Redirect stderr at the file descriptor: Ray's C++ core prints its environment variables there."""
     kept = os.dup(2)
     try:
         with Path(os.devnull).open("w") as nowhere:
@@ -223,7 +233,7 @@ def _no_stderr() -> Iterator[None]:
         os.close(kept)
 
 
-def _do(worker: Worker, shard: Shard, folder: Folder) -> Done:
+def _run_shard(worker: Worker, shard: Shard, folder: Folder) -> CommittedShard:
     start = time.perf_counter()
     work = worker(shard)
     return commit_shard(folder, shard.index, work, round(time.perf_counter() - start, 3))

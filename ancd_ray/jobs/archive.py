@@ -1,4 +1,4 @@
-"""What an archive holds of each product: listed once, however many plans are laid out over it."""
+"""Listings of the products of an archive, shared by several plans."""
 
 from __future__ import annotations
 
@@ -12,29 +12,31 @@ from ancd_ray.data.layouts.maps import pair_maps
 from ancd_ray.data.roles import GOOD, Classes, ListedImage
 from ancd_ray.data.store import digest
 from ancd_ray.detectors.base import DetectorConfig
-from ancd_ray.stages.catalog import listing_rows
+from ancd_ray.stages.catalog import make_listing_rows
 
-AUTO = 0  # a number of classes that a step of its own estimates
+AUTO = 0  # number of classes that a step estimates
 
 
 @dataclass(frozen=True)
-class Holding:
-    """The images of a product as the catalog step takes them, and their digest."""
+class ProductListing:
+    """The images of a product, as rows of `listing`, and their digest."""
 
-    listing: Sequence[ListedImage]
+    images: Sequence[ListedImage]
     rows: Sequence[Mapping[str, Any]]
     digest: str
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The labels of what is to be sorted (of a base set: its classes), sorted."""
-        return tuple(sorted({image.label for image in self.listing if image.role == "query" and image.label}))
+        """Sorted labels of the query images; of a base set, its classes."""
+        return tuple(sorted({image.label for image in self.images if image.role == "query" and image.label}))
 
     def classes(self, job: Job, product: ProductConfig, known: tuple[str, ...]) -> Classes:
-        """How many classes to look for beside the known ones, and whether the first of them means "normal".
+        """Return the classes to look for: the known ones, the number of novel ones, and whether one is normal.
 
-        Raises:
-            ValueError: the number is to come from labels that are not there.
+        Raises
+        ------
+        ValueError
+            `classes.novel` is `from_labels`, and there are no labels.
         """
         labels = self.labels
         has_normal = GOOD in labels if labels else GOOD not in product.exclude
@@ -53,41 +55,45 @@ class Holding:
 
 
 class Archive:
-    """The listings below a root."""
+    """Listings of the products below a root."""
 
     def __init__(self, root: str) -> None:
         self.root = root
-        self._holdings: dict[tuple[str, bool], Holding] = {}
+        self._listings: dict[tuple[str, bool], ProductListing] = {}
 
-    def base(self, product: ProductConfig) -> Holding:
-        """A base set: of its images, those of defects.
+    def base(self, product: ProductConfig) -> ProductListing:
+        """List the defect images of a base set.
 
-        Raises:
-            LayoutError: its folder is missing, or holds nothing of its layout.
+        Raises
+        ------
+        LayoutError
+            The folder is missing, or has no image of the layout.
         """
-        return self._hold(product, is_base=True, with_maps=False)
+        return self._find(product, is_base=True, with_maps=False)
 
-    def product(self, product: ProductConfig, detector: DetectorConfig) -> Holding:
-        """A product, with the anomaly maps of its images where the detector takes them from files.
+    def product(self, product: ProductConfig, detector: DetectorConfig) -> ProductListing:
+        """List the images of a product, with their anomaly maps if the detector reads them from files.
 
-        Raises:
-            LayoutError: as for `base`, or the maps are not there.
+        Raises
+        ------
+        LayoutError
+            The folder or the maps are missing, or the folder has no image of the layout.
         """
-        return self._hold(product, is_base=False, with_maps=detector.needs == "maps")
+        return self._find(product, is_base=False, with_maps=detector.needs == "maps")
 
-    def _hold(self, product: ProductConfig, is_base: bool, with_maps: bool) -> Holding:
+    def _find(self, product: ProductConfig, is_base: bool, with_maps: bool) -> ProductListing:
         key = (product.name, with_maps)
-        if key not in self._holdings:
-            self._holdings[key] = self._list(product, is_base, with_maps)
-        return self._holdings[key]
+        if key not in self._listings:
+            self._listings[key] = self._list(product, is_base, with_maps)
+        return self._listings[key]
 
-    def _list(self, product: ProductConfig, is_base: bool, with_maps: bool) -> Holding:
+    def _list(self, product: ProductConfig, is_base: bool, with_maps: bool) -> ProductListing:
         listing = list_product(product, self.root)
         maps: Mapping[str, str] = {}
         if is_base:
             listing = [image for image in listing if image.role == "query" and image.label != GOOD]
         if with_maps:
             listing, maps = pair_maps(product, self.root, listing)
-        rows = listing_rows(product.name, listing, is_base, maps)
+        rows = make_listing_rows(product.name, listing, is_base, maps)
         stamps = sorted([image.path, image.stamp] for image in listing)
-        return Holding(listing, rows, digest([rows, stamps]))
+        return ProductListing(listing, rows, digest([rows, stamps]))

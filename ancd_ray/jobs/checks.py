@@ -1,4 +1,4 @@
-"""What cannot work is said before any work: each check gives the lines that people will read, or none."""
+"""Checks of a job before any step runs; each returns error messages of one line, or an empty list."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from ancd_ray.data.layouts import ProductConfig
 from ancd_ray.data.roles import ListedImage
 
 
-def base_problems(base: ProductConfig, listing: Sequence[ListedImage]) -> list[str]:
-    """A base set needs labels, and masks that show where its defects are."""
+def check_base(base: ProductConfig, listing: Sequence[ListedImage]) -> list[str]:
+    """Check that a base set has labels and masks."""
     if not listing:
         return [f"data.base: product {base.name} has no labelled defect image"]
     if any(image.label is None for image in listing):
@@ -20,15 +20,15 @@ def base_problems(base: ProductConfig, listing: Sequence[ListedImage]) -> list[s
     return []
 
 
-def detector_problems(job: Job, product: ProductConfig, listing: Sequence[ListedImage]) -> list[str]:
-    """A detector (of the job as it is for the product) needs what it learns from, or what it takes for maps."""
+def check_detector(job: Job, product: ProductConfig, listing: Sequence[ListedImage]) -> list[str]:
+    """Check that a product has what the detector needs: images to classify, and normal images, masks or maps."""
     if not any(image.role == "query" for image in listing):
         return [f"product {product.name}: all of its images are normal ones; there is nothing to sort"]
     return job.detector.find_problems(product.name, listing)
 
 
-def training_problems(job: Job) -> list[str]:
-    """Every worker needs as many novel as base regions of a batch."""
+def check_training(job: Job) -> list[str]:
+    """Check that a batch divides into equal numbers of novel and base regions for every training worker."""
     each = job.train.batch_size / job.train.workers
     if each != int(each) or (job.data.base and each % 2) or each < 2:
         return [
@@ -38,8 +38,8 @@ def training_problems(job: Job) -> list[str]:
     return []
 
 
-def device_problems(job: Job, is_remote: bool) -> list[str]:
-    """Ray believes what it is told of this machine's GPUs, and then waits for ever."""
+def check_devices(job: Job, is_remote: bool) -> list[str]:
+    """Check that this machine has `resources.gpus` GPUs; Ray does not check it and would wait forever."""
     if is_remote or not job.resources.gpus:
         return []
     import torch

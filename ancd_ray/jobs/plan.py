@@ -1,37 +1,48 @@
-"""From a job to its plan: the archive listed, what would waste the work found, every step laid out."""
+"""Plan of a job: the archive is listed, the job is checked, and its steps are determined."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 
 from ancd_ray.config.job import Job
 from ancd_ray.config.load import JobError
-from ancd_ray.config.overrides import effective
+from ancd_ray.config.overrides import apply_overrides
 from ancd_ray.data.layouts import LayoutError
 from ancd_ray.data.roles import Classes
 from ancd_ray.data.store import Folder, digest
-from ancd_ray.engine.step import Step
-from ancd_ray.jobs.archive import Archive, Holding
-from ancd_ray.jobs.checks import base_problems, detector_problems, training_problems
-from ancd_ray.jobs.steps import base_steps, product_steps
+from ancd_ray.engine.stage import Flow, Step
+from ancd_ray.jobs.archive import Archive, ProductListing
+from ancd_ray.jobs.checks import check_base, check_detector, check_training
+from ancd_ray.jobs.flows import base_flow, discovery_flow
 
 
 @dataclass(frozen=True)
 class ProductPlan:
-    """A product: the job as it is for it, its steps by name and in order, those of the base set before them."""
+    """Plan of a product: job with its overrides, its flow, and the flow of the base set, if any."""
 
     name: str
     job: Job
-    steps: Mapping[str, Step]
-    base: Mapping[str, Step]
+    flow: Flow
+    base: Flow | None
     classes: Classes
-    labelled: bool  # whether any image has a label to compare with
+    labelled: bool  # whether any image has a label
+
+    @property
+    def steps(self) -> list[Step]:
+        """All steps in dependency order, those of the base set first."""
+        return [*(self.base.steps if self.base else []), *self.flow.steps]
+
+    def step_of(self, role: str) -> Step:
+        """Return the step that makes an artifact of the product."""
+        return self.flow.artifacts[role].step
 
 
 @dataclass(frozen=True)
 class JobPlan:
-    """All that a job comes to."""
+    """Plan of a job."""
 
     job: Job
     root: Folder
@@ -39,58 +50,81 @@ class JobPlan:
 
     @property
     def steps(self) -> list[Step]:
-        """Every step once, in an order in which it can run."""
-        steps = [step for plan in self.products for step in plan.base.values()]
-        steps += [step for plan in self.products for step in plan.steps.values()]
+        """All distinct steps in dependency order."""
+        steps = [step for plan in self.products if plan.base for step in plan.base.steps]
+        steps += [step for plan in self.products for step in plan.flow.steps]
         return list({step.fingerprint: step for step in steps}.values())
 
     @property
     def run_folder(self) -> Folder:
-        """Where the run's record and report go: the same job over the same archive gives the same folder."""
-        ends = [plan.steps["evaluate"].fingerprint for plan in self.products]
+        """Folder of the run's record and report; the same for the same job and archive."""
+        ends = [plan.step_of("metrics").fingerprint for plan in self.products]
         return self.root / "runs" / f"{self.job.name}-{digest(ends)[:12]}"
 
 
 def make(job: Job, archive: Archive | None = None) -> JobPlan:
-    """Lists the archive and lays out the steps; nothing is opened or computed yet.
+    """List the archive, check the job, and plan the steps; no image is opened.
 
-    `archive`: its listings, where other plans over it are made too.
+    Parameters
+    ----------
+    job
+        The job.
+    archive
+        Listings of the archive, to share them between several plans.
 
-    Raises:
-        JobError: something is wrong that would waste the work; all that can be found, one line each.
+    Raises
+    ------
+    JobError
+        The job cannot run; the message has one line for each problem.
     """
     problems: list[str] = []
-    job = rooted(job)
+    job = resolve_root(job)
     archive = archive or Archive(job.data.root)
-    base: Holding | None = None
+    base: ProductListing | None = None
     if job.data.base:
         try:
             base = archive.base(job.data.base)
-            problems += base_problems(job.data.base, base.listing)
+            problems += check_base(job.data.base, base.images)
         except LayoutError as error:
             problems.append(str(error))
     products = []
     for product in job.data.products:
         try:
-            own = effective(job, product)
-            holding = archive.product(product, own.detector)
-            classes = holding.classes(own, product, base.labels if base else ())
+            own = apply_overrides(job, product)
+            listing = archive.product(product, own.detector)
+            classes = listing.classes(own, product, base.labels if base else ())
         except JobError as error:
             problems += error.lines
             continue
         except (LayoutError, ValueError) as error:
             problems.append(str(error))
             continue
-        problems += detector_problems(own, product, holding.listing) + training_problems(own)
-        known = base_steps(own, own.data.base, base) if own.data.base and base else {}
-        steps = product_steps(own, product.name, holding, classes, known)
-        products.append(ProductPlan(product.name, own, steps, known, classes, bool(holding.labels)))
+        problems += check_detector(own, product, listing.images) + check_training(own)
+        own = pin_weights(own)
+        known = base_flow(own, own.data.base.name, base) if own.data.base and base else None
+        flow = discovery_flow(own, product.name, listing, classes, known)
+        products.append(ProductPlan(product.name, own, flow, known, classes, bool(listing.labels)))
     if problems:
         raise JobError(*dict.fromkeys(problems))
     return JobPlan(job, Folder(job.output_root), tuple(products))
 
 
-def rooted(job: Job) -> Job:
-    """The job with an absolute root: workers of Ray run in folders of their own."""
+def resolve_root(job: Job) -> Job:
+    """Make `data.root` absolute: workers of Ray have other working directories."""
     root = Folder(job.data.root).uri
     return job.model_copy(update={"data": job.data.model_copy(update={"root": root})})
+
+
+def pin_weights(job: Job) -> Job:
+    """Set `backbone.sha256` to the digest of the weights file, so that a changed file changes fingerprints."""
+    weights = Path(job.backbone.weights).expanduser()
+    if job.backbone.sha256 or not weights.is_file():
+        return job
+    stat = weights.stat()
+    pinned = job.backbone.model_copy(update={"sha256": _digest_file(weights, stat.st_size, stat.st_mtime_ns)})
+    return job.model_copy(update={"backbone": pinned})
+
+
+@lru_cache
+def _digest_file(path: Path, size: int, time: int) -> str:  # noqa: ARG001
+    return hashlib.sha256(path.read_bytes()).hexdigest()

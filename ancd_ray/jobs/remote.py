@@ -1,8 +1,8 @@
-"""Jobs on a cluster, over HTTP: Ray's Jobs API runs `ancd-ray submit` beside the cluster's Ray.
+"""Jobs on a cluster, over HTTP: Ray's Jobs API runs `ancd-ray submit` on the cluster.
 
-The job travels as text in an environment variable, which works with and without a container image; this very package
-travels with it unless an image has it. What the images, the results and the model are is the cluster's to read, so
-`data.root` and `output` must be places that its nodes see.
+The job is passed as text in an environment variable, which works with and without a container image. This package is
+uploaded with it, unless `submit.image` is set. Images, weights and results are not uploaded: `data.root` and `output`
+must be paths or URIs that all nodes can access.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import ancd_ray
 from ancd_ray.config.errors import AncdError
 from ancd_ray.config.job import Job
-from ancd_ray.config.load import CREDENTIALS, JobError, resolved
+from ancd_ray.config.load import CREDENTIALS, JobError, dump_resolved
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -30,57 +30,72 @@ if TYPE_CHECKING:
 JOB_VARIABLE = "ANCD_RAY_JOB"
 _ENTRYPOINT = f"printenv {JOB_VARIABLE} | python -m ancd_ray submit - --address auto"
 _POLL_S = 1.0
-_PATIENCE_S = 120.0  # for a dashboard that does not answer while we follow a job
+_PATIENCE_S = 120.0  # maximum time without an answer of the dashboard
 _STOPPED_EXIT = 130
 
 
 class SubmitError(AncdError):
-    """The cluster cannot be reached, or refuses; one line."""
+    """The cluster cannot be reached or refuses a request; the message is one line."""
 
 
 class Detached(SubmitError):
-    """The person at the terminal has left; the job goes on."""
+    """Ctrl-C while following a job, which keeps running."""
 
     exit_code = 130
 
 
 @dataclass(frozen=True)
 class RemoteJob:
-    """A submitted job as a cluster knows it."""
+    """A submitted job and its status on the cluster."""
 
     id: str
     status: str  # PENDING | RUNNING | STOPPED | SUCCEEDED | FAILED
-    seconds: float | None  # of its run so far, or in all
+    seconds: float | None  # run time so far, or in total
     message: str | None
     exit_code: int | None
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing will change any more."""
+        """Whether the job has ended."""
         return self.status in ("STOPPED", "SUCCEEDED", "FAILED")
 
 
 def send(address: str, job: Job) -> str:
-    """Submits a job; returns the submission id, under which it is asked for.
+    """Submit a job to a cluster.
 
-    Raises:
-        JobError: the job names places that only this machine has.
-        SubmitError: the cluster cannot be reached, or refuses.
+    Parameters
+    ----------
+    address
+        URL of Ray's dashboard, such as http://host:8265.
+    job
+        The job.
+
+    Returns
+    -------
+    str
+        Submission id, the argument of the other functions.
+
+    Raises
+    ------
+    JobError
+        The job refers to relative paths or contains credentials.
+    SubmitError
+        The cluster cannot be reached or refuses the job.
     """
-    text = _travelling(job)
+    text = _serialize(job)
     runtime_env: dict[str, Any] = {"env_vars": {JOB_VARIABLE: text, "PYTHONUNBUFFERED": "1"}}
     if job.submit.image:
         runtime_env["image_uri"] = job.submit.image
     else:
         runtime_env["py_modules"] = [str(Path(ancd_ray.__file__).parent)]
     submission_id = f"{job.name}-{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-    with _explained(address), _client(address) as client:
-        _hand_over(client, entrypoint=_ENTRYPOINT, runtime_env=runtime_env, submission_id=submission_id)
+    with _translate_errors(address), _client(address) as client:
+        _submit(client, entrypoint=_ENTRYPOINT, runtime_env=runtime_env, submission_id=submission_id)
     return submission_id
 
 
-def _hand_over(client: JobSubmissionClient, **job: Any) -> None:
-    """Submits, patiently: a cluster that has just started answers before it can take a job."""
+def _submit(client: JobSubmissionClient, **job: Any) -> None:
+    """Submit a job; retry while the cluster starts, because its dashboard answers before it accepts jobs."""
     silent_until = time.monotonic() + _PATIENCE_S
     while True:
         try:
@@ -93,25 +108,42 @@ def _hand_over(client: JobSubmissionClient, **job: Any) -> None:
 
 
 def follow(address: str, submission_id: str, write: Callable[[str], None]) -> int:
-    """Streams a job's log to `write` until it ends; returns its exit code.
+    """Stream the log of a job until it ends.
 
-    The whole log is asked for again and again, and what is new of it is written: unlike a websocket this outlives a
-    dashboard that restarts, and our logs are some hundred lines.
+    The whole log is polled and the new part is written. Unlike a websocket this continues when the dashboard restarts,
+    and the logs have only some hundred lines.
 
-    Raises:
-        Detached: Ctrl-C; the job goes on.
-        SubmitError: there is no such job, or the cluster has been silent for too long.
+    Parameters
+    ----------
+    address
+        URL of Ray's dashboard.
+    submission_id
+        Result of `send`.
+    write
+        Is called with each new part of the log.
+
+    Returns
+    -------
+    int
+        Exit code of the job.
+
+    Raises
+    ------
+    Detached
+        Ctrl-C; the job keeps running.
+    SubmitError
+        There is no such job, or the cluster has not answered for too long.
     """
     shown = 0
     silent_since: float | None = None
     try:
-        with _explained(address), _client(address) as client:
+        with _translate_errors(address), _client(address) as client:
             while True:
                 try:
-                    job = _of(client.get_job_info(submission_id))
+                    job = _convert(client.get_job_info(submission_id))
                     log = client.get_job_logs(submission_id)
                     silent_since = None
-                except OSError:  # requests' errors are OSErrors
+                except OSError:  # exceptions of requests are OSErrors
                     silent_since = silent_since or time.monotonic()
                     if time.monotonic() - silent_since > _PATIENCE_S:
                         raise
@@ -124,78 +156,80 @@ def follow(address: str, submission_id: str, write: Callable[[str], None]) -> in
                 time.sleep(_POLL_S)
     except KeyboardInterrupt:
         raise Detached(
-            f"{submission_id} goes on; `ancd-ray logs -f {submission_id}` follows it, "
-            f"`ancd-ray stop {submission_id}` ends it"
+            f"{submission_id} keeps running; `ancd-ray logs -f {submission_id}` follows its log, "
+            f"`ancd-ray stop {submission_id}` stops it"
         ) from None
     return _exit_code(job, write)
 
 
 def status(address: str, submission_id: str) -> RemoteJob:
-    """How a job is doing."""
-    with _explained(address), _client(address) as client:
-        return _of(client.get_job_info(submission_id))
+    """Return the status of a job."""
+    with _translate_errors(address), _client(address) as client:
+        return _convert(client.get_job_info(submission_id))
 
 
 def logs(address: str, submission_id: str) -> str:
-    """All that a job has printed so far."""
-    with _explained(address), _client(address) as client:
+    """Return the log of a job so far."""
+    with _translate_errors(address), _client(address) as client:
         return str(client.get_job_logs(submission_id))
 
 
 def stop(address: str, submission_id: str) -> bool:
-    """Asks a job to end; False if it was over already."""
-    with _explained(address), _client(address) as client:
+    """Request that a job stops; returns False if it had ended already."""
+    with _translate_errors(address), _client(address) as client:
         return bool(client.stop_job(submission_id))
 
 
 def list_jobs(address: str) -> list[RemoteJob]:
-    """The submitted jobs of a cluster, the newest first."""
-    with _explained(address), _client(address) as client:
+    """List the submitted jobs of a cluster, the newest first."""
+    with _translate_errors(address), _client(address) as client:
         submitted = [job for job in client.list_jobs() if job.submission_id]
-    return [_of(job) for job in sorted(submitted, key=lambda job: job.start_time or 0, reverse=True)]
+    return [_convert(job) for job in sorted(submitted, key=lambda job: job.start_time or 0, reverse=True)]
 
 
-def _travelling(job: Job) -> str:
-    """The job as text, its places being such that another machine can read them.
+def _serialize(job: Job) -> str:
+    """Convert a job to YAML for another machine.
 
-    Raises:
-        JobError: they are not, or carry a password.
+    Raises
+    ------
+    JobError
+        The job refers to relative paths or contains credentials.
     """
     problems = [
-        f"{key}: {value!r} is relative; a job that is sent to a cluster names places that all nodes see "
+        f"{key}: {value!r} is relative; a job on a cluster needs a location that all nodes can access "
         f"({key}=s3://... or an absolute path on shared storage)"
         for key, value in (("data.root", job.data.root), ("output", job.output_root))
         if "://" not in value and not Path(value).is_absolute()
     ]
     if CREDENTIALS.search(job.model_dump_json()):
-        problems.append("a URI of the job has a password in it, which the cluster would show; give it to its nodes")
+        problems.append("a URI of the job contains a password, which the cluster would show; set it on the nodes")
     if problems:
         raise JobError(*problems)
-    return resolved(job)
+    return dump_resolved(job)
 
 
 @contextmanager
 def _client(address: str) -> Iterator[JobSubmissionClient]:
-    os.environ["RAY_API_SERVER_ADDRESS"] = address  # otherwise Ray lets RAY_ADDRESS overrule what it is told
+    os.environ["RAY_API_SERVER_ADDRESS"] = address  # otherwise RAY_ADDRESS takes precedence over the argument
     if "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ:
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     from ray.job_submission import JobSubmissionClient
 
     for module in ("dashboard.modules.job.sdk", "dashboard.modules.dashboard_sdk", "_private.runtime_env.packaging"):
-        logging.getLogger(f"ray.{module}").setLevel(logging.WARNING)  # they tell of every package they upload
+        logging.getLogger(f"ray.{module}").setLevel(logging.WARNING)  # they log every uploaded package
     yield JobSubmissionClient(address)
 
 
 @contextmanager
-def _explained(address: str) -> Iterator[None]:
-    """Turns what Ray's client raises into one line."""
+def _translate_errors(address: str) -> Iterator[None]:
+    """Convert exceptions of Ray's client to `SubmitError` with a message of one line."""
     from ray.exceptions import AuthenticationError
 
     try:
         yield
     except AuthenticationError as error:
         raise SubmitError(
-            f"{address} wants a token, and has got none or a wrong one: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN "
+            f"{address} requires a token, and got none or a wrong one: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN "
             "(or RAY_AUTH_TOKEN_PATH)"
         ) from error
     except OSError as error:
@@ -203,12 +237,12 @@ def _explained(address: str) -> Iterator[None]:
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         if missing := re.search(r"[Jj]ob \S+ does not exist", reason):
-            reason = f"{missing[0]}; `ancd-ray list` shows which do"
+            reason = f"{missing[0]}; `ancd-ray list` shows the existing ones"
         raise SubmitError(f"{address}: {reason}") from error
 
 
-def _of(job: Any) -> RemoteJob:
-    """Ray's own record of a job, whose times are in milliseconds."""
+def _convert(job: Any) -> RemoteJob:
+    """Convert Ray's record of a job; its times are in milliseconds."""
     end = job.end_time or time.time() * 1000
     seconds = (end - job.start_time) / 1000 if job.start_time else None
     state = str(getattr(job.status, "value", job.status))
@@ -217,7 +251,7 @@ def _of(job: Any) -> RemoteJob:
 
 
 def _exit_code(job: RemoteJob, write: Callable[[str], None]) -> int:
-    """The driver's exit code; where it has none, one that says how it ended."""
+    """Return the exit code of the driver; without one, an exit code for the status, whose reason is written."""
     if job.status == "SUCCEEDED":
         return 0
     if job.exit_code:

@@ -1,44 +1,66 @@
-"""MLflow: one run a job, a child run a product. Only the driver writes; nothing else imports mlflow."""
+"""Tracking in MLflow: a run per job, with a child run per product; only the driver writes."""
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import importlib.util
 import logging
 import math
 import os
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from ancd_ray.config.errors import AncdError
-from ancd_ray.config.load import CREDENTIALS, resolved
+from ancd_ray.config.load import CREDENTIALS, dump_resolved
 from ancd_ray.data.store import Folder
-from ancd_ray.engine.executor import StepRun
+from ancd_ray.engine.artifacts import ArtifactSet
+from ancd_ray.engine.executor import read_versions
 from ancd_ray.jobs.plan import JobPlan, ProductPlan
-from ancd_ray.jobs.report.build import Outputs, outputs_of
-from ancd_ray.models import bundle
+from ancd_ray.jobs.results import JobResults
 
-_RUN_TAG = "ancd_ray.run"  # the run folder's name: a second run of the same job is the same run
+if TYPE_CHECKING:
+    from ancd_ray.models.model import Model
+
+# libraries that predictions depend on
+SERVED = (
+    "ancd-ray",
+    "torch",
+    "timm",
+    "numpy",
+    "pyarrow",
+    "opencv-python-headless",
+    "openvino",
+    "scikit-learn",
+    "mlflow",
+)
+_RUN_TAG = "ancd_ray.run"  # name of the run folder, by which a repeated run of a job is recognized
 
 
 class TrackingProblem(AncdError):
-    """The tracking server cannot be used; one line."""
+    """The tracking server cannot be used; the message is one line."""
 
 
-def uri_of(plan: JobPlan) -> str | None:
-    """The store of a job: its own, else sqlite in the output folder; None where that folder is no local one."""
+def resolve_uri(plan: JobPlan) -> str | None:
+    """Return `tracking.uri`, or else an sqlite file in the output folder; None if that folder is not local."""
     if plan.job.tracking.uri:
         return plan.job.tracking.uri
     return f"sqlite:///{plan.root.path / 'mlflow.db'}" if plan.root.is_local else None
 
 
-def check(uri: str | None) -> None:
-    """A quick look before hours of work: a server must answer.
+def check_server(uri: str | None) -> None:
+    """Check that a tracking server answers, before hours of work.
 
-    Raises:
-        TrackingProblem: it does not.
+    Raises
+    ------
+    TrackingProblem
+        It does not answer.
     """
     if uri is None or not uri.startswith("http"):
         return
@@ -49,35 +71,37 @@ def check(uri: str | None) -> None:
         urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=10).close()
     except (urllib.error.URLError, OSError, ValueError) as error:
         if isinstance(error, urllib.error.HTTPError):
-            return  # it answers; whether it lets us in shows when we log
-        raise TrackingProblem(f"tracking.uri: {_hidden(uri)} does not answer: {error}") from error
+            return  # it answers; authorization is checked when the job is logged
+        raise TrackingProblem(f"tracking.uri: {_hide_credentials(uri)} does not answer: {error}") from error
 
 
-def log(plan: JobPlan, runs: Sequence[StepRun], summary: Mapping[str, Any], run_folder: Folder) -> None:
-    """Logs a finished job, once.
+def log(plan: JobPlan, results: JobResults, summary: Mapping[str, Any], run_folder: Folder) -> None:
+    """Log a finished job to MLflow, unless it is logged already.
 
-    Raises:
-        TrackingProblem: the store refused; the results of the job are not touched by it.
+    Raises
+    ------
+    TrackingProblem
+        MLflow reported an error; the results of the job are complete.
     """
-    with connected(plan) as client:
+    with connect(plan) as client:
         if client:
-            _log(client, plan, runs, summary, run_folder)
+            _log(client, plan, results, summary, run_folder)
 
 
 @contextmanager
-def connected(plan: JobPlan) -> Iterator[Any]:
-    """A client of the job's store; None where it has no store.
+def connect(plan: JobPlan) -> Iterator[Any]:
+    """Connect to the tracking store of a job; yields an `MlflowClient`, or None if the job has no store.
 
-    Raises:
-        TrackingProblem: the store refused.
+    Raises
+    ------
+    TrackingProblem
+        MLflow reported an error in the body.
     """
-    uri = uri_of(plan)
+    uri = resolve_uri(plan)
     if uri is None:
         yield None
         return
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
-    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    _quiet_environment()
     with _silence():
         import mlflow
         from mlflow.exceptions import MlflowException
@@ -85,35 +109,37 @@ def connected(plan: JobPlan) -> Iterator[Any]:
         try:
             yield mlflow.MlflowClient(tracking_uri=uri)
         except (MlflowException, OSError) as error:
-            raise TrackingProblem(f"tracking.uri {_hidden(uri)}: {str(error).splitlines()[0]}") from error
+            raise TrackingProblem(f"tracking.uri {_hide_credentials(uri)}: {str(error).splitlines()[0]}") from error
 
 
-def _log(client: Any, plan: JobPlan, runs: Sequence[StepRun], summary: Mapping[str, Any], run_folder: Folder) -> None:
-    with parent_run(client, plan, run_folder) as (experiment, parent):
+def _log(client: Any, plan: JobPlan, results: JobResults, summary: Mapping[str, Any], run_folder: Folder) -> None:
+    with start_parent_run(client, plan, run_folder) as (experiment, parent):
         if not parent:
             return
         for key in ("images", "regions", "quarantined"):
             client.log_metric(parent, key, summary[key])
-        by_product = outputs_of(runs)
         for product in plan.products:
-            _log_product(client, experiment, parent, product, by_product[product.name])
+            _log_product(client, experiment, parent, product, results.products[product.name])
 
 
 @contextmanager
-def parent_run(
+def start_parent_run(
     client: Any, plan: JobPlan, run_folder: Folder, files: Sequence[str] = ("report.html", "summary.json")
 ) -> Iterator[tuple[str, str | None]]:
-    """The experiment and the run of a job, finished when the body is done; no run if it is there already."""
-    experiment = _experiment(client, plan)
+    """Create the run of a job and finish it after the body; yields the ids of its experiment and of the run.
+
+    The id of the run is None if a finished run of the same name exists already.
+    """
+    experiment = _get_experiment(client, plan)
     name = run_folder.uri.rpartition("/")[2]
     if client.search_runs(
-        [experiment], f"tags.{_q(_RUN_TAG)} = '{name}' and attributes.status = 'FINISHED'", max_results=1
+        [experiment], f"tags.{_quote(_RUN_TAG)} = '{name}' and attributes.status = 'FINISHED'", max_results=1
     ):
         yield experiment, None
         return
     parent = client.create_run(experiment, run_name=name, tags={_RUN_TAG: f"{name} (unfinished)"}).info.run_id
-    client.log_text(parent, resolved(plan.job), "job.yaml")
-    for key, value in _params(plan).items():
+    client.log_text(parent, dump_resolved(plan.job), "job.yaml")
+    for key, value in _flatten_job(plan).items():
         client.log_param(parent, key, value)
     yield experiment, parent
     with tempfile.TemporaryDirectory() as scratch:
@@ -125,18 +151,22 @@ def parent_run(
     client.set_terminated(parent)
 
 
-def _log_product(client: Any, experiment: str, parent: str, product: ProductPlan, outputs: Outputs) -> None:
-    run = child_run(client, experiment, parent, product.name, product.name)
+def _log_product(client: Any, experiment: str, parent: str, product: ProductPlan, artifacts: ArtifactSet) -> None:
+    run = start_child_run(client, experiment, parent, product.name, product.name)
     figures = {
-        f"{level}/{key}": value for level, values in outputs["evaluate"].values.items() for key, value in values.items()
+        f"{level}/{key}": value
+        for level, values in artifacts.figures("metrics").items()
+        for key, value in values.items()
     }
-    log_figures(client, run, figures, outputs["train"].values["losses"])
-    log_model(client, run, product, outputs)
+    log_figures(client, run, figures, artifacts.figures("trained").get("losses", {}))
+    from ancd_ray.models.model import Model
+
+    log_model(client, run, Model.of(product.job, product.name, artifacts))
     client.set_terminated(run)
 
 
-def child_run(client: Any, experiment: str, parent: str, name: str, product: str) -> str:
-    """A run below another, for a product."""
+def start_child_run(client: Any, experiment: str, parent: str, name: str, product: str) -> str:
+    """Create a child run for a product and return its id."""
     tags = {"mlflow.parentRunId": parent, "product": product}
     return str(client.create_run(experiment, run_name=name, tags=tags).info.run_id)
 
@@ -144,7 +174,7 @@ def child_run(client: Any, experiment: str, parent: str, name: str, product: str
 def log_figures(
     client: Any, run: str, figures: Mapping[str, float | None], losses: Mapping[str, Sequence[float]]
 ) -> None:
-    """Figures that exist, and the curves of the losses by epoch."""
+    """Log the figures that are finite, and the losses by epoch."""
     from mlflow.entities import Metric
 
     metrics = [
@@ -152,42 +182,106 @@ def log_figures(
     ]
     known = {key: value for key, value in figures.items() if value is not None and math.isfinite(value)}
     metrics += [Metric(key, value, 0, 0) for key, value in known.items()]
-    for start in range(0, len(metrics), 1000):  # the most that the service takes at once
+    for start in range(0, len(metrics), 1000):  # limit of the service
         client.log_batch(run, metrics=metrics[start : start + 1000])
 
 
-def log_model(client: Any, run: str, product: ProductPlan, outputs: Outputs) -> str:
-    """The model bundle of a product as the artifact `model`; returns where it is."""
+def log_model(client: Any, run: str, model: Model) -> str:
+    """Log the model of a product as the artifact `model`, a pyfunc; returns its URI."""
     with tempfile.TemporaryDirectory() as scratch:
-        client.log_artifacts(run, str(bundle.write(product.job, outputs, Path(scratch) / "model")), "model")
+        path = Path(scratch) / "model"
+        save_pyfunc(model, path)
+        client.log_artifacts(run, str(path), "model")
     return f"{client.get_run(run).info.artifact_uri}/model"
 
 
+def save_pyfunc(model: Model, path: Path) -> None:
+    """Save a model as an MLflow pyfunc, for `mlflow models serve`."""
+    import pandas as pd
+    from mlflow.models import ModelSignature
+    from mlflow.pyfunc import save_model
+    from mlflow.types.schema import ColSpec, Schema
+
+    from ancd_ray.data.images import encode_png
+
+    columns = [ColSpec("string", name, required=name == "image") for name in ("image", "name", "mask", "anomaly_map")]
+    answers = [ColSpec("string", "image"), ColSpec("string", "prediction")]
+    black = base64.b64encode(encode_png(np.zeros((64, 64, 3), np.uint8))).decode()
+    example = pd.DataFrame([{"image": black, "name": "black.png"}])
+    code = importlib.util.find_spec("ancd_ray.models.pyfunc")
+    assert code is not None
+    with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MLflow suggests type hints, although there is a signature
+        folder = Path(scratch) / "model"
+        model.save(Folder(str(folder)))
+        save_model(
+            path,
+            python_model=code.origin,
+            artifacts={"model": str(folder)},
+            signature=ModelSignature(Schema(columns), Schema(answers)),
+            input_example=example,
+            pip_requirements=list_requirements(),
+        )
+
+
+def list_requirements() -> list[str]:
+    """List the packages that a served model needs, with their versions."""
+    installed = read_versions()
+    return [f"{name}=={installed[name]}" for name in SERVED if name in installed]
+
+
+def download_model(uri: str) -> Path:
+    """Download a model of MLflow's registry (`models:/name@alias`) and return its folder.
+
+    Raises
+    ------
+    TrackingProblem
+        There is no such model, or the server does not answer.
+    """
+    _quiet_environment()
+    with _silence():
+        import mlflow
+        from mlflow.exceptions import MlflowException
+
+        try:
+            folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
+        except (MlflowException, OSError) as error:
+            raise TrackingProblem(f"{uri}: {str(error).splitlines()[0]}") from error
+    found = sorted(folder.rglob("model.json"))
+    if not found:
+        raise TrackingProblem(f"{uri}: it holds no model of ancd-ray")
+    return found[0].parent
+
+
 def register(client: Any, name: str, source: str, run: str, tags: Mapping[str, str]) -> int:
-    """A new version of a registered model, which becomes its `champion`; one that the run has registered stays."""
+    """Register the model of a run and make it the `champion`; an existing version of the run is reused."""
     from mlflow.exceptions import MlflowException
 
     try:
         client.get_registered_model(name)
     except MlflowException:
         client.create_registered_model(name)
-    version = client.create_model_version(name, source, run_id=run, tags=dict(tags)).version
+    known = [v for v in client.search_model_versions(f"name = '{name}'") if v.run_id == run and v.source == source]
+    if known:
+        version = known[0].version
+    else:
+        version = client.create_model_version(name, source, run_id=run, tags=dict(tags)).version
     client.set_registered_model_alias(name, "champion", version)
     return int(version)
 
 
-def _experiment(client: Any, plan: JobPlan) -> str:
+def _get_experiment(client: Any, plan: JobPlan) -> str:
     name = plan.job.tracking.experiment or plan.job.name
     found = client.get_experiment_by_name(name)
     if found:
         return str(found.experiment_id)
-    # without a server of its own, the store's files belong beside the database
+    # without a server, artifacts are stored next to the database
     location = (plan.root.path / "mlflow").as_uri() if plan.root.is_local and not plan.job.tracking.uri else None
     return str(client.create_experiment(name, artifact_location=location))
 
 
-def _params(plan: JobPlan) -> dict[str, str]:
-    """The leaves of the job, `train.lambda` and so on; MLflow takes at most 6,000 letters each."""
+def _flatten_job(plan: JobPlan) -> dict[str, str]:
+    """Flatten the job to parameters such as `train.lambda`; values are cut to 500 characters (MLflow allows 6,000)."""
     flat: dict[str, str] = {}
 
     def walk(node: Any, where: str) -> None:
@@ -195,7 +289,7 @@ def _params(plan: JobPlan) -> dict[str, str]:
             for key, value in node.items():
                 walk(value, f"{where}.{key}" if where else key)
         else:
-            flat[where] = _hidden(str(node))[:500]
+            flat[where] = _hide_credentials(str(node))[:500]
 
     document = plan.job.model_dump(mode="json", by_alias=True)
     document["data"].pop("products")
@@ -203,17 +297,24 @@ def _params(plan: JobPlan) -> dict[str, str]:
     return flat | {"products": ", ".join(product.name for product in plan.products)}
 
 
-def _hidden(text: str) -> str:
+def _quiet_environment() -> None:
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+
+
+def _hide_credentials(text: str) -> str:
     return CREDENTIALS.sub("//***@", text)
 
 
-def _q(tag: str) -> str:
+def _quote(tag: str) -> str:
     return f"`{tag}`"
 
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """MLflow and alembic tell of every table they make; that is not what people wait for."""
+    """Suppress the messages of MLflow and alembic, which report every table that they create."""
     loggers = [logging.getLogger(name) for name in ("mlflow", "alembic")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -222,6 +222,8 @@ def _heights(values_HW: NDArray[Any], ascending: NDArray[Any]) -> tuple[NDArray[
     if values_HW.dtype == np.uint8 and lowest >= 0:
         kept_HW = cv2.threshold(values_HW, lowest, 0, cv2.THRESH_TOZERO)[1]
         return np.asarray(kept_HW, np.uint8), np.searchsorted(ascending, np.arange(256)).astype(np.uint8)
+    if values_HW.dtype.kind == "f":  # as the final mask does, compare in the precision of the map
+        ascending = ascending.astype(values_HW.dtype)
     heights_HW = np.zeros(values_HW.shape, np.uint8)
     exceeds_HW = values_HW > lowest
     heights_HW[exceeds_HW] = np.searchsorted(ascending, values_HW[exceeds_HW])

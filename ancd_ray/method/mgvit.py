@@ -326,11 +326,11 @@ class LastBlock(nn.Module):
         Parameters
         ----------
         cls_BD, tokens_BLD
-            Class token and other tokens, float32 or 16 bits.
+            Class token and other tokens, float32 or 16 bits; computed in the precision of the block.
         key_mask_BL
             Boolean mask of visible tokens; the others may have any finite value.
         """
-        x_BSD = torch.cat([cls_BD[:, None], tokens_BLD], dim=1).float()
+        x_BSD = torch.cat([cls_BD[:, None], tokens_BLD], dim=1).to(next(self.block.parameters()).dtype)
         table_B1S2d = None
         if self.table_P2d is not None:
             row_BS, col_BS = x_BSD[..., self.dim :].long().unbind(dim=-1)

@@ -1,1 +1,1 @@
-"""The model of a product: saved, loaded, applied to new images."""
+"""Model of a product: saving, loading, and prediction for new images."""

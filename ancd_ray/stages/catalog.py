@@ -1,35 +1,111 @@
-"""Catalog: which images there are, and which of them are images.
-
-The listing (names alone) is cut into shards; every file is then opened once for its header and its digest.
-"""
+"""Catalog: reads the header and computes the digest of every listed file; unreadable files are quarantined."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from ancd_ray.data.images import BadImage, image_size
 from ancd_ray.data.roles import ListedImage
 from ancd_ray.data.sources import read_image
-from ancd_ray.engine.context import Context, quarantined, shard_rows
-from ancd_ray.engine.outputs import Result, Shard, Work, write_part
-from ancd_ray.engine.runtime import Load
+from ancd_ray.engine.artifacts import Table
+from ancd_ray.engine.context import Context, quarantine_row, shard_rows
+from ancd_ray.engine.outputs import Result, Shard, ShardResult, write_part
+from ancd_ray.engine.runtime import Resources
+from ancd_ray.engine.stage import Stage, unhashed
+
+Row = Mapping[str, Any]
 
 
-def image_id(product: str, path: str) -> str:
-    """The id of an image: the same for the same archive on every machine."""
+@dataclass(frozen=True)
+class Catalog(Stage):
+    """Lists the readable images of a product; `listing_digest` covers `rows` and the stamps of their files."""
+
+    name: ClassVar[str] = "catalog"
+    version: ClassVar[int] = 2
+    resources: ClassVar[Resources] = "images"
+
+    @dataclass(frozen=True)
+    class In:
+        """No inputs."""
+
+    class Out:
+        """Artifacts that the stage makes, by role."""
+
+        listing: Table
+        images: Table
+
+    listing_digest: str
+    rows: Sequence[Row] = unhashed(())
+
+    def run(self, context: Context, inputs: In) -> Result:  # noqa: ARG002
+        """Divide the listing into shards and open its files."""
+        size = shard_rows(len(self.rows))
+        pieces = [self.rows[start : start + size] for start in range(0, len(self.rows), size)]
+        parts = [write_part(context.folder, "listing", i, piece) for i, piece in enumerate(pieces)]
+        shards = [Shard(i, {"listing": (context.folder, part.file)}, part.rows) for i, part in enumerate(parts)]
+        result = Result.of_shards(context.map(OpenFiles(), shards))
+        return Result({**result.tables, "listing": parts}, {"listed": len(self.rows)})
+
+    def for_travel(self) -> Catalog:
+        """Return the stage without its listing."""
+        return replace(self, rows=())
+
+
+@dataclass(frozen=True)
+class OpenFiles:
+    """Opens the files of a shard."""
+
+    def __call__(self, shard: Shard) -> ShardResult:
+        """Compute the rows of `images` and `quarantine`."""
+        images, bad = open_files(shard.rows_of("listing"))
+        return ShardResult({"images": images, "quarantine": bad})
+
+
+def open_files(listing: Iterable[Row]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Compute the rows of `images` and `quarantine` of rows of a listing."""
+    images, bad = [], []
+    for listed in listing:
+        row = dict(listed)
+        problem = row.pop("problem")
+        try:
+            if problem:
+                raise BadImage(problem)
+            data = read_image(row)
+            width, height = image_size(data)
+        except BadImage as error:
+            bad.append(quarantine_row(row, "catalog", str(error)))
+            continue
+        images.append({**row, "width": width, "height": height, "digest": hashlib.sha256(data).hexdigest()})
+    return images, bad
+
+
+def make_image_id(product: str, path: str) -> str:
+    """Make the id of an image, which does not depend on the machine."""
     return hashlib.sha256(f"{product}\n{path}".encode()).hexdigest()[:20]
 
 
-def listing_rows(
+def make_listing_rows(
     product: str, listed: Sequence[ListedImage], is_base: bool, maps: Mapping[str, str]
 ) -> list[dict[str, Any]]:
-    """The listing of a product, by id. `maps`: the precomputed anomaly map of a path; `is_base`: labels are known."""
+    """Make the rows of a product's listing, sorted by id.
+
+    Parameters
+    ----------
+    product
+        Name of the product.
+    listed
+        Images of the product.
+    is_base
+        Whether the product is the base set.
+    maps
+        URI of the precomputed anomaly map by path of the image.
+    """
     rows = [
         {
-            "image_id": image_id(product, image.path),
+            "image_id": make_image_id(product, image.path),
             "product": product,
             "uri": image.uri,
             "role": "base" if is_base else image.role,
@@ -42,37 +118,3 @@ def listing_rows(
         for image in listed
     ]
     return sorted(rows, key=lambda row: str(row["image_id"]))
-
-
-def run(context: Context, rows: Sequence[Mapping[str, Any]]) -> Result:
-    """The tables `images` and `quarantine` of a listing."""
-    size = shard_rows(len(rows))
-    pieces = [rows[start : start + size] for start in range(0, len(rows), size)]
-    parts = [write_part(context.folder, "listing", i, piece) for i, piece in enumerate(pieces)]
-    shards = [Shard(i, {"listing": (context.folder, part.file)}, part.rows) for i, part in enumerate(parts)]
-    done = context.map(OpenFiles(), shards)
-    result = Result.of_shards(done)
-    return Result({**result.tables, "listing": parts}, {"listed": len(rows)})
-
-
-@dataclass(frozen=True)
-class OpenFiles:
-    """Header and digest of every listed file."""
-
-    load: ClassVar[Load] = "images"
-
-    def __call__(self, shard: Shard) -> Work:
-        """The rows of `images`; what is no image goes to `quarantine`."""
-        images, bad = [], []
-        for row in shard.rows_of("listing"):
-            problem = row.pop("problem")
-            try:
-                if problem:
-                    raise BadImage(problem)
-                data = read_image(row)
-                width, height = image_size(data)
-            except BadImage as error:
-                bad.append(quarantined(row, "catalog", str(error)))
-                continue
-            images.append({**row, "width": width, "height": height, "digest": hashlib.sha256(data).hexdigest()})
-        return Work({"images": images, "quarantine": bad})

@@ -1,128 +1,143 @@
-"""Classify: the trained model over every region; probabilities and class tokens are kept, so that merging is cheap.
-
-Of several heads one serves. The paper takes the one with the smallest clustering loss; here it is the one whose classes
-lie furthest apart in features that the training has not shaped (`method/criterion.py`).
-"""
+"""Classify: classifies every region and stores probabilities and embeddings, so that merging is cheap."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from safetensors.torch import load
 
-from ancd_ray.backbones.base import Backbone
-from ancd_ray.backbones.loaded import backbone
 from ancd_ray.config.sections import BackboneConfig
-from ancd_ray.discovery.anomalyncd.learner import Learner
-from ancd_ray.discovery.anomalyncd.sources import ViewBank, Views
-from ancd_ray.discovery.criterion import apart
-from ancd_ray.discovery.features.reading import centred
+from ancd_ray.data.store import Folder
+from ancd_ray.data.tables import column_to_matrix
+from ancd_ray.engine.artifacts import Files, Table
 from ancd_ray.engine.context import Context
-from ancd_ray.engine.outputs import Output, Result, Shard, Work, aligned
-from ancd_ray.engine.runtime import Load
-from ancd_ray.method.merging import novel_probs
+from ancd_ray.engine.outputs import Result, Shard, ShardResult, align_shards
+from ancd_ray.engine.runtime import Resources
+from ancd_ray.engine.stage import Stage
 
-_BATCH = 32
-_COPIED = ("image_id", "product", "label", "area", "score")
-_SAMPLE = 2000  # regions by which a head is chosen
+if TYPE_CHECKING:
+    import pyarrow as pa
 
+    from ancd_ray.discovery.classifiers import Predicted
 
-def run(context: Context, trunk: BackboneConfig) -> Result:
-    """The table `region_predictions`; the value `best_head`, and by which silhouettes it was chosen, if it was."""
-    model = context.inputs["train"]
-    values: dict[str, Any] = {"best_head": model.values["best_head"]}
-    if "describe" in context.inputs:
-        values["head_silhouettes"] = _silhouettes(context, backbone(trunk))
-        values["best_head"] = _best(values["head_silhouettes"], model.values["head_losses"])
-    tables = {"regions": context.inputs["regions"], "views": context.inputs["clean_views"]}
-    worker = Classify(trunk, model, values["best_head"])
-    return Result.of_shards(context.map(worker, aligned(tables)), values)
+_COPIED = ("region_id", "image_id", "product", "label", "area", "score")
 
 
 @dataclass(frozen=True)
-class Classify:
-    """A trained model over a shard of regions."""
+class Classify(Stage):
+    """Classifies regions.
 
-    trunk: BackboneConfig
-    model: Output
-    best_head: int
-    load: ClassVar[Load] = "model"
+    `kind`: heads read clean views, references read features. `looks_at_scores`: references also read image scores.
+    `backbone` is that of the heads; None for references.
+    """
 
-    def __call__(self, shard: Shard) -> Work:
-        """The rows of `region_predictions`."""
-        trunk = backbone(self.trunk)
-        regions = shard.table("regions", ["region_id", *_COPIED]).to_pylist()
-        if not regions:
-            return Work({"region_predictions": []})
-        learner, bank = load_learner(self.model, trunk), ViewBank([shard.table("views")])
-        n_base = len(self.model.values["base_classes"])
-        rows: list[dict[str, Any]] = []
-        for start, tokens_BD, probs_HBK in _predictions(bank, learner, n_base, trunk.device):
-            rows += self._rows(regions[start : start + _BATCH], tokens_BD, probs_HBK)
-        return Work({"region_predictions": rows})
+    name: ClassVar[str] = "classify"
+    version: ClassVar[int] = 4
 
-    def _rows(
-        self, regions: Sequence[Mapping[str, Any]], tokens_BD: NDArray[np.float32], probs_HBK: NDArray[np.float32]
-    ) -> Iterator[dict[str, Any]]:
-        probs_BK = probs_HBK[self.best_head]
-        for i, region in enumerate(regions):
-            yield {
-                **region,
-                "probs": probs_BK[i].tolist(),
-                "embedding": tokens_BD[i].tolist(),
-                "head_cls": probs_HBK[:, i].argmax(axis=-1).tolist(),
-                "cls": int(probs_BK[i].argmax()),
-                "confidence": float(probs_BK[i].max()),
-            }
+    @dataclass(frozen=True)
+    class In:
+        """Artifacts that the stage reads, by role."""
 
+        classifier: Files
+        regions: Table | None = None
+        clean_views: Table | None = None
+        features: Table | None = None
+        maps: Table | None = None
 
-def _silhouettes(context: Context, trunk: Backbone) -> list[float]:
-    """How far apart the classes of every head are, by a sample: whole parts, spread over the product."""
-    views, described = context.inputs["clean_views"], context.inputs["describe"]
-    parts = views.parts("views")
-    ends = np.cumsum([part.rows for part in parts])
-    chosen = [i for i, part in enumerate(parts) if part.rows][:: max(1, int(ends[-1]) // _SAMPLE)]
-    rows_N = np.concatenate([np.arange(ends[i] - parts[i].rows, ends[i]) for i in chosen])
-    bank = ViewBank([views.folder.open_arrow(parts[i].file) for i in chosen])
-    model = context.inputs["train"]
-    n_base = len(model.values["base_classes"])
-    found = _predictions(bank, load_learner(model, trunk), n_base, trunk.device)
-    cls_HN = np.concatenate([probs_HBK.argmax(axis=-1) for _, _, probs_HBK in found], axis=1)
-    features_ND = centred(described, rows_N)
-    return [apart(features_ND, cls_N) for cls_N in cls_HN]
+    class Out:
+        """Artifacts that the stage makes, by role."""
+
+        region_predictions: Table
+
+    kind: Literal["heads", "references"]
+    backbone: BackboneConfig | None
+    looks_at_scores: bool = False
+
+    @property
+    def resources(self) -> Resources:
+        """Heads need a model, references only arrays."""
+        return "model" if self.kind == "heads" else "light"
+
+    @property
+    def reads(self) -> Sequence[str]:
+        """Roles that it reads."""
+        if self.kind == "heads":
+            return ["classifier", "regions", "clean_views"]
+        return ["classifier", "features", *(["maps"] if self.looks_at_scores else [])]
+
+    def run(self, context: Context, inputs: In) -> Result:
+        """Compute the table `region_predictions`, with the same parts as the regions."""
+        sources = {role: getattr(inputs, role) for role in self.reads if role != "classifier"}
+        counted = "regions" if self.kind == "heads" else "features"
+        worker = ClassifyRegions(self.backbone, inputs.classifier.folder)
+        return Result.of_shards(context.map(worker, align_shards(sources, count=counted)))
 
 
-def _best(silhouettes: Sequence[float], losses: Sequence[float]) -> int:
-    """The head with the highest silhouette; of equal ones the one with the smallest loss."""
-    return max(range(len(losses)), key=lambda head: (silhouettes[head], -losses[head]))
+@dataclass(frozen=True)
+class ClassifyRegions:
+    """Classifies the regions of a shard."""
+
+    backbone: BackboneConfig | None
+    classifier: Folder
+
+    def __call__(self, shard: Shard) -> ShardResult:
+        """Compute the rows of `region_predictions`."""
+        from ancd_ray.discovery.classifiers import load_classifier
+
+        tables = {role: shard.table(role) for role in shard.inputs}
+        return ShardResult(
+            {"region_predictions": classify_regions(load_classifier(self.classifier.read), self.backbone, tables)}
+        )
 
 
-@torch.inference_mode()
-def _predictions(
-    bank: ViewBank, learner: Learner, n_base: int, device: str
-) -> Iterator[tuple[int, NDArray[np.float32], NDArray[np.float32]]]:
-    """Batches of a bank of one view a region: where each starts, class tokens (B, D), novel probabilities (H, B, K)."""
-    for start in range(0, len(bank.labels), _BATCH):
-        regions_B = np.arange(start, min(start + _BATCH, len(bank.labels)))
-        views = bank.load(regions_B, np.zeros((1, len(regions_B)), np.int64))
-        token_BD = learner.tail(*Views(*(part.to(device) for part in views)))
-        logits_HBC = learner.heads(token_BD).float().cpu().numpy()
-        yield start, token_BD.float().cpu().numpy(), novel_probs(logits_HBC, n_base)
+def classify_regions(
+    classifier: Any, backbone: BackboneConfig | None, tables: Mapping[str, pa.Table]
+) -> list[dict[str, Any]]:
+    """Compute the rows of `region_predictions`.
+
+    Parameters
+    ----------
+    classifier
+        A `HeadsClassifier` or `ReferenceClassifier`.
+    backbone
+        Backbone of the heads.
+    tables
+        `regions` and `clean_views` for heads; `features`, and `maps` if a normal curve is used, for references.
+    """
+    from ancd_ray.discovery.classifiers import HeadsClassifier
+
+    is_trained = isinstance(classifier, HeadsClassifier)
+    regions = tables["regions" if is_trained else "features"]
+    if not regions.num_rows:
+        return []
+    if is_trained:
+        from ancd_ray.backbones.loaded import load_cached
+
+        assert backbone is not None
+        predicted = classifier.predict(tables["clean_views"], load_cached(backbone))
+    else:
+        scores = None
+        if classifier.normal is not None:
+            maps = tables["maps"].select(["image_id", "score"]).to_pydict()
+            of_image = dict(zip(maps["image_id"], maps["score"], strict=True))
+            scores = np.array([of_image[image_id] for image_id in regions.column("image_id").to_pylist()])
+        predicted = classifier.predict(column_to_matrix(regions.column("masked")), scores)
+    return _make_rows(regions.select(list(_COPIED)).to_pylist(), predicted)
 
 
-def load_learner(model: Output, trunk: Backbone) -> Learner:
-    """The trained tail and heads on the trunk's device; the projector has done its duty and stays random."""
-    values = model.values
-    state = load(model.folder.read("model.safetensors"))
-    n_heads, n_classes, _ = state["heads.weight_HCD"].shape
-    learner = Learner(trunk, n_classes, n_heads, seed=0)
-    missing, unexpected = learner.load_state_dict(state, strict=False)
-    assert not unexpected, unexpected
-    assert all(name.startswith("projector.") for name in missing), missing
-    assert n_classes == len(values["base_classes"]) + values["n_novel"], "a model and its manifest belong together"
-    return learner.eval().to(trunk.device)
+def _make_rows(regions: Sequence[dict[str, Any]], predicted: Predicted) -> list[dict[str, Any]]:
+    probs_NK, head_cls_NH, embedding_ND = predicted
+    cls_N = probs_NK.argmax(axis=1)
+    return [
+        {
+            **region,
+            "probs": probs_NK[i].tolist(),
+            "embedding": embedding_ND[i].tolist(),
+            "head_cls": head_cls_NH[i].tolist(),
+            "cls": int(cls_N[i]),
+            "confidence": float(probs_NK[i, cls_N[i]]),
+        }
+        for i, region in enumerate(regions)
+    ]

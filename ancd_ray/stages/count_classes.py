@@ -1,40 +1,68 @@
-"""Count classes: the number of classes where nobody knows it (`classes.novel: auto`), with its curve and confidence."""
+"""Count classes: estimates the number of classes (`classes.novel: auto`), with its curve and confidence."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from typing import ClassVar
 
 import numpy as np
 
-from ancd_ray.discovery.class_number import estimate
-from ancd_ray.discovery.clusterings.algorithms import calibrated
-from ancd_ray.discovery.features.reading import described, taken
+from ancd_ray.engine.artifacts import Figures, Table
 from ancd_ray.engine.context import Context, StageError
 from ancd_ray.engine.outputs import Result
+from ancd_ray.engine.stage import Stage
 
-_SAMPLE = 2000  # regions that are looked at
+_SAMPLE = 2000  # maximum number of regions that are used
 DOUBTFUL = 0.5  # confidence below which a warning is given
 
 
-def run(context: Context, at_most: int, has_normal: bool) -> Result:
-    """Values `n_classes`, `confidence`, `numbers`, `silhouette`, `stability` and, where there is doubt, `warning`.
+@dataclass(frozen=True)
+class CountClasses(Stage):
+    """Estimates the number of classes, from 2 to `max_classes`."""
 
-    Raises:
-        StageError: there are too few regions to tell.
-    """
-    regions = described(context.inputs["describe"])
-    if len(regions) > _SAMPLE:
-        regions = taken(regions, np.linspace(0, len(regions) - 1, _SAMPLE).astype(int))
-    try:
-        found = estimate([calibrated(regions.centred_ND, regions.widths), regions.look_ND], at_most)
-    except ValueError as error:
-        raise StageError(f"product {context.product}: {error}; set classes.novel") from error
-    values = asdict(found)
-    what = "classes, the normal one included" if has_normal else "classes"
-    context.progress.note(f"{found.n_classes} {what}, confidence {found.confidence:.0%}")
-    if found.confidence < DOUBTFUL:
-        values["warning"] = (
-            f"{found.n_classes} classes were estimated, but only {found.confidence:.0%} of the resamples agree; "
-            "look at the curve, or set classes.novel"
-        )
-    return Result({}, values)
+    name: ClassVar[str] = "count_classes"
+    version: ClassVar[int] = 3
+
+    @dataclass(frozen=True)
+    class In:
+        """Artifacts that the stage reads, by role."""
+
+        features: Table
+
+    class Out:
+        """Artifacts that the stage makes, by role."""
+
+        class_count: Figures
+
+    max_classes: int
+    has_normal: bool
+
+    def run(self, context: Context, inputs: In) -> Result:
+        """Compute `n_classes`, `confidence`, `numbers`, `silhouette`, `stability` and, if uncertain, `warning`.
+
+        Raises
+        ------
+        StageError
+            There are too few regions.
+        """
+        from ancd_ray.discovery.class_number import estimate_class_number
+        from ancd_ray.discovery.features.calibration import calibrate
+        from ancd_ray.discovery.features.region_features import read_region_features
+
+        regions = read_region_features(inputs.features)
+        if len(regions) > _SAMPLE:
+            regions = regions.take(np.linspace(0, len(regions) - 1, _SAMPLE).astype(int))
+        sets = [calibrate(regions.centred_ND, regions.widths), regions.appearance_shape_ND]
+        try:
+            found = estimate_class_number(sets, self.max_classes)
+        except ValueError as error:
+            raise StageError(f"product {context.product}: {error}; set classes.novel") from error
+        values = asdict(found)
+        what = "classes, the normal one included" if self.has_normal else "classes"
+        context.progress.note(f"{found.n_classes} {what}, confidence {found.confidence:.0%}")
+        if found.confidence < DOUBTFUL:
+            values["warning"] = (
+                f"{found.n_classes} classes were estimated, but only {found.confidence:.0%} of the resamples agree; "
+                "look at the curve, or set classes.novel"
+            )
+        return Result({}, values)

@@ -1,68 +1,114 @@
-"""Detect: an anomaly map for every image that is to be sorted into classes, and for those of the base set."""
+"""Detect: computes anomaly maps of the images to be classified, and of the base set."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from ancd_ray.backbones.loaded import backbone
 from ancd_ray.config.sections import BackboneConfig
 from ancd_ray.data.images import BadImage
 from ancd_ray.data.store import Folder
 from ancd_ray.detectors.base import AnomalyMap, DetectorConfig, FittedDetector, Scorer
-from ancd_ray.engine.context import Context, quarantined
-from ancd_ray.engine.outputs import Result, Shard, Work, aligned
-from ancd_ray.engine.runtime import Load
+from ancd_ray.engine.artifacts import Files, Table
+from ancd_ray.engine.context import Context, quarantine_row
+from ancd_ray.engine.outputs import Result, Shard, ShardResult, align_shards
+from ancd_ray.engine.runtime import Resources
+from ancd_ray.engine.stage import Stage
 
-_BATCH = 16  # images at once: bounds memory, fills the backbone
-
-
-def run(context: Context, detector: DetectorConfig, backbone_config: BackboneConfig) -> Result:
-    """Compute the tables `maps` and `quarantine`."""
-    fitted = context.inputs.get("fit_detector")
-    worker = Score(detector, backbone_config, fitted.folder if fitted else None)
-    return Result.of_shards(context.map(worker, aligned({"images": context.inputs["catalog"]})))
+_BATCH = 16  # images per call of the scorer; bounds memory
+_FLOAT16_MAX = float(np.finfo(np.float16).max)
 
 
 @dataclass(frozen=True)
-class Score:
-    """Runs the detector over a shard of images."""
+class Detect(Stage):
+    """Computes anomaly maps; `backbone` is None if the detector does not use one."""
+
+    name: ClassVar[str] = "detect"
+    version: ClassVar[int] = 2
+
+    @dataclass(frozen=True)
+    class In:
+        """Artifacts that the stage reads, by role."""
+
+        images: Table
+        detector_state: Files | None = None
+
+    class Out:
+        """Artifacts that the stage makes, by role."""
+
+        maps: Table
 
     detector: DetectorConfig
-    backbone: BackboneConfig
-    state: Folder | None
+    backbone: BackboneConfig | None
 
     @property
-    def load(self) -> Load:
-        """Whether the detector loads a model."""
+    def resources(self) -> Resources:
+        """Resources of the detector."""
         return self.detector.resources
 
-    def __call__(self, shard: Shard) -> Work:
-        """Compute the rows of `maps`; normal images get none."""
-        images = [row for row in shard.rows_of("images") if row["role"] != "normal"]
-        scorer = self._make_scorer()
-        rows, bad = [], []
-        for start in range(0, len(images), _BATCH):
-            batch = images[start : start + _BATCH]
-            for image, found in zip(batch, scorer.score(batch), strict=True):
-                if isinstance(found, BadImage):
-                    bad.append(quarantined(image, "detect", str(found)))
-                else:
-                    rows.append(map_row(image, found))
-        return Work({"maps": rows, "quarantine": bad})
+    @property
+    def reads(self) -> Sequence[str]:
+        """Roles that it reads."""
+        return ["images", "detector_state"] if isinstance(self.detector, FittedDetector) else ["images"]
 
-    def _make_scorer(self) -> Scorer:
+    def run(self, context: Context, inputs: In) -> Result:
+        """Compute the tables `maps` and `quarantine`."""
+        state = inputs.detector_state.folder if inputs.detector_state else None
+        worker = ScoreImages(self.detector, self.backbone, state)
+        return Result.of_shards(context.map(worker, align_shards({"images": inputs.images})))
+
+
+@dataclass(frozen=True)
+class ScoreImages:
+    """Runs the detector on a shard of images; `state` is the folder of its state."""
+
+    detector: DetectorConfig
+    backbone: BackboneConfig | None
+    state: Folder | None
+
+    def __call__(self, shard: Shard) -> ShardResult:
+        """Compute the rows of `maps` and `quarantine`; normal images have no maps."""
         state = None
         if isinstance(self.detector, FittedDetector):
             assert self.state is not None
             state = self.state.read(self.detector.state_file)
-        return self.detector.make_scorer(lambda: backbone(self.backbone), state)
+        images = [row for row in shard.rows_of("images") if row["role"] != "normal"]
+        rows, bad = score_images(make_scorer(self.detector, self.backbone, state), images)
+        return ShardResult({"maps": rows, "quarantine": bad})
 
 
-def map_row(image: dict[str, Any], values: AnomalyMap) -> dict[str, Any]:
-    """Make the row of a map: 8-bit maps as they are, others as float16; the score is taken before rounding."""
+def make_scorer(detector: DetectorConfig, backbone: BackboneConfig | None, state: bytes | None) -> Scorer:
+    """Build the scorer of a detector from its state."""
+
+    def load() -> Any:
+        from ancd_ray.backbones.loaded import load_cached
+
+        assert backbone is not None
+        return load_cached(backbone)
+
+    return detector.make_scorer(load, state)
+
+
+def score_images(
+    scorer: Scorer, images: Sequence[Mapping[str, Any]]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Compute the rows of `maps` and `quarantine` of rows of `images`."""
+    rows, bad = [], []
+    for start in range(0, len(images), _BATCH):
+        batch = images[start : start + _BATCH]
+        for image, found in zip(batch, scorer.score(batch), strict=True):
+            if isinstance(found, BadImage):
+                bad.append(quarantine_row(image, "detect", str(found)))
+            else:
+                rows.append(make_map_row(image, found))
+    return rows, bad
+
+
+def make_map_row(image: Mapping[str, Any], values: AnomalyMap) -> dict[str, Any]:
+    """Make the row of a map, stored as uint8 or float16; the score is computed before rounding."""
     stored = values if values.dtype == np.uint8 else np.clip(values, -_FLOAT16_MAX, _FLOAT16_MAX).astype(np.float16)
     return {
         "image_id": image["image_id"],
@@ -73,6 +119,3 @@ def map_row(image: dict[str, Any], values: AnomalyMap) -> dict[str, Any]:
         "height": values.shape[0],
         "width": values.shape[1],
     }
-
-
-_FLOAT16_MAX = float(np.finfo(np.float16).max)

@@ -1,40 +1,68 @@
-"""Evaluate: the figures of a product; those that need labels are None without them."""
+"""Evaluate: computes the metrics of a product; those that need labels are None without them."""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 
 from ancd_ray.data.roles import GOOD
-from ancd_ray.data.tables import matrix
-from ancd_ray.discovery.features.reading import centred
+from ancd_ray.data.tables import column_to_matrix
+from ancd_ray.engine.artifacts import Figures, Table
 from ancd_ray.engine.context import Context
-from ancd_ray.engine.outputs import Output, Result, write_part
-from ancd_ray.method.metrics import auroc, cluster_scores, normal_scores, silhouette
+from ancd_ray.engine.outputs import Result, write_part
+from ancd_ray.engine.stage import Stage
 
-_SAMPLE = 5000  # regions that the figures without labels are taken from
-
-
-def run(context: Context) -> Result:
-    """The table `metrics`."""
-    figures = {
-        "image": {**_clustering(context.inputs["merge"], "image_predictions"), **_normal(context)},
-        "region": {**_clustering(context.inputs["classify"], "region_predictions"), **_unlabelled(context)},
-    }
-    if scored := context.inputs.get("score_maps"):
-        figures["pixel"] = {"auroc": scored.values["pixel_auroc"], "aupro": scored.values["aupro"]}
-    rows = [
-        {"product": context.product, "level": level, "name": name, "value": value}
-        for level, values in figures.items()
-        for name, value in values.items()
-    ]
-    return Result({"metrics": [write_part(context.folder, "metrics", 0, rows)]}, figures)
+_SAMPLE = 5000  # maximum number of regions for metrics without labels
 
 
-def _clustering(output: Output, table: str) -> dict[str, float | None]:
-    """NMI, ARI and F1 over the rows that have a label."""
-    predictions = output.table(table, ["label", "cls"])
+@dataclass(frozen=True)
+class Evaluate(Stage):
+    """Computes metrics at image, region and pixel level."""
+
+    name: ClassVar[str] = "evaluate"
+    version: ClassVar[int] = 3
+
+    @dataclass(frozen=True)
+    class In:
+        """Artifacts that the stage reads, by role."""
+
+        maps: Table
+        features: Table
+        region_predictions: Table
+        image_predictions: Table
+        map_scores: Figures | None = None
+
+    class Out:
+        """Artifacts that the stage makes, by role."""
+
+        metrics: Table
+
+    has_normal: bool
+
+    def run(self, context: Context, inputs: In) -> Result:
+        """Compute the table `metrics`."""
+        figures: dict[str, dict[str, Any]] = {
+            "image": {**_compare(inputs.image_predictions), **_evaluate_normal(inputs, self.has_normal)},
+            "region": {**_compare(inputs.region_predictions), **_evaluate_unlabeled(inputs)},
+        }
+        if inputs.map_scores:
+            scored = inputs.map_scores.values
+            figures["pixel"] = {"auroc": scored["pixel_auroc"], "aupro": scored["aupro"]}
+        rows = [
+            {"product": context.product, "level": level, "name": name, "value": value}
+            for level, values in figures.items()
+            for name, value in values.items()
+        ]
+        return Result({"metrics": [write_part(context.folder, "metrics", 0, rows)]}, figures)
+
+
+def _compare(table: Table) -> dict[str, float | None]:
+    """Compute NMI, ARI and F1 over the rows that have a label; without labels `n` counts all rows."""
+    from ancd_ray.method.metrics import cluster_scores
+
+    predictions = table.read(["label", "cls"])
     labels = predictions.column("label").to_numpy(zero_copy_only=False)
     known = np.array([label is not None for label in labels], bool)
     if not known.any():
@@ -43,35 +71,44 @@ def _clustering(output: Output, table: str) -> dict[str, float | None]:
     return {"nmi": scores.nmi, "ari": scores.ari, "f1": scores.f1, "n": scores.n}
 
 
-def _normal(context: Context) -> dict[str, float | None]:
-    """Precision and recall of "normal" (Table VIII), and the detector's image AUROC."""
-    predictions = context.inputs["merge"].table("image_predictions", ["image_id", "label", "is_normal"]).to_pydict()
+def _evaluate_normal(inputs: Evaluate.In, has_normal: bool) -> dict[str, float | None]:
+    """Compute precision and recall of "normal" (Table VIII), and the detector's image AUROC."""
+    from ancd_ray.method.metrics import auroc, normal_scores
+
+    predictions = inputs.image_predictions.read(["image_id", "label", "is_normal"]).to_pydict()
     truth = {i: label == GOOD for i, label in zip(predictions["image_id"], predictions["label"], strict=True) if label}
     figures: dict[str, float | None] = dict.fromkeys(("normal_precision", "normal_recall", "detection_auroc"))
     if len(set(truth.values())) < 2:
         return figures
-    if context.inputs["train"].values["has_normal"]:
+    if has_normal:
         said = dict(zip(predictions["image_id"], predictions["is_normal"], strict=True))
         precision, recall = normal_scores(np.array(list(truth.values())), np.array([said[i] for i in truth]))
         figures |= {"normal_precision": precision, "normal_recall": recall}
-    maps = context.inputs["detect"].table("maps", ["image_id", "score"]).to_pydict()
+    maps = inputs.maps.read(["image_id", "score"]).to_pydict()
     pairs = [(not truth[i], s) for i, s in zip(maps["image_id"], maps["score"], strict=True) if i in truth]
     figures["detection_auroc"] = auroc(np.array([a for a, _ in pairs]), np.array([s for _, s in pairs]))
     return figures
 
 
-def _unlabelled(context: Context) -> dict[str, Any]:
-    """What can be said without labels: how far apart (in frozen features), how sure, how much the heads agree."""
-    regions = context.inputs["classify"].table("region_predictions", ["cls", "confidence", "head_cls"])
-    if not regions.num_rows:
+def _evaluate_unlabeled(inputs: Evaluate.In) -> dict[str, Any]:
+    """Compute metrics without labels: silhouette in frozen features, mean confidence, agreement of the heads."""
+    from ancd_ray.discovery.features.region_features import read_comparison_features
+    from ancd_ray.method.metrics import cluster_scores, silhouette
+
+    regions = inputs.region_predictions.read(["region_id", "cls", "confidence", "head_cls"])
+    n_features = inputs.features.num_rows
+    if not regions.num_rows or not n_features:
         return {"silhouette": None, "mean_confidence": None, "head_agreement": None}
-    chosen = np.linspace(0, regions.num_rows - 1, min(regions.num_rows, _SAMPLE)).astype(int)
-    sample = regions.take(chosen)
-    cls = sample.column("cls").to_numpy()
-    heads = [matrix(sample.column("head_cls"))[:, head] for head in range(len(sample.column("head_cls")[0]))]
+    chosen = np.linspace(0, n_features - 1, min(n_features, _SAMPLE)).astype(int)
+    ids = inputs.features.read(["region_id"]).column("region_id").take(chosen).to_pylist()
+    row_of = {region_id: row for row, region_id in enumerate(regions.column("region_id").to_pylist())}
+    sample = regions.take([row_of[region_id] for region_id in ids])
+    heads = [column_to_matrix(sample.column("head_cls"))[:, head] for head in range(len(sample.column("head_cls")[0]))]
     agreement = [cluster_scores(a, b).ari for i, a in enumerate(heads) for b in heads[:i]]
     return {
-        "silhouette": silhouette(centred(context.inputs["describe"], chosen), cls, seed=0),
+        "silhouette": silhouette(
+            read_comparison_features(inputs.features, chosen), sample.column("cls").to_numpy(), seed=0
+        ),
         "mean_confidence": float(np.mean(regions.column("confidence").to_numpy())),
         "head_agreement": float(np.mean(agreement)) if agreement else None,
     }

@@ -1,4 +1,4 @@
-"""Fit detector: makes the state of a detector that learns from normal images."""
+"""Fit detector: fits a detector to normal images."""
 
 from __future__ import annotations
 
@@ -11,38 +11,59 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from ancd_ray.backbones.loaded import backbone
 from ancd_ray.config.sections import BackboneConfig
 from ancd_ray.data.images import BadImage
 from ancd_ray.detectors.base import FittedDetector
-from ancd_ray.engine.context import Context, StageError, quarantined
-from ancd_ray.engine.outputs import Result, Shard, Work, aligned
-from ancd_ray.engine.runtime import Load
+from ancd_ray.engine.artifacts import Files, Table
+from ancd_ray.engine.context import Context, StageError, quarantine_row
+from ancd_ray.engine.outputs import Result, Shard, ShardResult, align_shards
+from ancd_ray.engine.runtime import Resources
+from ancd_ray.engine.stage import Stage
 
 
-def run(context: Context, detector: FittedDetector, backbone_config: BackboneConfig) -> Result:
-    """Fit the detector of a product; its state is a file of the step.
+@dataclass(frozen=True)
+class FitDetector(Stage):
+    """Fits the state of a detector, such as a memory bank."""
 
-    Raises
-    ------
-    StageError
-        The product has no usable normal image.
-    """
-    catalog = context.inputs["catalog"]
-    roles = catalog.table("images", ["role"]).column("role").to_pylist()
-    normals = roles.count("normal")
-    if not normals:
-        raise StageError(
-            f"product {context.product} has no usable normal image, which {detector.name} learns from; "
-            "give it some (train/good, `normals:`) or choose another detector.name"
-        )
-    worker = CollectPatches(detector, backbone_config, normals)
-    result = Result.of_shards(context.map(worker, aligned({"images": catalog})))
-    context.progress.note("fits")
-    state, values = detector.fit(lambda size: _read_patches(context, result, size))
-    context.folder.write(detector.state_file, state)
-    files = {detector.state_file: hashlib.sha256(state).hexdigest()}
-    return Result(result.tables, {"normals": normals, **values}, files)
+    name: ClassVar[str] = "fit_detector"
+    version: ClassVar[int] = 2
+    resources: ClassVar[Resources] = "model"
+
+    @dataclass(frozen=True)
+    class In:
+        """Artifacts that the stage reads, by role."""
+
+        images: Table
+
+    class Out:
+        """Artifacts that the stage makes, by role."""
+
+        detector_state: Files
+
+    detector: FittedDetector
+    backbone: BackboneConfig
+
+    def run(self, context: Context, inputs: In) -> Result:
+        """Collect features of the normal images and fit the detector.
+
+        Raises
+        ------
+        StageError
+            The product has no usable normal image.
+        """
+        normals = inputs.images.read(["role"]).column("role").to_pylist().count("normal")
+        if not normals:
+            raise StageError(
+                f"product {context.product} has no usable normal image, which {self.detector.name} learns from; "
+                "give it some (train/good, `normals:`) or choose another detector.name"
+            )
+        worker = CollectPatches(self.detector, self.backbone, normals)
+        result = Result.of_shards(context.map(worker, align_shards({"images": inputs.images})))
+        context.progress.note("fitting")
+        state, values = self.detector.fit(lambda size: _read_patches(context, result, size))
+        context.folder.write(self.detector.state_file, state)
+        files = {self.detector.state_file: hashlib.sha256(state).hexdigest()}
+        return Result(result.tables, {"normals": normals, **values}, files)
 
 
 def _read_patches(context: Context, result: Result, size: int) -> Iterator[NDArray[np.float16]]:
@@ -55,21 +76,22 @@ def _read_patches(context: Context, result: Result, size: int) -> Iterator[NDArr
 
 @dataclass(frozen=True)
 class CollectPatches:
-    """Collects features of every normal image."""
+    """Collects features of the normal images of a shard."""
 
     detector: FittedDetector
     backbone: BackboneConfig
     n_normals: int
-    load: ClassVar[Load] = "model"
 
-    def __call__(self, shard: Shard) -> Work:
-        """Compute the rows of `patches`."""
+    def __call__(self, shard: Shard) -> ShardResult:
+        """Compute the rows of `patches` and `quarantine`."""
+        from ancd_ray.backbones.loaded import load_cached
+
         images = [row for row in shard.rows_of("images") if row["role"] == "normal"]
         rows: list[dict[str, Any]] = []
         bad = []
-        for image, found in self.detector.collect(images, backbone(self.backbone), self.n_normals):
+        for image, found in self.detector.collect(images, load_cached(self.backbone), self.n_normals):
             if isinstance(found, BadImage):
-                bad.append(quarantined(image, "fit_detector", str(found)))
+                bad.append(quarantine_row(image, "fit_detector", str(found)))
                 continue
             rows += [{"image_id": image["image_id"], "product": image["product"], **row} for row in found]
-        return Work({"patches": rows, "quarantine": bad})
+        return ShardResult({"patches": rows, "quarantine": bad})

@@ -1,100 +1,144 @@
-"""Train: learns the classes (Section III-C) in this process, or with Ray Train on several workers.
+"""Train: trains the classes (Section III-C) in this process, or with Ray Train on several workers.
 
-One worker on this machine needs no cluster. Otherwise a TorchTrainer starts the group (NCCL on GPUs, gloo on CPUs). The
-checkpoints are the loop's own files in the step's folder in both cases, so that one mechanism serves a killed worker, a
-killed driver, and a run without Ray.
+A single worker on this machine does not use Ray. Otherwise a TorchTrainer starts the group (NCCL on GPUs, gloo on
+CPUs). In both cases the training loop writes its own checkpoints to the step's folder, so that killed workers, killed
+drivers and runs without Ray are resumed in the same way.
 """
 
 from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from safetensors.torch import save
-
-from ancd_ray.backbones.base import Backbone
-from ancd_ray.backbones.loaded import backbone, device
 from ancd_ray.config.sections import BackboneConfig, TrainConfig
 from ancd_ray.data.roles import Classes
 from ancd_ray.data.store import Folder
-from ancd_ray.discovery.anomalyncd.loop import History, Rank, train
-from ancd_ray.discovery.anomalyncd.sources import FreshViews, ViewBank, ViewSource
-from ancd_ray.discovery.features.reading import counted
+from ancd_ray.engine.artifacts import Figures, Files, Table
 from ancd_ray.engine.context import Context, StageError
-from ancd_ray.engine.outputs import Output, Result
+from ancd_ray.engine.outputs import Result
+from ancd_ray.engine.runtime import Resources
+from ancd_ray.engine.stage import Stage, unhashed
+
+if TYPE_CHECKING:
+    from ancd_ray.backbones.base import Backbone
+    from ancd_ray.discovery.anomalyncd.loop import History, Rank
+    from ancd_ray.discovery.anomalyncd.sources import ViewSource
 
 WEIGHTS = "model.safetensors"
-_CURVES = "curves.json"  # what rank 0 tells of its progress
-_RESTARTS = 3  # of a worker group that lost a member
+_CURVES = "curves.json"  # losses of rank 0 so far
+_RESTARTS = 3  # restarts of a worker group after a worker failed
+
+
+@dataclass(frozen=True)
+class Train(Stage):
+    """Trains tail and heads.
+
+    The role `views` is the view bank, or the regions themselves where views are drawn afresh. In `train` the keys that
+    do not change what is learned (`workers`, `checkpoint_every`, `head`) are at their defaults.
+    """
+
+    name: ClassVar[str] = "train"
+    version: ClassVar[int] = 3
+    resources: ClassVar[Resources] = "model"
+
+    @dataclass(frozen=True)
+    class In:
+        """Artifacts that the stage reads, by role."""
+
+        views: Table
+        base_views: Table | None = None
+        class_count: Figures | None = None
+
+    class Out:
+        """Artifacts that the stage makes, by role."""
+
+        trained: Files
+
+    train: TrainConfig
+    backbone: BackboneConfig
+    classes: Classes
+    workers: int = unhashed(1)
+    checkpoint_every: int = unhashed(10)
+
+    def run(self, context: Context, inputs: In) -> Result:
+        """Train; the weights are a file, the loss curves are values.
+
+        Raises
+        ------
+        StageError
+            There are no regions, or training failed.
+        """
+        from ancd_ray.backbones.loaded import load_cached
+        from ancd_ray.discovery.class_number import resolve_class_count
+
+        classes = resolve_class_count(self.classes, inputs.class_count)
+        if not inputs.views.num_rows:
+            raise StageError(f"product {context.product} has no region to learn from")
+        sources = tuple(table for table in (inputs.views, inputs.base_views) if table is not None and table.num_rows)
+        config = self.train.model_copy(update={"checkpoint_every": self.checkpoint_every})
+        work = _Work(config, self.backbone, classes, sources, context.folder)
+        context.progress.total(config.epochs)
+        try:
+            if self.workers == 1 and not context.runtime.is_remote:
+                _train_here(work, context)
+            else:
+                _train_with_ray(work, context, self.workers)
+        except FloatingPointError as error:
+            raise StageError(f"product {context.product}: {error}") from error
+        curves = context.folder.read_json(_CURVES)
+        digest = hashlib.sha256(context.folder.read(WEIGHTS)).hexdigest()
+        values = {
+            "losses": curves["terms"],
+            "head_losses": curves["head_losses"],
+            "backbone_digest": load_cached(self.backbone).digest(),
+            "base_classes": list(classes.base_classes),
+            "n_novel": classes.n_novel,
+            "has_normal": classes.has_normal,
+        }
+        return Result({}, values, {WEIGHTS: digest})
 
 
 @dataclass(frozen=True)
 class _Work:
-    """All that a worker needs to know; it travels to the workers."""
+    """Arguments of training workers; pickled."""
 
     config: TrainConfig
-    trunk: BackboneConfig
+    backbone: BackboneConfig
     classes: Classes
-    sources: tuple[Output, ...]
+    sources: Sequence[Table]
     folder: Folder
 
-    def source(self, model: Backbone) -> ViewSource:
-        """The views, from the bank or fresh."""
-        if self.config.views.fresh:
-            return FreshViews([output.table("regions") for output in self.sources], model)
-        parts = [(output.folder, part.file) for output in self.sources for part in output.parts("views") if part.rows]
-        return ViewBank([folder.open_arrow(file) for folder, file in parts])
+    def open_source(self, model: Backbone) -> ViewSource:
+        """Open the views, from the bank or fresh."""
+        from ancd_ray.discovery.anomalyncd.sources import FreshViews, ViewBank
 
-    def train(self, rank: Rank, on_epoch: Any) -> None:
-        """Trains, and on rank 0 leaves the model in the step's folder."""
-        model = backbone(self.trunk)
-        learner, history = train(
-            self.source(model), model, self.classes, self.config, self.folder / "checkpoints", rank, on_epoch
-        )
+        if self.config.views.fresh:
+            return FreshViews([table.read() for table in self.sources], model)
+        return ViewBank([table.read_part(part) for table in self.sources for part in table.parts if part.rows])
+
+    def train(self, rank: Rank, on_epoch: Callable[[History], None]) -> None:
+        """Train; rank 0 writes the weights to the step's folder."""
+        from safetensors.torch import save
+
+        from ancd_ray.backbones.loaded import load_cached
+        from ancd_ray.discovery.anomalyncd.loop import train
+
+        model = load_cached(self.backbone)
+        checkpoints = self.folder / "checkpoints"
+        learner, history = train(self.open_source(model), model, self.classes, self.config, checkpoints, rank, on_epoch)
         if rank.index == 0:
             state = {k: v.contiguous().cpu() for k, v in learner.state_dict().items() if not k.startswith("projector.")}
             self.folder.write(WEIGHTS, save(state))
-            self.folder.write_json(_CURVES, _told(history))
+            self.folder.write_json(_CURVES, _dump_curves(history))
 
 
-def run(context: Context, config: TrainConfig, trunk: BackboneConfig, classes: Classes) -> Result:
-    """The trained tail and heads as `model.safetensors`, the loss curves as values.
+def _train_here(work: _Work, context: Context) -> None:
+    from ancd_ray.backbones.loaded import pick_device
+    from ancd_ray.discovery.anomalyncd.loop import Rank
 
-    Raises:
-        StageError: there is too little to learn from, or training broke down.
-    """
-    classes = counted(classes, context.inputs)
-    table = "regions" if config.views.fresh else "views"
-    sources = tuple(output for name, output in context.inputs.items() if output.rows(table))
-    if not any(output.rows(table) for name, output in context.inputs.items() if name == "novel"):
-        raise StageError(f"product {context.product} has no region to learn from")
-    work = _Work(config, trunk, classes, sources, context.folder)
-    context.progress.total(config.epochs)
-    try:
-        if config.workers == 1 and not context.runtime.is_remote:
-            _alone(work, context)
-        else:
-            _with_ray(work, context)
-    except FloatingPointError as error:
-        raise StageError(f"product {context.product}: {error}") from error
-    curves = context.folder.read_json(_CURVES)
-    digest = hashlib.sha256(context.folder.read(WEIGHTS)).hexdigest()
-    values = {
-        "losses": curves["terms"],
-        "head_losses": curves["head_losses"],
-        "best_head": curves["best_head"],
-        "backbone_digest": backbone(trunk).digest(),
-        "base_classes": list(classes.base_classes),
-        "n_novel": classes.n_novel,
-        "has_normal": classes.has_normal,
-    }
-    return Result({}, values, {WEIGHTS: digest})
-
-
-def _alone(work: _Work, context: Context) -> None:
     shown = 0
 
     def on_epoch(history: History) -> None:
@@ -104,16 +148,15 @@ def _alone(work: _Work, context: Context) -> None:
         shown = history.epochs
         context.on_epoch(history)
 
-    work.train(Rank(device=device()), on_epoch)
+    work.train(Rank(device=pick_device()), on_epoch)
 
 
-def _with_ray(work: _Work, context: Context) -> None:
+def _train_with_ray(work: _Work, context: Context, workers: int) -> None:
     cpus, gpus = context.runtime.devices()
-    workers = work.config.workers
     if gpus and gpus < workers:
-        raise StageError(f"train.workers={workers} wants as many GPUs; Ray has {gpus}")
+        raise StageError(f"train.workers={workers} needs as many GPUs; Ray has {gpus}")
     if not gpus and cpus < workers:
-        raise StageError(f"train.workers={workers} wants as many CPUs; Ray has {cpus}")
+        raise StageError(f"train.workers={workers} needs as many CPUs; Ray has {cpus}")
     import ray.train
     from ray.train.torch import TorchTrainer
 
@@ -131,30 +174,33 @@ def _with_ray(work: _Work, context: Context) -> None:
         try:
             trainer.fit()
         except ray.train.TrainingFailedError as error:
-            raise StageError(f"training broke down: {_cause(error)}") from error
+            raise StageError(f"training failed: {_last_line(error)}") from error
 
 
 def _ray_worker(config: Mapping[str, Any]) -> None:
-    """What Ray Train runs on every rank."""
+    """Train on one rank; Ray Train calls it on all of them."""
     import ray.train
+
+    from ancd_ray.backbones.loaded import pick_device
+    from ancd_ray.discovery.anomalyncd.loop import Rank
 
     work: _Work = config["work"]
     here = ray.train.get_context()
-    rank = Rank(here.get_world_rank(), here.get_world_size(), device())
-    work.train(rank, lambda history: work.folder.write_json(_CURVES, _told(history)))
+    rank = Rank(here.get_world_rank(), here.get_world_size(), pick_device())
+    work.train(rank, lambda history: work.folder.write_json(_CURVES, _dump_curves(history)))
 
 
-def _told(history: History) -> dict[str, Any]:
-    return {"terms": history.terms, "head_losses": history.head_losses, "best_head": history.best_head}
+def _dump_curves(history: History) -> dict[str, Any]:
+    return {"terms": history.terms, "head_losses": history.head_losses}
 
 
 class _Watch:
-    """Tells of the progress of rank 0, which runs elsewhere, by what it writes."""
+    """Shows the progress of rank 0 in another process, by polling the file of its losses."""
 
     def __init__(self, folder: Folder, context: Context) -> None:
         self._folder, self._context = folder, context
         self._end = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread = threading.Thread(target=self._poll, daemon=True)
 
     def __enter__(self) -> None:
         self._thread.start()
@@ -163,7 +209,9 @@ class _Watch:
         self._end.set()
         self._thread.join()
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
+        from ancd_ray.discovery.anomalyncd.loop import History
+
         shown = 0
         while not self._end.wait(2.0):
             if self._folder.exists(_CURVES):
@@ -176,7 +224,7 @@ class _Watch:
                     self._context.on_epoch(history)
 
 
-def _cause(error: BaseException) -> str:
-    """The last line of the innermost error."""
+def _last_line(error: BaseException) -> str:
+    """Return the last line of an error, which is the message of the innermost one."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

@@ -1,7 +1,7 @@
-"""Fills the view bank: augmented views of every region, once through the frozen trunk (Section III-C1).
+"""Views: fills the view bank with augmented views of every region, encoded by the frozen trunk (Section III-C1).
 
-Only the tokens that the mask lets the class token see are kept. Training then touches no image any more, and all
-trainings on the same regions, a sweep's trials for one, share the bank.
+Only tokens that are visible to the class token are stored. Training does not read images then, and all trainings on the
+same regions, such as the trials of a sweep, share the bank.
 """
 
 from __future__ import annotations
@@ -9,68 +9,84 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ancd_ray.backbones.base import Backbone, inputs
-from ancd_ray.backbones.loaded import backbone
 from ancd_ray.config.sections import BackboneConfig
 from ancd_ray.data.images import decode_mask, decode_rgb
+from ancd_ray.engine.artifacts import Table
 from ancd_ray.engine.context import Context
-from ancd_ray.engine.outputs import Result, Shard, Work, aligned
-from ancd_ray.engine.runtime import Load
-from ancd_ray.method.views import clean_view, random_view
+from ancd_ray.engine.outputs import Result, Shard, ShardResult, align_shards
+from ancd_ray.engine.runtime import Resources
+from ancd_ray.engine.stage import Stage
 
-_BATCH = 32  # views at once through the trunk
+if TYPE_CHECKING:
+    from ancd_ray.backbones.base import Backbone
+
+_BATCH = 32  # views per batch of the trunk
 
 
-def run(context: Context, trunk: BackboneConfig, n_views: int, clean: bool = False) -> Result:
-    """The table `views`, as Arrow files that map into memory; `clean`: the view that is classified, as it is."""
-    worker = EncodeViews(trunk, n_views, clean)
-    return Result.of_shards(context.map(worker, aligned({"regions": context.inputs["regions"]})))
+@dataclass(frozen=True)
+class FillViewBank(Stage):
+    """Encodes `n_views` augmented views of every region."""
+
+    name: ClassVar[str] = "views"
+    version: ClassVar[int] = 2
+    resources: ClassVar[Resources] = "model"
+
+    @dataclass(frozen=True)
+    class In:
+        """Artifacts that the stage reads, by role."""
+
+        regions: Table
+
+    class Out:
+        """Artifacts that the stage makes, by role."""
+
+        views: Table
+
+    backbone: BackboneConfig
+    n_views: int
+
+    def run(self, context: Context, inputs: In) -> Result:
+        """Encode the views to Arrow files, which can be memory-mapped."""
+        worker = EncodeViews(self.backbone, self.n_views)
+        return Result.of_shards(context.map(worker, align_shards({"regions": inputs.regions})))
 
 
 @dataclass(frozen=True)
 class EncodeViews:
-    """`n_views` views of every region of a shard, drawn by the region's id."""
+    """Encodes views of the regions of a shard; the seed is the region's id."""
 
-    trunk: BackboneConfig
+    backbone: BackboneConfig
     n_views: int
-    clean: bool = False
-    load: ClassVar[Load] = "model"
 
-    def __call__(self, shard: Shard) -> Work:
-        """The rows of `views`."""
-        model = backbone(self.trunk)
+    def __call__(self, shard: Shard) -> ShardResult:
+        """Compute the rows of `views`."""
+        from ancd_ray.backbones.loaded import load_cached
+
+        model = load_cached(self.backbone)
         drawn = self._draw(shard.rows_of("regions"), model.view_size)
         rows: list[dict[str, Any]] = []
         while batch := [view for _, view in zip(range(_BATCH), drawn, strict=False)]:
             rows += _encode(model, batch)
-        return Work({"views": rows})
+        return ShardResult({"views": rows})
 
     def _draw(
         self, regions: Sequence[Mapping[str, Any]], size: int
     ) -> Iterator[tuple[Mapping[str, Any], int, Any, Any]]:
+        from ancd_ray.method.views import random_view
+
         for region in regions:
             image, mask = decode_rgb(region["image"]), decode_mask(region["mask"])
-            if self.clean:
-                yield (region, 0, *clean_view(image, mask, size))
-                continue
             for view in range(self.n_views):
                 rng = np.random.default_rng([zlib.crc32(region["region_id"].encode()), view])
                 yield (region, view, *random_view(image, mask, rng, size))
 
 
-def _encode(model: Backbone, batch: Sequence[tuple[Mapping[str, Any], int, Any, Any]]) -> Iterator[dict[str, Any]]:
+def _encode(model: Backbone, batch: Sequence[tuple[Mapping[str, Any], int, Any, Any]]) -> list[dict[str, Any]]:
+    from ancd_ray.backbones.base import inputs, view_rows
+
     encoded = model.encode(*inputs(model, [(image, mask) for _, _, image, mask in batch]))
-    cls = encoded.cls_BD.half().cpu().numpy()
-    tokens = encoded.tokens_BND.half().cpu().numpy()
-    visible = encoded.visible_BN.cpu().numpy()
-    for i, (region, view, _, _) in enumerate(batch):
-        yield {
-            **{key: region[key] for key in ("region_id", "product", "role", "label", "score")},
-            "view": view,
-            "cls": cls[i].tobytes(),
-            "tokens": tokens[i][visible[i]].tobytes(),
-        }
+    return view_rows(encoded, [(region, view) for region, view, _, _ in batch])

@@ -5,47 +5,85 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ancd_ray.discovery.clusterings import BY_NAME
-from ancd_ray.discovery.features.region_features import Described
+from ancd_ray.data.roles import Classes
+from ancd_ray.discovery.classifiers import knn_vote, load_classifier, put_normal_first
+from ancd_ray.discovery.cluster_regions import MAX_REGIONS, cluster_regions
+from ancd_ray.discovery.clusterings import CLUSTERINGS
+from ancd_ray.discovery.features.region_features import RegionFeatures
 from ancd_ray.method.metrics import cluster_scores
-from ancd_ray.stages.cluster import normal_first, voted, with_normal
 
 
-def _regions(seed: int, labels: tuple[str, ...] | None = None, shift: float = 0.0) -> Described:
+def _regions(seed: int, labels: tuple[str, ...] | None = None, shift: float = 0.0) -> RegionFeatures:
     rng = np.random.default_rng(seed)
     centres = np.random.default_rng(9).normal(size=(3, 6)) * 3 + shift
     tokens = centres[np.arange(60) % 3] + 0.4 * rng.normal(size=(60, 6))
     shape = rng.normal(size=(60, 5))
     score = np.linspace(0, 1, 60)
-    return Described(tokens, tokens, tokens, shape, score, np.ones(60), (6,), labels)
+    return RegionFeatures(tokens, tokens, tokens, shape, score, np.ones(60), (6,), labels)
 
 
-@pytest.mark.parametrize("name", sorted(BY_NAME))
+@pytest.mark.parametrize("name", sorted(CLUSTERINGS))
 def test_baseline_finds_plain_classes(name: str) -> None:
     base = _regions(1, tuple("ab"[i % 2] for i in range(60)), shift=20.0)
-    probs = BY_NAME[name](_regions(0), base, 3, 0)
+    probs = CLUSTERINGS[name](_regions(0), base, 3, 0)
     assert probs.shape == (60, 3)
     assert cluster_scores(np.arange(60) % 3, probs.argmax(axis=1)).ari > 0.95
 
 
+def _scores(n: int = 60) -> tuple[np.ndarray, np.ndarray]:
+    """Scores of images, one a region, of which every third is normal."""
+    scores = np.where(np.arange(n) % 3 == 0, 1.0, 5.0)
+    return scores, scores
+
+
+@pytest.mark.parametrize("name", sorted(CLUSTERINGS))
+@pytest.mark.parametrize("has_normal", [False, True])
+def test_a_classifier_keeps_what_was_clustered_and_survives_saving(name: str, has_normal: bool) -> None:
+    novel = _regions(0)
+    scores = _scores() if has_normal else None
+    classifier = cluster_regions(novel, None, name, Classes((), 3, has_normal), 0, "digest", scores)
+    image_scores = scores[1] if scores else None
+    found = classifier.predict(novel.masked_ND.astype(np.float32), image_scores)
+    if not has_normal:
+        assert np.array_equal(found.probs_NK, CLUSTERINGS[name](novel, None, 3, 0))
+    files = classifier.save()
+    again = load_classifier(files.__getitem__).predict(novel.masked_ND.astype(np.float32), image_scores)
+    assert np.array_equal(found.probs_NK, again.probs_NK)
+    np.testing.assert_allclose(found.probs_NK.sum(axis=1), 1, rtol=1e-6)
+    other = _regions(1)  # regions of the same classes that were not clustered
+    assert (
+        cluster_scores(found.probs_NK.argmax(axis=1), classifier.predict(other.masked_ND, image_scores)[1][:, 0]).ari
+        > 0.9
+    )
+
+
 def test_normal_is_the_first_class() -> None:
     novel = _regions(0)
-    normal = (np.arange(60) % 3 == 0).astype(float)
-    probs = with_normal(novel, None, "ward", 3, 0, normal)
-    assert np.array_equal(probs.argmax(axis=1) == 0, normal == 1)
+    classifier = cluster_regions(novel, None, "ward", Classes((), 3, True), 0, "digest", _scores())
+    probs = classifier.predict(novel.masked_ND, _scores()[1]).probs_NK
+    assert np.array_equal(probs.argmax(axis=1) == 0, np.arange(60) % 3 == 0)
     assert cluster_scores(np.arange(60) % 3, probs.argmax(axis=1)).ari > 0.95
-    np.testing.assert_allclose(probs.sum(axis=1), 1, rtol=1e-6)
-    assert with_normal(novel, None, "ward", 1, 0, normal).argmax(axis=1).tolist() == [0] * 60
+    alone = cluster_regions(novel, None, "ward", Classes((), 1, True), 0, "digest", _scores())
+    assert alone.predict(novel.masked_ND, _scores()[1]).probs_NK.tolist() == [[1.0]] * 60
 
 
 def test_the_class_with_the_lowest_scores_is_normal() -> None:
     probs = np.eye(3, dtype=np.float32)[[0, 1, 2, 2]]
-    assert normal_first(probs, np.array([0.9, 0.1, 0.5, 0.4])).argmax(axis=1).tolist() == [1, 0, 2, 2]
+    assert put_normal_first(probs, np.array([0.9, 0.1, 0.5, 0.4])).argmax(axis=1).tolist() == [1, 0, 2, 2]
 
 
-def test_regions_beyond_the_sample_follow_their_neighbours() -> None:
+def test_regions_beyond_the_sample_get_the_vote_of_their_neighbors() -> None:
     novel = _regions(0)
     chosen = np.arange(30)
     probs = np.eye(3, dtype=np.float32)[chosen % 3]
-    found = voted(novel.masked_ND, novel.masked_ND[chosen], probs)
+    found = knn_vote(novel.masked_ND, novel.masked_ND[chosen], probs)
     assert found.argmax(axis=1).tolist() == (np.arange(60) % 3).tolist()
+
+
+def test_of_very_many_regions_a_sample_is_clustered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ancd_ray.discovery.cluster_regions.MAX_REGIONS", 45)
+    assert MAX_REGIONS > 45
+    novel = _regions(0)
+    classifier = cluster_regions(novel, None, "kmeans", Classes((), 3, False), 0, "digest")
+    assert len(classifier.references_MD) == 45
+    assert cluster_scores(np.arange(60) % 3, classifier.predict(novel.masked_ND, None)[1][:, 0]).ari > 0.95

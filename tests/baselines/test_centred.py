@@ -9,25 +9,20 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ancd_ray.discovery.clusterings.algorithms import calibrated
-from ancd_ray.discovery.features.reading import centred
+from ancd_ray.discovery.features.calibration import calibrate
+from ancd_ray.discovery.features.region_features import read_comparison_features
 
 FEATURES = np.random.default_rng(0).normal(size=(9, 4))
 PARTS = {"a": slice(0, 4), "b": slice(4, 4), "c": slice(4, 9)}
 
 
-def _described(read: list[str]) -> Any:
-    def read_table(file: str, columns: list[str]) -> pa.Table:
-        read.append(file)
-        return pa.table({columns[0]: FEATURES[PARTS[file]].tolist()})
+def _features(read: list[str]) -> Any:
+    def read_part(part: Any, columns: list[str]) -> pa.Table:
+        read.append(part.file)
+        return pa.table({columns[0]: FEATURES[PARTS[part.file]].tolist()})
 
     parts = [SimpleNamespace(file=file, rows=rows.stop - rows.start) for file, rows in PARTS.items()]
-    return SimpleNamespace(
-        parts=lambda _: parts,
-        rows=lambda _: len(FEATURES),
-        folder=SimpleNamespace(read_table=read_table),
-        values={"widths": [1, 3]},
-    )
+    return SimpleNamespace(parts=parts, num_rows=len(FEATURES), read_part=read_part, values={"widths": [1, 3]})
 
 
 @pytest.mark.parametrize(
@@ -35,7 +30,7 @@ def _described(read: list[str]) -> Any:
 )
 def test_rows_are_found_across_parts(rows: list[int] | None, files: list[str]) -> None:
     read: list[str] = []
-    found = centred(_described(read), None if rows is None else np.array(rows))
+    found = read_comparison_features(_features(read), None if rows is None else np.array(rows))
     wanted = FEATURES if rows is None else FEATURES[rows]
-    np.testing.assert_allclose(found, calibrated(wanted, (1, 3)))
+    np.testing.assert_allclose(found, calibrate(wanted, (1, 3)))
     assert read == files

@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from ancd_ray.config.job import Job
-from ancd_ray.config.load import resolved
+from ancd_ray.config.load import dump_resolved
 from tests.conftest import REPO
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -93,7 +93,7 @@ def job_file(small_job: Callable[..., Job], tmp_path: Path) -> Path:
     """The small job as a file; its product goes through Ray, its base set is small enough for the driver alone."""
     file = tmp_path / "job.yaml"
     job = small_job(tmp_path / "out", "detector={name: ground_truth}", "resources.in_process_below=20")
-    file.write_text(resolved(job))
+    file.write_text(dump_resolved(job))
     return file
 
 

@@ -16,7 +16,7 @@ import pyarrow.dataset as ds
 import pytest
 
 from ancd_ray.config.job import Job
-from ancd_ray.config.load import resolved
+from ancd_ray.config.load import dump_resolved
 from ancd_ray.jobs.plan import make
 from tests.conftest import REPO, Ran
 
@@ -47,7 +47,7 @@ def test_a_killed_worker_of_training_resumes(
     small_job: Callable[..., Job], run_job: Callable[[Job], Ran], tmp_path: Path
 ) -> None:
     job = small_job(tmp_path / "out", "train.workers=2", "train.epochs=300", "train.checkpoint_every=5")
-    folder = make(job).products[0].steps["train"].folder(make(job).root)
+    folder = make(job).products[0].step_of("trained").folder(make(job).root)
     killed: list[int] = []
 
     def kill_one_worker() -> None:
@@ -64,7 +64,9 @@ def test_a_killed_worker_of_training_resumes(
     watcher.join(timeout=1)
     assert killed, "nothing was killed: training was over too soon"
     assert run.summary["images"] == 25
-    losses = make(job).products[0].steps["train"].folder(make(job).root).read_json("manifest.json")["values"]["losses"]
+    losses = (
+        make(job).products[0].step_of("trained").folder(make(job).root).read_json("manifest.json")["values"]["losses"]
+    )
     assert len(losses["total"]) == 300
     assert losses["total"][-1] < losses["total"][0]
 
@@ -73,7 +75,7 @@ def test_a_killed_driver_resumes(small_job: Callable[..., Job], run_job: Callabl
     """SIGKILL while Ray works for it, with a Ray of its own as `submit` has it."""
     job = small_job(tmp_path / "out", "resources.in_process_below=30", "train.epochs=1", "data.base=null")
     file = tmp_path / "job.yaml"
-    file.write_text(resolved(job))
+    file.write_text(dump_resolved(job))
     command = [sys.executable, "-m", "ancd_ray", "submit", str(file)]
     process = subprocess.Popen(command, cwd=REPO, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     shards = Path(job.output_root) / "steps"
@@ -95,7 +97,7 @@ def test_ctrl_c_ends_at_once_and_leaves_nothing(small_job: Callable[..., Job], t
     file = tmp_path / "job.yaml"
     for sent in (signal.SIGINT, signal.SIGTERM):
         job = small_job(tmp_path / sent.name, "train.epochs=100000", "data.base=null")
-        file.write_text(resolved(job))
+        file.write_text(dump_resolved(job))
         process = subprocess.Popen(
             [sys.executable, "-m", "ancd_ray", "submit", str(file)], cwd=REPO, stderr=subprocess.PIPE, text=True
         )

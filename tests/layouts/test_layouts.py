@@ -133,3 +133,12 @@ def test_a_changed_file_is_noticed(tmp_path: Path) -> None:
     (tmp_path / "p/1.png").write_bytes(b"longer")
     (after,) = list_product(_product(layout="folder"), str(tmp_path))
     assert before.stamp != after.stamp
+
+
+def test_absolute_paths_are_taken_as_they_are(tmp_path: Path) -> None:
+    _files(tmp_path, "far/p/test/crack/1.png", "maps/test/crack/1.npy", "near/x.png")
+    product = _product(layout="mvtec", path=f"{tmp_path}/far/p", maps=f"{tmp_path}/maps")
+    (image,) = list_product(product, str(tmp_path / "near"))
+    assert image.uri == f"{tmp_path}/far/p/test/crack/1.png"
+    _, maps = pair_maps(product, str(tmp_path / "near"), [image])
+    assert maps == {image.path: f"{tmp_path}/maps/test/crack/1.npy"}

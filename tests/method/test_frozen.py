@@ -7,10 +7,11 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.neighbors import kneighbors_graph
 
-from ancd_ray.discovery.class_number import estimate
-from ancd_ray.discovery.clusterings import algorithms as clustering
-from ancd_ray.discovery.features.shape import CUES, shape_cues
-from ancd_ray.discovery.normal_mixture import normal_probability
+from ancd_ray.discovery.class_number import estimate_class_number
+from ancd_ray.discovery.clusterings import algorithms
+from ancd_ray.discovery.features.calibration import Calibration, calibrate
+from ancd_ray.discovery.features.shape import CUES, compute_shape_cues
+from ancd_ray.discovery.normal_curve import NormalCurve
 from ancd_ray.method.metrics import cluster_scores
 from ancd_ray.method.thresholds import threshold_mask
 
@@ -24,7 +25,7 @@ def _blobs(noise: float = 0.5) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     return centers[labels] + noise * rng.normal(size=(len(labels), 8)), labels
 
 
-@pytest.mark.parametrize("cluster", [clustering.ward, clustering.kmeans, clustering.gmm])
+@pytest.mark.parametrize("cluster", [algorithms.ward, algorithms.kmeans, algorithms.gmm])
 def test_every_clustering_finds_blobs(cluster) -> None:  # type: ignore[no-untyped-def]
     features, labels = _blobs()
     assert cluster_scores(labels, cluster(features, 3)).ari > 0.95
@@ -32,10 +33,11 @@ def test_every_clustering_finds_blobs(cluster) -> None:  # type: ignore[no-untyp
 
 def test_calibrated_gives_each_scale_the_same_length() -> None:
     tokens = np.random.default_rng(0).normal(size=(50, 6)) * [1, 1, 1, 100, 100, 100] + 7
-    found = clustering.calibrated(tokens, (3, 3))
+    found = calibrate(tokens, (3, 3))
     np.testing.assert_allclose(found.mean(axis=0), 0, atol=1e-12)
     for part in (found[:, :3], found[:, 3:]):
         assert np.square(part).sum(axis=1).mean() == pytest.approx(0.5)
+    assert np.array_equal(Calibration.fit(tokens, (3, 3)).apply(tokens[:4]), found[:4])
 
 
 def test_linked_pieces_keep_a_large_class_whole() -> None:
@@ -45,45 +47,50 @@ def test_linked_pieces_keep_a_large_class_whole() -> None:
     features = np.concatenate([long, np.tile([4.0, 3.0], (15, 1)), np.tile([6.5, 3.0], (15, 1))])
     features += 0.2 * rng.normal(size=features.shape)
     labels = np.repeat([0, 1, 2], [120, 15, 15])
-    assert cluster_scores(labels, clustering.ward(features, 3)).ari < 0.6
-    found = clustering.linked(features, kneighbors_graph(features, 8), 3, n_pieces=12)
+    assert cluster_scores(labels, algorithms.ward(features, 3)).ari < 0.6
+    found = algorithms.neighbor_linked_ward(features, kneighbors_graph(features, 8), 3, n_pieces=12)
     assert cluster_scores(labels, found).ari > 0.95
     assert set(found) == {0, 1, 2}
 
 
 def test_number_of_classes_of_blobs() -> None:
     features, _ = _blobs()
-    found = estimate([features], at_most=6)
+    found = estimate_class_number([features], max_classes=6)
     assert found.n_classes == 3
     assert found.confidence > 0.8
     assert found.numbers == [2, 3, 4, 5, 6]
     assert found.stability[1] > 0.95
     with pytest.raises(ValueError, match="too few"):
-        estimate([features[:3]], at_most=6)
+        estimate_class_number([features[:3]], max_classes=6)
 
 
 def test_normal_images_by_their_scores() -> None:
     rng = np.random.default_rng(0)
     scores = np.exp(np.concatenate([rng.normal(0, 0.1, 200), rng.normal(1, 0.3, 100)]))
-    normal = normal_probability(scores) > 0.5
+    curve = NormalCurve.fit(scores)
+    normal = curve.predict(scores) > 0.5
     assert normal[:200].mean() > 0.95
     assert normal[200:].mean() < 0.05
     order = np.argsort(scores)
-    assert np.all(np.diff(normal_probability(scores)[order]) <= 0), "a higher score is never more normal"
-    assert normal_probability(np.array([0.0, 1.0, 1.0, 0.0])).tolist() == [1, 0, 0, 1]
-    assert not normal_probability(np.ones(4)).any()
+    assert np.all(np.diff(curve.predict(scores)[order]) <= 0), "a higher score is never more normal"
+    assert curve.predict(np.array([0.0, 1e9])).tolist() == [1, curve.probability_S[-1]], (
+        "it is constant beyond its ends"
+    )
+    two = np.array([0.0, 1.0, 1.0, 0.0])
+    assert NormalCurve.fit(two).predict(two).tolist() == [1, 0, 0, 1]
+    assert not NormalCurve.fit(np.ones(4)).predict(np.ones(4)).any()
 
 
 def test_shape_cues_include_the_size_before_cropping() -> None:
     mask = np.zeros((64, 64), np.uint8)
     mask[20:40, 28:34] = 255
-    small, large = (dict(zip(CUES, shape_cues(mask, side), strict=True)) for side in (64, 640))
+    small, large = (dict(zip(CUES, compute_shape_cues(mask, side), strict=True)) for side in (64, 640))
     assert large["log_area"] - small["log_area"] == pytest.approx(np.log(100), abs=0.02)
     assert large["log_length"] - small["log_length"] == pytest.approx(np.log(10), abs=1e-5)
     for cue in ("log_elongation", "solidity", "log_compactness"):
         assert small[cue] == large[cue]
     assert small["log_elongation"] == pytest.approx(np.log(20 / 6), abs=0.05)
-    assert not shape_cues(np.zeros((8, 8), np.uint8), 8).any()
+    assert not compute_shape_cues(np.zeros((8, 8), np.uint8), 8).any()
 
 
 def test_single_thresholds() -> None:

@@ -13,9 +13,8 @@ from pathlib import Path
 
 from ancd_ray.config.load import load
 from ancd_ray.data.store import Folder
-from ancd_ray.engine import executor as pipeline
-from ancd_ray.engine import runtime
-from ancd_ray.engine.outputs import MANIFEST, Done
+from ancd_ray.engine import executor, runtime
+from ancd_ray.engine.outputs import MANIFEST, CommittedShard
 from ancd_ray.engine.progress import Display
 from ancd_ray.jobs.run import run
 
@@ -27,7 +26,7 @@ def main(step: str, job_file: Path) -> None:
     def die() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    def commit_then_die(folder: Folder, *rest: object) -> Done:
+    def commit_then_die(folder: Folder, *rest: object) -> CommittedShard:
         done = commit(folder, *rest)  # type: ignore[arg-type]
         if f"/steps/{step}/" in folder.uri:
             die()
@@ -42,7 +41,7 @@ def main(step: str, job_file: Path) -> None:
 
     runtime.commit_shard = commit_then_die  # type: ignore[assignment]
     Folder.write_json = die_before_manifest  # type: ignore[method-assign]
-    assert pipeline.MANIFEST == MANIFEST
+    assert executor.MANIFEST == MANIFEST
     run(load(job_file), None, Display("killed"))
 
 

@@ -23,7 +23,7 @@ MakeJob = Callable[..., Job]
 def test_clustering_with_an_estimated_number(small_job: MakeJob, run_job: Callable[[Job], Ran], tmp_path: Path) -> None:
     overrides = ("discovery.method=linked", "classes={novel: auto, max_classes: 6}")
     run = run_job(small_job(tmp_path, *overrides))
-    assert run.computed >= {"describe", "count_classes", "cluster", "merge"}
+    assert run.computed >= {"encode", "count_classes", "cluster", "classify", "merge"}
     assert "train" not in run.computed
     assert not list((tmp_path / "steps" / "regions").glob("base-*")), "no clustering reads the base set"
     (manifest,) = (Folder(str(file)) for file in (tmp_path / "steps" / "count_classes").iterdir())
@@ -41,7 +41,7 @@ def test_clustering_with_an_estimated_number(small_job: MakeJob, run_job: Callab
 def test_ablations_are_in_the_fingerprints(small_job: MakeJob, tmp_path: Path) -> None:
     def changed(override: str) -> set[str]:
         plans = (make(small_job(tmp_path)), make(small_job(tmp_path, override)))
-        before, after = ({step.name: step.fingerprint for step in p.products[0].steps.values()} for p in plans)
+        before, after = ({step.name: step.fingerprint for step in p.products[0].flow.steps} for p in plans)
         return {name for name in before if before[name] != after.get(name)}
 
     assert changed("merge.rule=score") == {"merge", "evaluate"}
@@ -52,7 +52,7 @@ def test_ablations_are_in_the_fingerprints(small_job: MakeJob, tmp_path: Path) -
     assert not changed("backbone.mask_layers=3"), "lite has one block"
     masks = "detector={name: ground_truth}"
     of_masks = (make(small_job(tmp_path, masks, f"mebin.binarize={how}")).products[0] for how in ("mebin", "otsu"))
-    assert len({p.steps["regions"].fingerprint for p in of_masks}) == 1, "masks are not binarized"
+    assert len({p.step_of("regions").fingerprint for p in of_masks}) == 1, "masks are not binarized"
 
 
 def test_the_head_that_serves_is_a_choice_of_its_own(
@@ -60,14 +60,17 @@ def test_the_head_that_serves_is_a_choice_of_its_own(
 ) -> None:
     run_job(small_job(tmp_path))
     other = run_job(small_job(tmp_path, "train.head=loss"))
-    assert other.computed == {"classify", "merge", "evaluate"}
-    found = [Folder(str(f)).read_json("manifest.json")["values"] for f in (tmp_path / "steps" / "classify").iterdir()]
+    assert other.computed == {"select_head", "classify", "merge", "evaluate"}
+    found = [
+        Folder(str(f)).read_json("manifest.json")["values"] for f in (tmp_path / "steps" / "select_head").iterdir()
+    ]
     by_loss, by_silhouette = sorted(found, key=len)
     (model,) = (Folder(str(f)).read_json("manifest.json")["values"] for f in (tmp_path / "steps" / "train").iterdir())
-    assert by_loss == {"best_head": int(np.argmin(model["head_losses"]))}
+    assert "head_silhouettes" not in by_loss
+    assert by_loss["served_head"] == int(np.argmin(model["head_losses"]))
     silhouettes = by_silhouette["head_silhouettes"]
     assert len(silhouettes) == 4
-    assert silhouettes[by_silhouette["best_head"]] == max(silhouettes)
+    assert silhouettes[by_silhouette["served_head"]] == max(silhouettes)
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ import pyarrow.dataset as ds
 import pytest
 
 from ancd_ray.config.job import Job
-from ancd_ray.config.load import resolved
+from ancd_ray.config.load import dump_resolved
 from ancd_ray.jobs.plan import make
 from tests.conftest import REPO, Ran
 
@@ -24,7 +24,7 @@ def test_killed_in_every_step(
     _, undisturbed = finished
     job = small_job(tmp_path / "out", "train.checkpoint_every=1")
     file = tmp_path / "job.yaml"
-    file.write_text(resolved(job))
+    file.write_text(dump_resolved(job))
     steps = list(dict.fromkeys(step.name for step in make(job).steps))
     for step in [*steps, "report"]:
         command = [sys.executable, "-m", "tests.pipeline.killed", step, str(file)]

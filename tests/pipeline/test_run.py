@@ -13,12 +13,13 @@ import pyarrow.dataset as ds
 import pytest
 
 from ancd_ray.config.job import Job
-from ancd_ray.data.store import Busy, Folder, exclusive
+from ancd_ray.data.store import Busy, Folder, lock_folder
 from ancd_ray.data.tables import SCHEMAS
-from ancd_ray.engine.executor import outlook
+from ancd_ray.engine.status import plan_status
 from ancd_ray.jobs.plan import make
 from ancd_ray.jobs.run import rerender
 from ancd_ray.method.metrics import cluster_scores
+from ancd_ray.models.model import Model
 from tests.conftest import Ran
 
 RunJob = Callable[[Job], Ran]
@@ -95,9 +96,9 @@ def test_another_output_folder_gives_the_same_bytes(
     ("override", "computed"),
     [
         ("merge.tau_alpha=10", {"merge", "evaluate"}),
-        ("train.lambda=0.5", {"train", "classify", "merge", "evaluate"}),
-        ("train.views.bank=3", {"views", "train", "classify", "merge", "evaluate"}),
-        ("mebin.keep=all", {"regions", "views", "clean_views", "describe", "train", "classify", "merge", "evaluate"}),
+        ("train.lambda=0.5", {"train", "select_head", "classify", "merge", "evaluate"}),
+        ("train.views.bank=3", {"views", "train", "select_head", "classify", "merge", "evaluate"}),
+        ("mebin.keep=all", {"regions", "views", "encode", "train", "select_head", "classify", "merge", "evaluate"}),
     ],
 )
 def test_a_changed_key_redoes_what_depends_on_it(
@@ -112,17 +113,18 @@ def test_a_changed_key_redoes_what_depends_on_it(
     copy = tmp_path / "out"
     shutil.copytree(job.output_root, copy)
     changed = small_job(copy, override)
-    expected = {look.step.name for look in outlook(make(changed)) if look.state != "cached"}
+    plan = make(changed)
+    expected = {status.step.name for status in plan_status(plan.steps, plan.root) if status.state != "cached"}
     assert run_job(changed).computed == expected == computed
 
 
 def test_the_plan_says_why(finished: tuple[Job, Ran], small_job: Callable[..., Job]) -> None:
     job, _ = finished
     changed = make(small_job(Path(job.output_root), "train.lambda=0.9"))
-    looks = {(look.step.product, look.step.name): look for look in outlook(changed)}
+    looks = {(status.step.product, status.step.name): status for status in plan_status(changed.steps, changed.root)}
     assert looks["tile", "detect"].state == "cached"
     assert "lambda" in looks["tile", "train"].why
-    assert "train" in looks["tile", "classify"].why
+    assert "classifier" in looks["tile", "classify"].why
 
 
 def test_report_can_be_drawn_again(finished: tuple[Job, Ran]) -> None:
@@ -135,7 +137,7 @@ def test_report_can_be_drawn_again(finished: tuple[Job, Ran]) -> None:
 
 def test_one_job_at_a_time_in_an_output_folder(finished: tuple[Job, Ran], run_job: RunJob) -> None:
     job, _ = finished
-    with exclusive(Folder(job.output_root)), pytest.raises(Busy, match="another job writes here"):
+    with lock_folder(Folder(job.output_root)), pytest.raises(Busy, match="another job writes here"):
         run_job(job)
 
 
@@ -154,11 +156,9 @@ def test_tracked_once_with_curves_and_bundle(finished: tuple[Job, Ran]) -> None:
         assert len(curve) == job.train.epochs, (term, sorted(child.data.metrics))
     assert child.data.metrics["image/nmi"] == pytest.approx(run.summary["results"][0]["nmi"])
     names = {file.path for file in client.list_artifacts(child.info.run_id, "model")}
-    assert names == {"model/bundle.json", "model/model.safetensors"}
-    bundle = json.loads(Path(client.download_artifacts(child.info.run_id, "model/bundle.json")).read_text())
-    assert bundle["backbone"]["name"] == "lite"
-    assert len(bundle["backbone"]["digest"]) == 64
-    assert bundle["mebin"]["range"][0] < bundle["mebin"]["range"][1]
+    assert names >= {"model/MLmodel", "model/requirements.txt", "model/input_example.json"}
+    folder = Path(client.download_artifacts(child.info.run_id, "model/artifacts/model"))
+    assert Model.load(folder).describe() == Model.load(run.folder.path / "models" / "tile").describe()
     parent = runs[run.folder.uri.rpartition("/")[2]]
     assert {file.path for file in client.list_artifacts(parent.info.run_id)} >= {"report.html", "summary.json"}
 

@@ -25,6 +25,13 @@ OPTIONS = (
     "--disable-sync",
     "--remote-debugging-pipe",
 )
+# Scrolls to every figure of a report, which is drawn when it comes near the window.
+DRAW_ALL = """(async () => {
+  for (const plot of document.querySelectorAll(".plot")) {
+    plot.scrollIntoView({behavior: "instant"});
+    while (!plot.querySelector(".main-svg")) await new Promise((done) => setTimeout(done, 20));
+  }
+})()"""
 
 
 class Browser:
@@ -39,18 +46,21 @@ class Browser:
     def __init__(self, requests: int, replies: int) -> None:
         self._requests, self._replies = requests, replies
         self._received, self._id, self._session = b"", 0, None
+        self.events: list[dict[str, Any]] = []
         target = self.send("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        self.send("Log.enable")
+        self.send("Runtime.enable")
 
     def send(self, method: str, **params: Any) -> dict[str, Any]:
-        """Sends a DevTools command and returns its result; events received meanwhile are dropped."""
+        """Sends a DevTools command and returns its result; what else is received meanwhile is added to `events`."""
         self._id += 1
         message = {"id": self._id, "method": method, "params": params}
         if self._session is not None:
             message["sessionId"] = self._session
         os.write(self._requests, json.dumps(message).encode() + b"\0")
         while (reply := self._receive()).get("id") != self._id:
-            pass
+            self.events.append(reply)
         assert "error" not in reply, reply["error"]
         return dict(reply["result"])
 
@@ -76,6 +86,12 @@ class Browser:
         result = self.send("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
         assert "exceptionDetails" not in result, result["exceptionDetails"]
         return result["result"].get("value")
+
+    def complaints(self) -> list[dict[str, Any]]:
+        """Exceptions, console messages and violations of the policy of all pages so far."""
+        self.evaluate("null")
+        kinds = ("Log.entryAdded", "Runtime.consoleAPICalled", "Runtime.exceptionThrown")
+        return [event["params"] for event in self.events if event["method"] in kinds]
 
     def screenshot(self, path: Path) -> None:
         """Writes what the window shows as a PNG file."""

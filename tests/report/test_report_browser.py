@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import re
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import CHROMIUM, Browser, browser
+from browser import CHROMIUM, DRAW_ALL, Browser, browser
 from sample_report import run_of
 
 from ancd_ray.jobs.report import ProductReport, render
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 
-DRAW_ALL = """(async () => {
-  for (const plot of document.querySelectorAll(".plot")) {
-    plot.scrollIntoView({behavior: "instant"});
-    while (!plot.querySelector(".main-svg")) await new Promise((done) => setTimeout(done, 20));
-  }
-})()"""
 MEASURE = """({
   window: innerWidth,
   page: document.documentElement.scrollWidth,
@@ -64,19 +56,11 @@ def _assert_fits(measured: dict[str, Any], width: int) -> None:
     assert len(measured["places"]) == 8
 
 
-def test_figures_are_drawn_without_a_complaint(report: Path, tmp_path: Path) -> None:
-    options = ["--headless=new", "--no-sandbox", "--enable-logging=stderr", "--window-size=1300,9000"]
-    command = [
-        str(CHROMIUM),
-        *options,
-        f"--user-data-dir={tmp_path}/profile",
-        "--virtual-time-budget=10000",
-        "--dump-dom",
-    ]
-    page = subprocess.run([*command, report.as_uri()], capture_output=True, text=True, timeout=120, check=True)
-    assert "CONSOLE" not in page.stderr, [line for line in page.stderr.splitlines() if "CONSOLE" in line]
-    assert page.stdout.count('type="application/json"') == 0  # each figure's data has become a drawing
-    assert len(re.findall(r'class="plot \w+ js-plotly-plot"', page.stdout)) == 8  # map, histogram and six losses
+def test_figures_are_drawn_without_a_complaint(tab: Browser, report: Path) -> None:
+    _drawn(tab, report, 1300)
+    assert tab.evaluate("document.querySelectorAll('.js-plotly-plot').length") == 8  # map, histogram and six losses
+    assert tab.evaluate("document.querySelectorAll('script[type=\"application/json\"]').length") == 0
+    assert tab.complaints() == []
 
 
 @pytest.mark.parametrize("width", [1280, 390])

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
 import pytest
+from browser import CHROMIUM, DRAW_ALL, browser
 from page import Page
 
 from ancd_ray.jobs.report import LostTrial, Point, SweepReport, SweptProduct, render_sweep
 from ancd_ray.jobs.report.sweep_figures import axes, heat_map, mean_product, parallel, sensitivity
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 LAMBDAS, TAUS = (0.1, 0.3, 0.5), (10.0, 50.0, 100.0, 200.0)
 
 
@@ -115,14 +113,10 @@ def test_without_labels(sweep: SweepReport) -> None:
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 def test_figures_are_drawn_in_a_browser(sweep: SweepReport, tmp_path: Path) -> None:
     (tmp_path / "report.html").write_text(render_sweep(sweep), encoding="utf-8")
-    options = ["--headless=new", "--no-sandbox", "--disable-background-networking", "--enable-logging=stderr"]
-    options += [f"--user-data-dir={tmp_path}/profile", "--window-size=1300,9000", "--virtual-time-budget=10000"]
-    page = subprocess.run(
-        [str(CHROMIUM), *options, "--dump-dom", (tmp_path / "report.html").as_uri()],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
-    assert "CONSOLE" not in page.stderr, [line for line in page.stderr.splitlines() if "CONSOLE" in line]
-    assert len(re.findall(r'class="plot \w+ js-plotly-plot"', page.stdout)) == 6  # three maps, two curves, all lines
+    with browser(tmp_path / "profile") as tab:
+        tab.resize(1300, 900)
+        tab.open(tmp_path / "report.html")
+        tab.evaluate(DRAW_ALL)
+        assert tab.evaluate("document.querySelectorAll('.js-plotly-plot').length") == 6  # three maps, two curves, all
+        assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert tab.complaints() == []

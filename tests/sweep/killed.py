@@ -11,14 +11,14 @@ from pathlib import Path
 
 from ancd_ray.config.load import load
 from ancd_ray.engine.progress import Display
-from ancd_ray.jobs.sweep.planning import lay_out
+from ancd_ray.jobs.sweep.planning import build_search_space
 from ancd_ray.jobs.sweep.run import run
 
 
 def main(trials: int, job_file: Path) -> None:
     """Arms the kill, then runs the sweep as `submit` does."""
     job = load(job_file)
-    folder = lay_out(job).records
+    folder = build_search_space(job).records
 
     def die_in_time() -> None:
         while len([name for name in folder.names() if name.endswith(".json")]) < trials:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ancd_ray.config.sections import MergeConfig
-from ancd_ray.discovery.criterion import vagueness
+from ancd_ray.discovery.criterion import asha_objective
 from ancd_ray.jobs.sweep.trial import Regions
 
 
@@ -20,7 +20,7 @@ def _regions(labelled: bool) -> Regions:
     areas = np.where(np.arange(36) % 3 == 0, 40_000, 100)
     features = np.eye(3)[cls] + rng.normal(0, 0.05, (36, 3))
     labels = np.array([f"kind {i % 3}" if labelled else None for i in range(12)], dtype=object)
-    return Regions(image, labels, probs, areas, np.ones(36, np.float32), features)
+    return Regions(image, labels, probs, areas, np.ones(36, np.float32), np.ones(36, bool), features)
 
 
 def test_merging_settings_change_the_figures() -> None:
@@ -42,4 +42,6 @@ def test_without_labels_only_the_criterion_is_there() -> None:
 
 
 def test_vague_classes_are_vaguer() -> None:
-    assert vagueness(cls_u=0.2, reg=0.01) < vagueness(cls_u=1.2, reg=0.01) < vagueness(cls_u=1.2, reg=1.0)
+    assert (
+        asha_objective(cls_u=0.2, reg=0.01) < asha_objective(cls_u=1.2, reg=0.01) < asha_objective(cls_u=1.2, reg=1.0)
+    )

@@ -18,12 +18,13 @@ import pytest
 import yaml
 
 from ancd_ray.config.job import Job
-from ancd_ray.config.load import load, resolved, validate
+from ancd_ray.config.load import dump_resolved, load, validate
 from ancd_ray.data.store import Folder
-from ancd_ray.discovery.criterion import apart
-from ancd_ray.discovery.features.reading import centred
-from ancd_ray.engine.executor import outlook
+from ancd_ray.discovery.criterion import mean_silhouette
+from ancd_ray.discovery.features.region_features import read_comparison_features
+from ancd_ray.engine.artifacts import Table
 from ancd_ray.engine.outputs import Output
+from ancd_ray.engine.status import plan_status
 from ancd_ray.jobs.plan import make
 from ancd_ray.jobs.sweep.apply import apply
 from ancd_ray.method.merging import merge_images
@@ -54,7 +55,7 @@ def swept(
     products = f"data.products=[{{name: tile, {tile}}}, {{name: other, {tile}, exclude: [crack]}}, {few}]"
     job = small_sweep(root / "out", products, register_best=True)
     file = root / "job.yaml"
-    file.write_text(resolved(job))
+    file.write_text(dump_resolved(job))
     command = [sys.executable, "-m", "tests.sweep.killed", "1", str(file)]
     ended = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=300, check=False)
     assert ended.returncode == -signal.SIGKILL, ended.stderr
@@ -67,17 +68,20 @@ def swept(
 
 def _recomputed(job: Job, product: str, lam: float, tau_alpha: float) -> dict[str, float]:
     """The figures of a setting at image level, from the tables of the ordinary job with that setting."""
-    plan = make(validate(yaml.safe_load(resolved(job)), ["sweep=null", f"train.lambda={lam}"]))
-    (steps,) = (p.steps for p in plan.products if p.name == product)
-    classified, described = (Output.find(steps[name].folder(plan.root)) for name in ("classify", "describe"))
-    assert classified is not None
-    assert described is not None
-    regions = classified.table("region_predictions").to_pydict()
+    plan = make(validate(yaml.safe_load(dump_resolved(job)), ["sweep=null", f"train.lambda={lam}"]))
+    (made,) = (p for p in plan.products if p.name == product)
+
+    def find(role: str) -> Table:
+        output = Output.find(made.step_of(role).folder(plan.root))
+        assert output is not None
+        return Table(output, role)
+
+    regions = find("region_predictions").read().to_pydict()
     _, first, image = np.unique(regions["image_id"], return_index=True, return_inverse=True)
     merged = partial(merge_images, image, areas_N=np.array(regions["area"]), tau_alpha=tau_alpha)
     cls = merged(np.array(regions["probs"])).argmax(axis=1)
     scores = cluster_scores(np.array(regions["label"])[first], cls)
-    silhouette = apart(merged(centred(described)), cls)
+    silhouette = mean_silhouette(merged(read_comparison_features(find("features"))), cls)
     return {"nmi": scores.nmi, "ari": scores.ari, "f1": scores.f1, "unsupervised": silhouette}
 
 
@@ -117,7 +121,8 @@ def test_the_best_settings_are_a_job_that_trains_nothing_again(
         set(),
     ]
     job = job.model_copy(update={"data": job.data.model_copy(update={"products": job.data.products[:2]})})
-    todo = {look.step.name for look in outlook(make(job)) if look.state != "cached"}
+    plan = make(job)
+    todo = {status.step.name for status in plan_status(plan.steps, plan.root) if status.state != "cached"}
     assert todo <= {"merge", "evaluate"}
     results = {(r["product"], r["level"]): r["nmi"] for r in run_job(job).summary["results"]}
     for product in swept.folder.read_json("summary.json")["products"][:2]:

@@ -10,13 +10,13 @@ import pytest
 from ancd_ray.config.job import Job
 from ancd_ray.config.load import JobError
 from ancd_ray.jobs.plan import make
-from ancd_ray.jobs.sweep.planning import lay_out
+from ancd_ray.jobs.sweep.planning import build_search_space
 
 SweepOf = Callable[..., Job]
 
 
 def test_a_trial_is_a_training_and_merging_costs_none(small_sweep: SweepOf, tmp_path: Path) -> None:
-    space = lay_out(small_sweep(tmp_path))
+    space = build_search_space(small_sweep(tmp_path))
     assert space.trained == ["train.lambda"]
     assert space.merged == ["merge.tau_alpha"]
     assert space.counts() == {"detections": (3, 0), "view banks": (3, 0), "trainings": (4, 0)}
@@ -41,7 +41,7 @@ def test_a_trial_is_a_training_and_merging_costs_none(small_sweep: SweepOf, tmp_
 def test_each_key_redoes_what_depends_on_it(
     small_sweep: SweepOf, tmp_path: Path, key: str, values: list[object], touches: str, counts: tuple[int, ...]
 ) -> None:
-    space = lay_out(small_sweep(tmp_path, parameters={key: {"grid": values}}))
+    space = build_search_space(small_sweep(tmp_path, parameters={key: {"grid": values}}))
     assert space.touches == {key: touches}
     assert tuple(all_ for all_, _ in space.counts().values()) == counts
 
@@ -49,7 +49,7 @@ def test_each_key_redoes_what_depends_on_it(
 def test_draws_are_the_same_every_time(small_sweep: SweepOf, tmp_path: Path) -> None:
     parameters = {"train.lambda": {"uniform": [0, 1]}, "train.lr": {"loguniform": [1e-3, 1e-1]}}
     job = small_sweep(tmp_path, parameters=parameters, search="random", trials=5)
-    first, again = lay_out(job), lay_out(job)
+    first, again = build_search_space(job), build_search_space(job)
     assert [trial.id for trial in first.trials] == [trial.id for trial in again.trials]
     assert len({trial.id for trial in first.trials}) == 10
     assert all(1e-3 <= trial.settings["train.lr"] <= 1e-1 for trial in first.trials)
@@ -57,7 +57,7 @@ def test_draws_are_the_same_every_time(small_sweep: SweepOf, tmp_path: Path) -> 
 
 def test_a_continuous_range_of_merging_is_spread_evenly(small_sweep: SweepOf, tmp_path: Path) -> None:
     parameters = {"train.lambda": {"grid": [0.1]}, "merge.tau_alpha": {"loguniform": [10, 1000]}}
-    values = lay_out(small_sweep(tmp_path, parameters=parameters)).values["merge.tau_alpha"]
+    values = build_search_space(small_sweep(tmp_path, parameters=parameters)).values["merge.tau_alpha"]
     assert (values[0], values[12], values[-1]) == (10, 100, 1000)
 
 
@@ -77,7 +77,7 @@ def test_what_cannot_work_is_one_line(
     small_sweep: SweepOf, tmp_path: Path, section: dict[str, object], said: str
 ) -> None:
     with pytest.raises(JobError) as error:
-        lay_out(small_sweep(tmp_path, **section))
+        build_search_space(small_sweep(tmp_path, **section))
     (line,) = error.value.lines
     assert said in line
 
@@ -106,9 +106,9 @@ def test_a_metric_that_needs_labels(small_sweep: SweepOf, tmp_path: Path) -> Non
     products = "data.products=[{name: p, layout: folder, path: tile/test}]"
     maps = ["detector={name: patchcore}", "data.products.0.normals=good", "classes.novel=4"]
     job = small_sweep(tmp_path, products, *maps)
-    assert lay_out(job).metric == "unsupervised"
+    assert build_search_space(job).metric == "unsupervised"
     with pytest.raises(JobError, match=r"sweep.metric=ari needs labels, and product p has none"):
-        lay_out(small_sweep(tmp_path, products, *maps, metric="ari"))
+        build_search_space(small_sweep(tmp_path, products, *maps, metric="ari"))
 
 
 def test_a_range_can_be_changed_on_the_command_line(small_sweep: SweepOf, tmp_path: Path) -> None:
@@ -122,12 +122,11 @@ def test_overrides_of_a_product_are_for_it_alone(small_sweep: SweepOf, tmp_path:
     plain = make(small_sweep(tmp_path))
     own = make(small_sweep(tmp_path, "data.products.0.overrides={train.lambda: 0.7, merge.tau_alpha: 20}"))
     assert own.products[0].job.train.lambda_ == 0.7
-    prints = [[step.fingerprint for step in plan.products[1].steps.values()] for plan in (plain, own)]
+    prints = [[step.fingerprint for step in plan.products[1].flow.steps] for plan in (plain, own)]
     assert prints[0] == prints[1]
-    changed = [
-        n for n, step in own.products[0].steps.items() if step.fingerprint != plain.products[0].steps[n].fingerprint
-    ]
-    assert changed == ["train", "classify", "merge", "evaluate"]
+    before, after = ({step.name: step.fingerprint for step in plan.products[0].flow.steps} for plan in (plain, own))
+    changed = [name for name, fingerprint in after.items() if fingerprint != before[name]]
+    assert changed == ["train", "select_head", "classify", "merge", "evaluate"]
     for override, said in (("train.lamda: 1", "did you mean 'lambda'"), ("train.lambda: 7", "less than or equal to 1")):
         with pytest.raises(JobError) as error:
             make(small_sweep(tmp_path, f"data.products.1.overrides={{{override}}}"))

@@ -14,8 +14,8 @@ from ancd_ray.config.job import Job
 from ancd_ray.config.load import JobError
 from ancd_ray.data.store import Folder
 from ancd_ray.engine.outputs import Output
-from ancd_ray.jobs.sweep.planning import lay_out
-from ancd_ray.jobs.sweep.trial import records
+from ancd_ray.jobs.sweep.planning import build_search_space
+from ancd_ray.jobs.sweep.trial import read_records
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.usefixtures("ray_of_the_tests")]
 
@@ -31,11 +31,11 @@ def test_asha_stops_what_stays_vague(small_sweep: SweepOf, run_sweep: RunSweep, 
     lambdas = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
     job = small_sweep(tmp_path, "train.epochs=9", products=["tile"], parameters=_parameters(*lambdas), scheduler="asha")
     run_sweep(job)
-    space = lay_out(job)
-    ended = records(space.records)
+    space = build_search_space(job)
+    ended = read_records(space.records)
     assert {record.status for record in ended.values()} == {"done", "stopped"}
     for trial in space.trials:
-        trained = Output.find(trial.plan.steps["train"].folder(space.plan.root))
+        trained = Output.find(trial.plan.step_of("trained").folder(space.plan.root))
         assert (trained is not None) == (ended[trial.id].status == "done")
     stopped = [record for record in ended.values() if record.status == "stopped"]
     assert all("asha" in (record.reason or "") for record in stopped)
@@ -65,7 +65,7 @@ def test_a_killed_worker_is_made_up_for_and_a_broken_trial_is_a_row(
     folder, _ = run_sweep(job)
     watcher.join(timeout=1)
     assert killed, "nothing was killed: training was over too soon"
-    ended = {record.settings["train.lr"]: record for record in records(lay_out(job).records).values()}
+    ended = {record.settings["train.lr"]: record for record in read_records(build_search_space(job).records).values()}
     assert ended[0.01].status == "done"
     assert ended[1e30].status == "failed"
     assert "the loss is" in (ended[1e30].reason or "")
@@ -78,7 +78,7 @@ def test_what_the_time_does_not_suffice_for_is_left(small_sweep: SweepOf, run_sw
     assert folder.read_json("summary.json")["left"] == 2
     assert "did not fit into sweep.hours" in folder.read("report.html").decode()
     unlimited = small_sweep(tmp_path, products=["tile"])
-    assert lay_out(unlimited).folder.uri == folder.uri, "more time is no other sweep"
+    assert build_search_space(unlimited).folder.uri == folder.uri, "more time is no other sweep"
 
 
 def test_trials_of_several_workers(small_sweep: SweepOf, run_sweep: RunSweep, tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_trials_of_several_workers(small_sweep: SweepOf, run_sweep: RunSweep, tm
 
     job = small_sweep(tmp_path, "train.workers=2", products=["tile"], parameters=_parameters(0.1))
     run_sweep(job)
-    assert [record.status for record in records(lay_out(job).records).values()] == ["done"]
+    assert [record.status for record in read_records(build_search_space(job).records).values()] == ["done"]
     time.sleep(2)
     assert ray.available_resources()["CPU"] == ray.cluster_resources()["CPU"]
 

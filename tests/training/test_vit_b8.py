@@ -14,13 +14,15 @@ from ancd_ray.config.sections import BackboneConfig, TrainConfig
 from ancd_ray.data.images import encode_png
 from ancd_ray.data.roles import Classes
 from ancd_ray.data.store import Folder
+from ancd_ray.engine.artifacts import Files, Table
 from ancd_ray.engine.context import Context
 from ancd_ray.engine.outputs import Output, Shard, write_part
 from ancd_ray.engine.progress import StepProgress
 from ancd_ray.engine.runtime import Runtime
-from ancd_ray.stages.classify import Classify
-from ancd_ray.stages.train import run as train_step
-from ancd_ray.stages.views import EncodeViews
+from ancd_ray.stages.classify import ClassifyRegions
+from ancd_ray.stages.encode import EncodeRegions
+from ancd_ray.stages.select_head import SelectHead
+from ancd_ray.stages.train import Train
 
 NAME = "vit_base_patch8_224"
 
@@ -57,18 +59,22 @@ def test_trains_two_steps_and_classifies(tmp_path: Path) -> None:
     novel = _output(root / "novel", "novel", [None, None, None])
     base = _output(root / "base", "base", ["cut", "dent"])
     config = TrainConfig.model_validate({"epochs": 1, "batch_size": 4, "views": {"fresh": True}})
-    context = Context("p", root / "train", {"novel": novel, "base": base}, Runtime(), StepProgress("train", "p"))
+    context = Context("p", root / "train", "model", Runtime(), StepProgress("train", "p"))
     before = load(NAME, "random").make_tail().state_dict()
-    result = train_step(context, config, trunk, Classes(("cut", "dent"), 3, has_normal=True))
+    stage = Train(config, trunk, Classes(("cut", "dent"), 3, has_normal=True))
+    result = stage.run(context, Train.In(Table(novel, "regions"), Table(base, "regions")))
     assert np.isfinite(result.values["losses"]["total"]).all()
 
-    manifest = {"tables": {}, "values": result.values, "fingerprint": "x"}
+    manifest = {"tables": {}, "values": result.values, "files": result.files, "fingerprint": "x"}
+    trained = Files(Output(root / "train", manifest), "trained")
+    selecting = Context("p", root / "select", "light", Runtime(), StepProgress("select_head", "p"))
+    SelectHead("loss", trunk).run(selecting, SelectHead.In(trained))
     regions = (root / "novel", novel.parts("regions")[0].file)
-    clean = EncodeViews(trunk, 1, clean=True)(Shard(0, {"regions": regions}, 3)).tables["views"]
-    views = (root / "clean", write_part(root / "clean", "views", 0, clean).file)
-    worker = Classify(trunk, Output(root / "train", manifest), best_head=0)
-    shard = Shard(0, {"regions": regions, "views": views}, 3)
-    rows = worker(shard).tables["region_predictions"]
+    encoded = EncodeRegions(trunk, keep_views=True, share=1.0)(Shard(0, {"regions": regions}, 3)).tables
+    assert len(encoded["features"]) == 3
+    views = (root / "clean", write_part(root / "clean", "clean_views", 0, encoded["clean_views"]).file)
+    worker = ClassifyRegions(trunk, root / "select")
+    rows = worker(Shard(0, {"regions": regions, "clean_views": views}, 3)).tables["region_predictions"]
     assert [row["region_id"] for row in rows] == ["novel0-000", "novel1-000", "novel2-000"]
     for row in rows:
         assert len(row["embedding"]) == 768

@@ -1,6 +1,6 @@
-"""How archives lie on disk: one file a layout, with its keys in the job file and the function that lists its images.
+"""Layouts of archives: a module per layout, with its keys in the job file and the function that lists its images.
 
-A new layout is one file and one line here.
+A new layout needs a module and an entry in `LAYOUTS`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def list_product(product: ProductConfig, root: str) -> list[ListedImage]:
     Raises
     ------
     LayoutError
-        The folder is missing, or holds nothing of this layout.
+        The folder is missing, or has no image of the layout.
     """
     tree = Tree(root, product.path)
     images = LAYOUTS[type(product)](product, tree)

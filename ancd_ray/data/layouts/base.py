@@ -1,4 +1,4 @@
-"""What every product has in the job file, whatever its layout."""
+"""Keys of the job file that products of all layouts have."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from ancd_ray.detectors import DETECTORS
 
 if TYPE_CHECKING:
     from ancd_ray.detectors.base import DetectorConfig as Detector
-else:  # the union of all registered detectors, told apart by `name`
+else:  # union of all registered detectors, discriminated by `name`
     Detector = Annotated[Union[tuple(DETECTORS)], Field(discriminator="name")]  # noqa: UP007
 
 
 class LayoutError(Exception):
-    """A product's folder does not hold what its layout promises; the message is one line."""
+    """A product's folder does not match its layout; the message is one line."""
 
 
 class ProductConfig(Section):
@@ -28,5 +28,5 @@ class ProductConfig(Section):
     detector: Detector | None = None  # for this product, instead of the job's
     maps: str | None = None  # folder of anomaly maps for `detector.name: precomputed`, paired by relative name
     exclude: tuple[str, ...] = ()  # classes to leave out, such as `combined` or `good`
-    novel: PositiveInt | None = None  # number of classes of this product, over `classes.novel`
-    overrides: dict[str, Any] = Field({})  # dotted key → its value for this product alone: `train.lambda: 0.5`
+    novel: PositiveInt | None = None  # number of classes of this product, instead of `classes.novel`
+    overrides: dict[str, Any] = Field({})  # values for this product by dotted key: `train.lambda: 0.5`

@@ -1,4 +1,4 @@
-"""Unlabelled images anywhere below a folder; the normal ones, if any, in a folder of their own."""
+"""Unlabelled images anywhere below a folder, with an optional subfolder of normal images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ancd_ray.data.roles import ListedImage
 
 
 class FolderProduct(ProductConfig):
-    """Unlabelled images anywhere below `path`; optionally a folder of normal ones."""
+    """Unlabelled images anywhere below `path`, with an optional subfolder of normal images."""
 
     layout: Literal["folder"]
     normals: str | None = None

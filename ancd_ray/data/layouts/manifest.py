@@ -1,7 +1,7 @@
 """A CSV or Parquet file that lists images: `uri`, and optionally `label`, `mask`, `role`, `captured_at`.
 
-Paths are relative to the archive's root, or lead into it. An entry that leads elsewhere is set aside, not read: a
-list that comes with an archive must not make a job open other files of the machine.
+Paths are relative to the archive's root, or absolute and below it. Entries outside of the root are quarantined without
+being read: a list that comes with an archive must not make a job open other files of the machine.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class ManifestProduct(ProductConfig):
 
 
 def list_images(product: ManifestProduct, tree: Tree) -> Iterator[ListedImage]:
-    """List one image a row of the list; of rows with the same uri the first counts, the others are set aside."""
+    """List one image per row; of rows with the same uri, all but the first are quarantined."""
     inside = Tree(tree.root, ".")
-    entries = [_entry(row, inside) for row in _read(product, tree.uri)]
-    inside.look_at([path for entry in entries for path in (entry.path, entry.mask) if path])
+    entries = [_make_entry(row, inside) for row in _read_rows(product, tree.uri)]
+    inside.restrict_to([path for entry in entries for path in (entry.path, entry.mask) if path])
     seen: Counter[str] = Counter()
     for entry in entries:
         row, path, problem = entry.row, entry.path, entry.problem
@@ -60,7 +60,7 @@ def list_images(product: ManifestProduct, tree: Tree) -> Iterator[ListedImage]:
 
 
 class _Entry(NamedTuple):
-    """A row of the list, its paths below the archive's root (None where they lead out), and what is wrong with it."""
+    """A row of the list, its paths relative to the archive's root (None if outside of it), and its problem, if any."""
 
     row: dict[str, str | None]
     path: str | None
@@ -68,8 +68,8 @@ class _Entry(NamedTuple):
     problem: str | None
 
 
-def _entry(row: dict[str, str | None], inside: Tree) -> _Entry:
-    path, mask = _relative(row["uri"], inside), _relative(row["mask"], inside)
+def _make_entry(row: dict[str, str | None], inside: Tree) -> _Entry:
+    path, mask = _make_relative(row["uri"], inside), _make_relative(row["mask"], inside)
     problem = None
     if path is None or (row["mask"] and mask is None):
         problem = f"{'its mask' if path else 'it'} leads out of data.root"
@@ -78,16 +78,16 @@ def _entry(row: dict[str, str | None], inside: Tree) -> _Entry:
     return _Entry(row, path, mask, problem)
 
 
-def _read(product: ManifestProduct, uri: str) -> list[dict[str, str | None]]:
+def _read_rows(product: ManifestProduct, uri: str) -> list[dict[str, str | None]]:
     try:
         data = read_bytes(uri)
-        table = _table(data, PurePosixPath(uri).suffix.lower())
+        table = _parse_table(data, PurePosixPath(uri).suffix.lower())
     except (BadImage, pa.ArrowInvalid) as error:
         raise LayoutError(f"product {product.name}: {uri}: {str(error).splitlines()[0]}") from error
     if "uri" not in table.column_names:
         raise LayoutError(f"product {product.name}: {uri} has no column 'uri'; it has {', '.join(table.column_names)}")
     columns: dict[str, list[Any]] = {
-        name: [_text(value) for value in table.column(name).to_pylist()]
+        name: [_to_text(value) for value in table.column(name).to_pylist()]
         if name in table.column_names
         else [None] * len(table)
         for name in _COLUMNS
@@ -95,19 +95,19 @@ def _read(product: ManifestProduct, uri: str) -> list[dict[str, str | None]]:
     return [{name: columns[name][i] for name in _COLUMNS} for i in range(len(table)) if columns["uri"][i]]
 
 
-def _table(data: bytes, suffix: str) -> pa.Table:
+def _parse_table(data: bytes, suffix: str) -> pa.Table:
     if suffix == ".parquet":
         return pq.read_table(pa.BufferReader(data))
-    as_text = pacsv.ConvertOptions(column_types={name: pa.string() for name in _COLUMNS})  # a label "007" stays one
+    as_text = pacsv.ConvertOptions(column_types={name: pa.string() for name in _COLUMNS})  # keeps labels such as "007"
     return pacsv.read_csv(io.BytesIO(data), convert_options=as_text)
 
 
-def _text(value: object) -> str | None:
+def _to_text(value: object) -> str | None:
     return None if value is None or str(value) == "" else str(value)
 
 
-def _relative(uri: str | None, inside: Tree) -> str | None:
-    """The path below the archive's root; None if there is none."""
+def _make_relative(uri: str | None, inside: Tree) -> str | None:
+    """Return the path relative to the archive's root; None without a URI or if it leads out of the root."""
     if not uri:
         return None
     _, root = filesystem(inside.root)
@@ -117,4 +117,4 @@ def _relative(uri: str | None, inside: Tree) -> str | None:
     elif Path(uri).is_absolute() and Path(uri).is_relative_to(root):
         path = str(Path(uri).relative_to(root))
     outside = "://" in path or PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts
-    return None if outside or not inside.holds(path) else path
+    return None if outside or not inside.contains(path) else path

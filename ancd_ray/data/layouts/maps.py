@@ -1,4 +1,4 @@
-"""Pairs precomputed anomaly maps with images: the same path below their folders, whatever the suffix."""
+"""Pairs precomputed anomaly maps with images by their relative paths without suffixes."""
 
 from __future__ import annotations
 
@@ -16,10 +16,19 @@ SUFFIXES = frozenset({".npy", ".png", ".tif", ".tiff"})
 def pair_maps(
     product: ProductConfig, root: str, listed: Sequence[ListedImage]
 ) -> tuple[list[ListedImage], dict[str, str]]:
-    """The listing with the stamps of its maps, and the map of every image path that has just one.
+    """Pair the images of a product with its anomaly maps.
 
-    Raises:
-        LayoutError: the folder is missing, or not one of its maps belongs to an image.
+    Raises
+    ------
+    LayoutError
+        The folder is missing, or none of its maps belongs to an image.
+
+    Returns
+    -------
+    listed : list of ListedImage
+        The images, with the stamps of their maps.
+    maps : dict of str to str
+        URI of the map by path of the image, where there is exactly one.
     """
     if product.maps is None:
         raise LayoutError(
@@ -29,7 +38,7 @@ def pair_maps(
     found = [name for name in sorted(tree.files) if PurePosixPath(name).suffix.lower() in SUFFIXES]
     ambiguous = {stem(name) for name in find_twins(found)}
     by_stem = {stem(name): name for name in found}
-    below = "" if product.layout == "manifest" or product.path in ("", ".") else f"{product.path.strip('/')}/"
+    below = "" if product.layout == "manifest" else Tree(root, product.path).prefix
     pictures = find_twins(image.path for image in listed)
     paired: list[ListedImage] = []
     maps: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""Magnetic Tile Defects as published: `MT_<Class>/Imgs/*.jpg`, a `.png` mask beside each; `MT_Free` has no defect."""
+"""Magnetic Tile Defects as published: `MT_<Class>/Imgs/*.jpg`, with `.png` masks; `MT_Free` has no defects."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ FREE = "MT_Free"
 
 
 class MtdProduct(ProductConfig):
-    """`MT_<Class>/Imgs/*.jpg` with a `.png` mask beside each; `MT_Free` are the normal ones."""
+    """`MT_<Class>/Imgs/*.jpg` with `.png` masks of the same names; the images of `MT_Free` are normal."""
 
     layout: Literal["mtd"]
-    normals: str | None = None  # list of the normal training files, one name a line; the other free images are tests
+    normals: str | None = None  # list of the normal training files, one name per line; the other free images are tests
 
 
 def list_images(product: MtdProduct, tree: Tree) -> Iterator[ListedImage]:
-    """List the JPEGs; the label is the class of the folder in lower case, `good` for the free ones."""
-    pictures = [path for path in tree.images() if _class(path) and path.lower().endswith((".jpg", ".jpeg"))]
+    """List the JPEGs; the label is the class of the folder in lower case, `good` for `MT_Free`."""
+    pictures = [path for path in tree.images() if _parse_class(path) and path.lower().endswith((".jpg", ".jpeg"))]
     masks = {stem(path): path for path in tree.images() if path.lower().endswith(".png")}
     ambiguous = find_twins(pictures)
-    train = _train_normals(product, tree, pictures)
+    train = _read_train_normals(product, tree, pictures)
     for path in pictures:
-        name = _class(path)
+        name = _parse_class(path)
         mask = masks.get(stem(path)) if name != "free" else None
         yield ListedImage(
             tree.path_of(path),
@@ -40,14 +40,20 @@ def list_images(product: MtdProduct, tree: Tree) -> Iterator[ListedImage]:
         )
 
 
-def _class(path: str) -> str:
+def _parse_class(path: str) -> str:
     parts = PurePosixPath(path).parts
     is_tile = len(parts) == 3 and parts[0].startswith("MT_") and parts[1] == "Imgs"
     return parts[0].removeprefix("MT_").lower() if is_tile else ""
 
 
-def _train_normals(product: MtdProduct, tree: Tree, pictures: list[str]) -> set[str]:
-    """Names of the normal training files; a name that is nowhere among the free images is a mistake in the list."""
+def _read_train_normals(product: MtdProduct, tree: Tree, pictures: list[str]) -> set[str]:
+    """Read the names of the normal training files.
+
+    Raises
+    ------
+    LayoutError
+        A listed file is not among the free images.
+    """
     if product.normals is None:
         return set()
     listed = {PurePosixPath(line.strip()).name for line in tree.read_text(product.normals).splitlines() if line.strip()}

@@ -17,7 +17,7 @@ class MvtecProduct(ProductConfig):
     layout: Literal["mvtec"]
 
 
-def list_images(product: MvtecProduct, tree: Tree) -> Iterator[ListedImage]:
+def list_images(product: MvtecProduct, tree: Tree) -> Iterator[ListedImage]:  # noqa: ARG001
     """List `train/good` as normal images; the folders of `test` are labels."""
     for path in tree.images("train/good"):
         yield ListedImage(tree.path_of(path), tree.uri_of(path), "normal", "good", stamp=tree.stamp(path))

@@ -1,4 +1,4 @@
-"""What layouts share: the files of a product's folder, listed once."""
+"""Files of a product's folder, listed once; used by all layouts."""
 
 from __future__ import annotations
 
@@ -15,20 +15,22 @@ from ancd_ray.data.store import filesystem
 
 
 class Tree:
-    """All files below `root/path` on any filesystem, with sizes and times, by their path relative to it."""
+    """All files below `root/path` on any filesystem, with sizes and times, by relative path."""
 
     def __init__(self, root: str, path: str) -> None:
         self.root = root.rstrip("/") or "/"
-        self.uri = _join(self.root, path)
+        self.uri = _join_paths(self.root, path)
         self._system, self._base = filesystem(self.uri)
         self.prefix = "" if path in ("", ".") else f"{path.rstrip('/')}/"
 
     @cached_property
     def files(self) -> dict[str, pafs.FileInfo]:
-        """Relative path → file.
+        """Files by relative path.
 
-        Raises:
-            LayoutError: there is no such folder.
+        Raises
+        ------
+        LayoutError
+            The folder does not exist or cannot be read.
         """
         try:
             found = self._system.get_file_info(pafs.FileSelector(self._base, recursive=True))
@@ -39,8 +41,8 @@ class Tree:
         base = self._base.rstrip("/") + "/"
         return {info.path.removeprefix(base): info for info in found if info.type == pafs.FileType.File}
 
-    def look_at(self, relatives: Sequence[str]) -> None:
-        """Takes these files for all there are, where a list names them and the folder may hold millions of others."""
+    def restrict_to(self, relatives: Sequence[str]) -> None:
+        """Restrict `files` to the given paths, without listing the folder, which may have millions of other files."""
         paths = [f"{self._base.rstrip('/')}/{relative}" for relative in relatives]
         infos = self._system.get_file_info(paths)
         self.files = {
@@ -48,28 +50,30 @@ class Tree:
         }
 
     def stamp(self, *relatives: str | None) -> str:
-        """Size and time of files, as far as they are there."""
+        """Return sizes and modification times of the files that exist."""
         infos = [self.files.get(relative) for relative in relatives if relative]
         return " ".join(f"{info.size}@{info.mtime_ns}" for info in infos if info)
 
     def uri_of(self, relative: str) -> str:
-        """The URI of a file below this folder."""
+        """Return the URI of a file."""
         return f"{self.uri.rstrip('/')}/{relative}"
 
     def path_of(self, relative: str) -> str:
-        """Its path relative to the archive's root."""
+        """Return the path of a file relative to the archive's root."""
         return f"{self.prefix}{relative}"
 
     def images(self, below: str = "") -> list[str]:
-        """Relative paths of the image files below a folder, sorted."""
+        """Return the relative paths of the image files below a folder, sorted."""
         start = f"{below.rstrip('/')}/" if below else ""
         return sorted(name for name in self.files if name.startswith(start) and is_image(name))
 
     def read_text(self, relative: str) -> str:
-        """The text of a file.
+        """Read a text file.
 
-        Raises:
-            LayoutError: no such file, or not text in UTF-8.
+        Raises
+        ------
+        LayoutError
+            The file does not exist, or is not text in UTF-8.
         """
         try:
             with self._system.open_input_stream(f"{self._base.rstrip('/')}/{relative}") as stream:
@@ -79,28 +83,28 @@ class Tree:
         except UnicodeDecodeError:
             raise LayoutError(f"{self.uri_of(relative)}: is not a text file in UTF-8") from None
 
-    def holds(self, relative: str) -> bool:
-        """Whether a local file, its links followed, still lies in the archive (always so on other filesystems)."""
+    def contains(self, relative: str) -> bool:
+        """Whether a local file is in the archive after links are followed; always True on other filesystems."""
         if not isinstance(self._system, pafs.LocalFileSystem):
             return True
         _, root = filesystem(self.root)
         return Path(self._base, relative).resolve().is_relative_to(Path(root).resolve())
 
 
-def _join(root: str, path: str) -> str:
-    """A path below the root; an absolute path or URI is taken as it is."""
+def _join_paths(root: str, path: str) -> str:
+    """Join a path to the root; an absolute path or URI is returned unchanged."""
     if path in ("", "."):
         return root
     return path.rstrip("/") if "://" in path or path.startswith("/") else f"{root}/{path.strip('/')}"
 
 
 def stem(path: str) -> str:
-    """The path without the suffix of its file."""
+    """Return the path without the suffix of its file."""
     return str(PurePosixPath(path).with_suffix(""))
 
 
 def find_twins(paths: Iterable[str]) -> set[str]:
-    """The paths that share folder and stem with another: what is paired by name cannot be told apart for them."""
+    """Find paths that differ from another one only in the suffix; files paired by name are ambiguous for them."""
     by_stem: dict[str, list[str]] = defaultdict(list)
     for path in paths:
         by_stem[stem(path)].append(path)

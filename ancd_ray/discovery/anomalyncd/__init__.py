@@ -1,1 +1,1 @@
-"""Learning the classes: where views come from, what learns, and the loop. Plain torch; the stage brings Ray to it."""
+"""Training of AnomalyNCD in plain torch: sources of views, the trained module, and the training loop."""

@@ -1,7 +1,7 @@
-"""The training loop (Section III-C): draws batches, steps, keeps checkpoints, picks the head.
+"""Training loop (Section III-C): sampling of batches, optimization, and checkpoints.
 
-Every random choice is drawn from (seed, epoch, step), never from a running generator: a run that is continued from a
-checkpoint, or on another number of ranks, takes the same choices.
+Random numbers are seeded by (seed, epoch, step), so that a run that is resumed from a checkpoint, or on another number
+of ranks, draws the same batches.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from ancd_ray.method.losses import LossWeights
 from ancd_ray.method.pseudo_labels import normal_weight, teacher_temperature
 
 MOMENTUM, WEIGHT_DECAY = 0.9, 5e-5
-KEPT_CHECKPOINTS = 2  # the newest may be one that a kill has made unreadable on a careless filesystem
+KEPT_CHECKPOINTS = 2  # the newest may be unreadable after a kill, depending on the filesystem
 
 
 @dataclass
 class History:
-    """One value an epoch of every term, and the clustering loss of each head in the last epoch."""
+    """Loss terms by epoch, and the clustering loss of each head in the last epoch."""
 
     terms: dict[str, list[float]] = field(default_factory=dict)
     head_losses: list[float] = field(default_factory=list)
 
     def add(self, terms: Mapping[str, Tensor]) -> None:
-        """Takes the means of an epoch."""
+        """Append the means of an epoch."""
         for name, value in terms.items():
             if name == "clustering_H":
                 self.head_losses = value.tolist()
@@ -47,31 +47,31 @@ class History:
 
     @property
     def epochs(self) -> int:
-        """Epochs so far."""
+        """Number of finished epochs."""
         return len(self.terms.get("total", []))
 
     @property
     def best_head(self) -> int:
-        """The head with the smallest clustering loss: it serves inference."""
+        """The head with the smallest clustering loss."""
         return int(np.argmin(self.head_losses))
 
 
 @dataclass(frozen=True)
 class Rank:
-    """This process among those that train together."""
+    """Rank of a process in a training group, and its device."""
 
     index: int = 0
     size: int = 1
     device: str = "cpu"
 
     def share(self, n: int) -> slice:
-        """Its rows of a batch of n."""
+        """Return the rows of a batch of n that this rank holds."""
         each = n // self.size
         return slice(self.index * each, (self.index + 1) * each)
 
 
 class Sampler:
-    """Regions of a batch: novel and base in turn, each drawn with replacement, so that every rank holds both."""
+    """Draws the regions of a batch with replacement, novel and base in turn, so that every rank holds both."""
 
     def __init__(self, labels: Sequence[str | None], batch_size: int) -> None:
         self._novel = np.flatnonzero([label is None for label in labels])
@@ -80,12 +80,12 @@ class Sampler:
 
     @property
     def steps(self) -> int:
-        """Steps of an epoch, in which every novel region is seen once in expectation."""
+        """Steps per epoch; every novel region is drawn once on average."""
         novel = self._batch_size // 2 if len(self._base) else self._batch_size
         return math.ceil(len(self._novel) / novel)
 
     def draw(self, rng: np.random.Generator) -> Ints:
-        """Indices (B,) of the regions."""
+        """Draw the indices (B,) of the regions of a batch."""
         if not len(self._base):
             return rng.choice(self._novel, self._batch_size)
         half = self._batch_size // 2
@@ -101,45 +101,47 @@ def train(
     rank: Rank = Rank(),
     on_epoch: Callable[[History], None] = lambda _: None,
 ) -> tuple[Learner, History]:
-    """Trains to the last epoch, from the newest checkpoint if there is one; `on_epoch` is called on rank 0.
+    """Train to the last epoch, starting from the newest checkpoint if there is one; `on_epoch` is called on rank 0.
 
-    Raises:
-        FloatingPointError: the loss is no number any more.
+    Raises
+    ------
+    FloatingPointError
+        The loss is not finite.
     """
     learner = Learner(backbone, classes.n_base + classes.n_novel, config.heads, config.seed)
     learner.tail.calibrate(source.sample_cls())  # type: ignore[operator]
     learner.to(rank.device)
     lr = config.lr or backbone.lr
-    optimizer = _optimizer(learner, lr)
-    history = _restore(checkpoints, learner, optimizer)
+    optimizer = _make_optimizer(learner, lr)
+    history = _load_checkpoint(checkpoints, learner, optimizer)
     module: nn.Module = DistributedDataParallel(learner) if rank.size > 1 else learner
     sampler = Sampler(source.labels, config.batch_size)
     batches = _Batches(source, classes, config, rank)
     for epoch in range(history.epochs, config.epochs):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(epoch, config.epochs, lr)
-        history.add(_epoch(epoch, module, optimizer, sampler, batches, classes, config))
+        history.add(_train_epoch(epoch, module, optimizer, sampler, batches, classes, config))
         if rank.index == 0:
             if (epoch + 1) % config.checkpoint_every == 0 and epoch + 1 < config.epochs:
-                _keep(checkpoints, learner, optimizer, history)
+                _save_checkpoint(checkpoints, learner, optimizer, history)
             on_epoch(history)
     return learner, history
 
 
 def learning_rate(epoch: int, epochs: int, lr: float) -> float:
-    """Cosine from `lr` to a thousandth of it, in steps of an epoch."""
+    """Return the learning rate of an epoch: a cosine from `lr` to a thousandth of it."""
     return lr * (1e-3 + (1 - 1e-3) * 0.5 * (1 + math.cos(math.pi * epoch / epochs)))
 
 
 def loss_weights(config: TrainConfig, classes: Classes) -> LossWeights:
-    """The constants of the objective; without a base set no supervised term exists, so nothing is taken for it."""
+    """Return the constants of the objective; without a base set the weight of the supervised terms is 0."""
     weights = LossWeights(
         lam=config.lambda_ if classes.n_base else 0.0, mu=config.mu, novel_only=config.regularize == "novel"
     )
     return replace(weights, tau_rep_unsup=0.07, tau_rep_sup=1.0) if config.temperatures == "paper" else weights
 
 
-def _epoch(
+def _train_epoch(
     epoch: int,
     module: nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -148,7 +150,7 @@ def _epoch(
     classes: Classes,
     config: TrainConfig,
 ) -> dict[str, Tensor]:
-    """All steps of an epoch; the means of the terms."""
+    """Run all steps of an epoch and return the means of the loss terms."""
     teacher_temp = teacher_temperature(epoch, config.epochs)
     weights = loss_weights(config, classes)
     sums: dict[str, Tensor] = {}
@@ -169,7 +171,7 @@ def _epoch(
 
 
 class _Batches:
-    """Turns the regions of a batch into this rank's views, and the labels of the whole batch."""
+    """Loads this rank's views of a batch, and the labels of the whole batch."""
 
     def __init__(self, source: ViewSource, classes: Classes, config: TrainConfig, rank: Rank) -> None:
         self._source, self._rank = source, rank
@@ -187,8 +189,8 @@ class _Batches:
         return views, BatchLabels(self._labels_N[chosen].to(device), self._weight_N[chosen].to(device))
 
 
-def _optimizer(learner: Learner, lr: float) -> torch.optim.SGD:
-    """SGD; no weight decay on biases, norms and gains."""
+def _make_optimizer(learner: Learner, lr: float) -> torch.optim.SGD:
+    """Create an SGD optimizer without weight decay on biases, norms and gains."""
     trained = [parameter for parameter in learner.parameters() if parameter.requires_grad]
     return torch.optim.SGD(
         [
@@ -201,27 +203,27 @@ def _optimizer(learner: Learner, lr: float) -> torch.optim.SGD:
     )
 
 
-# --- checkpoints: the learner, its momenta and the history, in one safetensors file
+# --- checkpoints: learner, momenta and history in one safetensors file
 
 
-def _keep(folder: Folder, learner: Learner, optimizer: torch.optim.Optimizer, history: History) -> None:
+def _save_checkpoint(folder: Folder, learner: Learner, optimizer: torch.optim.Optimizer, history: History) -> None:
     tensors = {f"learner.{name}": value.contiguous() for name, value in learner.state_dict().items()}
     for name, parameter in learner.named_parameters():
         if "momentum_buffer" in optimizer.state[parameter]:
             tensors[f"momentum.{name}"] = optimizer.state[parameter]["momentum_buffer"].contiguous()
     notes = {"terms": json.dumps(history.terms), "head_losses": json.dumps(history.head_losses)}
     folder.write(f"epoch-{history.epochs:05d}.safetensors", save(tensors, notes))
-    for name in _found(folder)[:-KEPT_CHECKPOINTS]:
+    for name in _list_checkpoints(folder)[:-KEPT_CHECKPOINTS]:
         folder.delete(name)
 
 
-def _restore(folder: Folder, learner: Learner, optimizer: torch.optim.Optimizer) -> History:
-    """The state of the newest readable checkpoint, or a fresh one."""
-    for name in reversed(_found(folder)):
+def _load_checkpoint(folder: Folder, learner: Learner, optimizer: torch.optim.Optimizer) -> History:
+    """Load the newest readable checkpoint, if any, and return its history."""
+    for name in reversed(_list_checkpoints(folder)):
         data = folder.read(name)
         try:
-            tensors, notes = load(data), _notes(data)
-        except Exception:  # (safetensors has no public error of its own; an older one will do)
+            tensors, notes = load(data), _read_metadata(data)
+        except Exception:  # safetensors has no public exception; try the next older one
             continue
         learner.load_state_dict(
             {key.removeprefix("learner."): tensors[key] for key in tensors if key.startswith("learner.")}
@@ -233,12 +235,12 @@ def _restore(folder: Folder, learner: Learner, optimizer: torch.optim.Optimizer)
     return History()
 
 
-def _notes(data: bytes) -> dict[str, str]:
-    """The metadata of a safetensors file: a length of 8 bytes, then a JSON header."""
+def _read_metadata(data: bytes) -> dict[str, str]:
+    """Read the metadata of a safetensors file, which starts with the length of its JSON header in 8 bytes."""
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     notes: dict[str, str] = header["__metadata__"]
     return notes
 
 
-def _found(folder: Folder) -> list[str]:
+def _list_checkpoints(folder: Folder) -> list[str]:
     return [name for name in folder.names() if name.startswith("epoch-") and name.endswith(".safetensors")]

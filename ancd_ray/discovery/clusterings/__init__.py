@@ -1,7 +1,7 @@
-"""Clusterings of frozen features, one file each, on the same regions and the same backbone as AnomalyNCD.
+"""Clusterings of frozen features, one module each, on the same regions and the same backbone as AnomalyNCD.
 
-Each has a function `classes(novel, base, n_classes, seed)` that gives probabilities (N, K); no label of a novel region
-goes into it. `BY_NAME` is the fixed list that job files name them out of.
+Each module has a function `classes(novel, base, n_classes, seed)` that computes probabilities (N, K) without labels of
+novel regions. `discovery.method` names an entry of `CLUSTERINGS`.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from ancd_ray.discovery.clusterings import anomaly_clustering, gcd, gmm, kmeans, linked, uniformaly, ward
-from ancd_ray.discovery.features.region_features import Described, Probs
+from ancd_ray.discovery.clusterings.algorithms import Probs
+from ancd_ray.discovery.features.region_features import RegionFeatures
 
-Baseline: TypeAlias = Callable[[Described, "Described | None", int, int], Probs]
+Clustering: TypeAlias = Callable[[RegionFeatures, "RegionFeatures | None", int, int], Probs]
 
-BY_NAME: dict[str, Baseline] = {
+CLUSTERINGS: dict[str, Clustering] = {
     "kmeans": kmeans.classes,
     "ward": ward.classes,
     "gmm": gmm.classes,

@@ -1,15 +1,16 @@
-"""Anomaly Clustering (Sohn et al., WACV 2023): the average of patch features, weighted by anomaly, and Ward.
+"""Anomaly Clustering (Sohn et al., WACV 2023): Ward's algorithm on the mean of patch features, weighted by anomaly.
 
-The weights are the shares of the mask here, since a region knows its mask, not its map; and it is regions that are
-clustered, which are merged to images as ours are, where the original clusters whole images.
+Differences to the original: the weight of a patch is its share of the mask, since regions have no anomaly map, and
+regions are clustered and then merged to images, instead of whole images.
 """
 
 from __future__ import annotations
 
-from ancd_ray.discovery.clusterings import algorithms as clustering
-from ancd_ray.discovery.features.region_features import Described, Probs, certain
+from ancd_ray.discovery.clusterings import algorithms
+from ancd_ray.discovery.clusterings.algorithms import Probs
+from ancd_ray.discovery.features.region_features import RegionFeatures, one_hot
 
 
-def classes(novel: Described, base: Described | None, n_classes: int, seed: int) -> Probs:
-    """Probabilities (N, K)."""
-    return certain(clustering.ward(novel.masked_ND, n_classes), n_classes)
+def classes(novel: RegionFeatures, base: RegionFeatures | None, n_classes: int, seed: int) -> Probs:  # noqa: ARG001
+    """Compute probabilities (N, K)."""
+    return one_hot(algorithms.ward(novel.masked_ND, n_classes), n_classes)

@@ -1,18 +1,19 @@
-"""UniFormaly (Lee et al., 2023): the mean of the most anomalous patches, on the unit sphere, and k-means.
+"""UniFormaly (Lee et al., 2023): k-means on the L2-normalized mean of the most anomalous patches.
 
-A patch counts by its share of the mask: a region knows its mask, not its map. A tenth of the patches of the crop, where
-the original takes 5 % of a whole image.
+Differences to the original: patches are ranked by their share of the mask, since regions have no anomaly map, and a
+tenth of the patches of the crop is used, instead of 5 % of a whole image.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from ancd_ray.discovery.clusterings import algorithms as clustering
-from ancd_ray.discovery.features.region_features import Described, Probs, certain
+from ancd_ray.discovery.clusterings import algorithms
+from ancd_ray.discovery.clusterings.algorithms import Probs
+from ancd_ray.discovery.features.region_features import RegionFeatures, one_hot
 
 
-def classes(novel: Described, base: Described | None, n_classes: int, seed: int) -> Probs:
-    """Probabilities (N, K)."""
+def classes(novel: RegionFeatures, base: RegionFeatures | None, n_classes: int, seed: int) -> Probs:  # noqa: ARG001
+    """Compute probabilities (N, K)."""
     length_N1 = np.linalg.norm(novel.top_ND, axis=1, keepdims=True)
-    return certain(clustering.kmeans(novel.top_ND / np.maximum(length_N1, 1e-12), n_classes, seed), n_classes)
+    return one_hot(algorithms.kmeans(novel.top_ND / np.maximum(length_N1, 1e-12), n_classes, seed), n_classes)

@@ -1,11 +1,12 @@
-"""Masked features, calibrated, and Ward."""
+"""Ward's algorithm on calibrated features, averaged inside the mask."""
 
 from __future__ import annotations
 
-from ancd_ray.discovery.clusterings import algorithms as clustering
-from ancd_ray.discovery.features.region_features import Described, Probs, certain
+from ancd_ray.discovery.clusterings import algorithms
+from ancd_ray.discovery.clusterings.algorithms import Probs
+from ancd_ray.discovery.features.region_features import RegionFeatures, one_hot
 
 
-def classes(novel: Described, base: Described | None, n_classes: int, seed: int) -> Probs:
-    """Probabilities (N, K)."""
-    return certain(clustering.ward(novel.appearance_ND, n_classes), n_classes)
+def classes(novel: RegionFeatures, base: RegionFeatures | None, n_classes: int, seed: int) -> Probs:  # noqa: ARG001
+    """Compute probabilities (N, K)."""
+    return one_hot(algorithms.ward(novel.appearance_ND, n_classes), n_classes)

@@ -1,1 +1,1 @@
-"""Frozen features of regions, and what makes them comparable."""
+"""Frozen features of regions, their calibration, and shape cues."""

@@ -1,4 +1,4 @@
-"""Shape cues of a region: what a crop, scaled to one size, throws away."""
+"""Shape cues of a region, some of which are lost when crops are scaled to one size."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ from numpy.typing import NDArray
 CUES = ("log_area", "log_elongation", "solidity", "log_length", "log_compactness")
 
 
-def shape_cues(mask_HW: NDArray[np.uint8], side: int) -> NDArray[np.float32]:
-    """The cues (5,) of a region's mask, in the order of `CUES`; zeros where nothing is marked.
+def compute_shape_cues(mask_HW: NDArray[np.uint8], side: int) -> NDArray[np.float32]:
+    """Compute the shape cues (5,) of a region's mask, in the order of `CUES`; zeros if the mask is empty.
 
-    Area and length are in pixels of the original, so that a large and a small defect of one look differ.
+    Area and length are in pixels of the original, so that large and small defects of the same appearance differ.
 
-    Args:
-        mask_HW: mask of the sub-image, 0 where normal.
-        side: side of the sub-image's box in pixels of the original.
+    Parameters
+    ----------
+    mask_HW
+        Mask of the sub-image, 0 where normal.
+    side
+        Side of the sub-image's box in pixels of the original.
     """
     marked = (mask_HW > 0).astype(np.uint8)
     area = int(marked.sum())
@@ -41,8 +44,8 @@ def shape_cues(mask_HW: NDArray[np.uint8], side: int) -> NDArray[np.float32]:
     return np.asarray(cues, np.float32)
 
 
-def standardised(values_ND: NDArray[Any]) -> NDArray[np.float64]:
-    """Columns with mean 0 and equal spread, rows with mean square 1; a constant column is 0."""
+def standardize(values_ND: NDArray[Any]) -> NDArray[np.float64]:
+    """Scale columns to mean 0 and equal spread, and rows to mean square 1; a constant column becomes 0."""
     values_ND = np.asarray(values_ND, np.float64)
     spread_D = values_ND.std(axis=0)
     centred_ND = values_ND - values_ND.mean(axis=0)

@@ -93,7 +93,7 @@ def measure(number: str, seeds: int, load: LoadJob, run: RunJob, say: Callable[[
                 note = str(error).splitlines()[0]
                 say(note)
                 break
-            for place in _evaluate_steps(folder):
+            for place in _find_metrics(folder):
                 product = place.rsplit("/", 1)[1].rsplit("-", 1)[0]
                 if first.setdefault(place, row.name) != row.name:
                     same[product] = f"the same run as {first[place]}"
@@ -107,9 +107,9 @@ def measure(number: str, seeds: int, load: LoadJob, run: RunJob, say: Callable[[
     return found
 
 
-def _evaluate_steps(folder: Folder) -> list[str]:
-    """List the evaluate steps of a run, one per product; if two runs share one, their results are identical."""
-    return [place for place in folder.read_json(RECORD)["steps"] if place.startswith("steps/evaluate/")]
+def _find_metrics(folder: Folder) -> list[str]:
+    """List where the metrics of a run are, one place per product; runs that share a place have the same figures."""
+    return [places["metrics"] for places in folder.read_json(RECORD)["products"].values()]
 
 
 def markdown(number: str, measured: Sequence[Measured], command: str) -> str:

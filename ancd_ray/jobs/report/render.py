@@ -48,7 +48,7 @@ def render(run: RunReport) -> str:
         figures=figures,
         wording=wording,
         colour=figures.class_colour,
-        split=_filled_and_empty,
+        split=_split_empty,
         token_map=_token_map,
         confusion_table=_confusion_table,
     )
@@ -101,7 +101,7 @@ def _csp_hash(script: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
 
 
-def _filled_and_empty(classes: Iterable[ClassReport]) -> tuple[list[ClassReport], list[ClassReport]]:
+def _split_empty(classes: Iterable[ClassReport]) -> tuple[list[ClassReport], list[ClassReport]]:
     """Split classes into those with members, the largest first, and empty ones."""
     order = sorted(classes, key=lambda c: (-c.images, -c.regions, c.index))
     return [c for c in order if c.images or c.regions], [c for c in order if not (c.images or c.regions)]

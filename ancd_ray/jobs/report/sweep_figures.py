@@ -1,6 +1,7 @@
 """The Plotly figures of a sweep's report: heat maps, sensitivity curves and parallel coordinates.
 
-All figures are SVG. Plotly's own parallel coordinates need WebGL and `eval`, which the content security policy blocks.
+All figures are SVG. Plotly's own parallel coordinates generate code at run time, which the content security policy
+blocks.
 """
 
 from __future__ import annotations
@@ -100,10 +101,10 @@ def heat_map(report: SweepReport, product: SweptProduct) -> go.Figure:
         if framed:
             _frame(figure, framed, found, rows, columns, name, colour)
     figure.update_layout({**LAYOUT, "legend": LEGEND, "margin": {"l": 60, "r": 12, "t": 28, "b": 48}})
-    return figure.update_layout(xaxis=_listed(found[1], columns), yaxis=_listed(found[0], rows))
+    return figure.update_layout(xaxis=_create_axis(found[1], columns), yaxis=_create_axis(found[0], rows))
 
 
-def _listed(key: str, values: Sequence[Any]) -> dict[str, Any]:
+def _create_axis(key: str, values: Sequence[Any]) -> dict[str, Any]:
     """Create an axis with positions 0, 1, … that are labeled with values."""
     every = -(-len(values) // 30)
     ticks = {"tickvals": list(range(0, len(values), every)), "ticktext": _texts(values[::every])}

@@ -73,7 +73,7 @@ class SweepReport:
     products, lost
         Results by product, and trials without a result.
     trials, left
-        Number of trials, and number of those that were not started within `sweep.hours`.
+        Number of trials, and of those that were not done within `sweep.hours`.
     seconds, trial_seconds
         Time of this run, and time of all trials in any run.
     """

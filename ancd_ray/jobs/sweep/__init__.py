@@ -1,1 +1,1 @@
-"""Sweeps: settings tried on products; a trial is one training, and what trials have in common is done once."""
+"""Sweeps over settings of products; a trial is one training, and trials share their common steps."""

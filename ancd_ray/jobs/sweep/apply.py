@@ -1,4 +1,4 @@
-"""Writes what a sweep has found as a job file: each product with its best settings as `overrides`."""
+"""Writes the best settings of a sweep to a job file, as `overrides` of the products."""
 
 from __future__ import annotations
 
@@ -13,13 +13,19 @@ _HEADER = "# Made by ancd-ray from the sweep {folder}: each product has the sett
 
 
 def apply(folder: Folder, target: Path) -> list[str]:
-    """Writes the job file of a sweep's best settings; returns the products that have none, and keep the job's.
+    """Write the job file with the best settings of a sweep.
 
-    Raises:
-        StoreError: this is no folder of a sweep, or the file cannot be written.
+    Returns
+    -------
+    Products without a best setting, which keep the settings of the job.
+
+    Raises
+    ------
+    StoreError
+        The folder is not the folder of a sweep, or the file cannot be written.
     """
     if not (folder.exists("job.yaml") and folder.exists("sweep.parquet")):
-        raise StoreError(f"{folder}: no folder of a sweep; `ancd-ray submit` prints the one it made")
+        raise StoreError(f"{folder}: not the folder of a sweep; `ancd-ray submit` prints the one it made")
     document: dict[str, Any] = yaml.safe_load(folder.read("job.yaml"))
     found = {product["product"]: product["best"] for product in folder.read_json("summary.json")["products"]}
     document.pop("sweep", None)

@@ -1,7 +1,8 @@
-"""Lays a sweep out: which settings there are, what each of them costs, and what cannot work.
+"""Plans a sweep: its settings, its trials, and checks.
 
-What a key costs is read off the fingerprints of the steps: a key that leaves every classification as it is only touches
-merging, and is tried on the stored probabilities of every trial; all others make trials, which share what they share.
+The fingerprints of the steps show which results a key changes. A key that does not change the classification of regions
+only affects merging, and all of its values are evaluated on the stored probabilities of every trial. All other keys
+need trials, which share their common steps.
 """
 
 from __future__ import annotations
@@ -16,19 +17,21 @@ import numpy as np
 
 from ancd_ray.config.job import Job
 from ancd_ray.config.load import JobError
-from ancd_ray.config.overrides import effective, overridden, value_at
+from ancd_ray.config.overrides import apply_overrides, override, value_at
 from ancd_ray.config.sweep import Metric, Sweep
 from ancd_ray.data.store import Folder
 from ancd_ray.jobs.archive import Archive
 from ancd_ray.jobs.plan import JobPlan, ProductPlan, make
-from ancd_ray.jobs.sweep.space import WHERE, Space, Trial, cross, only, with_settings
+from ancd_ray.jobs.sweep.space import WHERE, Space, Trial, add_settings, cross, select_products
 
 
-def lay_out(job: Job) -> Space:
-    """The sweep of a job.
+def build_search_space(job: Job) -> Space:
+    """Build the search space of a job with a sweep.
 
-    Raises:
-        JobError: it cannot be run as it is written; all that can be found, one line each.
+    Raises
+    ------
+    JobError
+        The sweep cannot run; the message has one line for each problem.
     """
     sweep = job.sweep
     assert sweep is not None
@@ -37,27 +40,29 @@ def lay_out(job: Job) -> Space:
         if name not in names:
             close = difflib.get_close_matches(name, names, n=1)
             raise JobError(f"sweep.products: no product {name!r}; there are {', '.join(close or names)}")
-    job = only(job, sweep.products or names)
+    job = select_products(job, sweep.products or names)
     archive = Archive(Folder(job.data.root).uri)
     plan = make(job, archive)
-    values = _checked(job, sweep)
-    touches = {key: _touched(job, archive, plan, key, some) for key, some in values.items()}
+    values = _check_values(job, sweep)
+    touches = {key: _find_touched_step(job, archive, plan, key, some) for key, some in values.items()}
     problems = [
         f"{WHERE}.{key}: changes no result; there is nothing to choose" for key, step in touches.items() if not step
     ]
-    metric, wrong = _metric(sweep, plan)
+    metric, wrong = _choose_metric(sweep, plan)
     space = Space(job, plan, archive, metric, touches, values, ())
-    problems += wrong + _search_problems(space)
+    problems += wrong + _check_search(space)
     if problems:
         raise JobError(*problems)
-    return Space(job, plan, archive, metric, touches, values, tuple(_trials(space)))
+    return Space(job, plan, archive, metric, touches, values, tuple(_list_trials(space)))
 
 
-def _checked(job: Job, sweep: Sweep) -> dict[str, list[Any]]:
-    """The values of every key, as every product takes them.
+def _check_values(job: Job, sweep: Sweep) -> dict[str, list[Any]]:
+    """Check the values of all keys on all products and return them as the job has them.
 
-    Raises:
-        JobError: a key is unknown, or a value of it cannot be.
+    Raises
+    ------
+    JobError
+        A key is unknown, or a value invalid.
     """
     values: dict[str, list[Any]] = {}
     problems: list[str] = []
@@ -65,7 +70,7 @@ def _checked(job: Job, sweep: Sweep) -> dict[str, list[Any]]:
         values[key] = []
         for value in range_.evenly:
             try:
-                jobs = [overridden(effective(job, each), {key: value}, WHERE) for each in job.data.products]
+                jobs = [override(apply_overrides(job, each), {key: value}, WHERE) for each in job.data.products]
             except JobError as error:
                 problems += error.lines
                 continue
@@ -75,25 +80,25 @@ def _checked(job: Job, sweep: Sweep) -> dict[str, list[Any]]:
     return values
 
 
-def _touched(job: Job, archive: Archive, plan: JobPlan, key: str, values: Sequence[Any]) -> str:
-    """The first step whose result a key changes; nothing if it changes none."""
-    plans = [plan.products, *(make(with_settings(job, {key: value}), archive).products for value in values)]
+def _find_touched_step(job: Job, archive: Archive, plan: JobPlan, key: str, values: Sequence[Any]) -> str:
+    """Return the name of the first step whose result a key changes; empty if it changes none."""
+    plans = [plan.products, *(make(add_settings(job, {key: value}), archive).products for value in values)]
     first = ""
     for variants in zip(*plans, strict=True):
-        names = list(dict.fromkeys(name for variant in variants for name in (*variant.base, *variant.steps)))
+        names = list(dict.fromkeys(step.name for variant in variants for step in variant.steps))
         for name in names:
-            prints = {_fingerprints(variant, name) for variant in variants}
+            prints = {_list_fingerprints(variant, name) for variant in variants}
             if len(prints) > 1 and (not first or names.index(name) < names.index(first)):
                 first = name
     return first if first or len(values) > 1 else "merge"
 
 
-def _fingerprints(plan: ProductPlan, name: str) -> tuple[str, ...]:
-    return tuple(steps[name].fingerprint for steps in (plan.base, plan.steps) if name in steps)
+def _list_fingerprints(plan: ProductPlan, name: str) -> tuple[str, ...]:
+    return tuple(step.fingerprint for step in plan.steps if step.name == name)
 
 
-def _metric(sweep: Sweep, plan: JobPlan) -> tuple[Metric, list[str]]:
-    """What decides, and what is wrong with it."""
+def _choose_metric(sweep: Sweep, plan: JobPlan) -> tuple[Metric, list[str]]:
+    """Return the metric that decides, and error messages about it."""
     unlabelled = [product.name for product in plan.products if not product.labelled]
     if sweep.metric is None:
         return ("unsupervised" if unlabelled else "nmi"), []
@@ -105,7 +110,7 @@ def _metric(sweep: Sweep, plan: JobPlan) -> tuple[Metric, list[str]]:
     ]
 
 
-def _search_problems(space: Space) -> list[str]:
+def _check_search(space: Space) -> list[str]:
     sweep = space.sweep
     problems = []
     if sweep.search == "grid":
@@ -114,28 +119,28 @@ def _search_problems(space: Space) -> list[str]:
         size = math.prod(len(space.values[key]) for key in space.trained)
         if sweep.trials and size > sweep.trials and not endless:
             problems.append(
-                f"sweep.trials={sweep.trials}: the grid has {size} trainings a product; set sweep.search to random"
+                f"sweep.trials={sweep.trials}: the grid has {size} trainings per product; set sweep.search to random"
             )
     if sweep.search == "optuna" and importlib.util.find_spec("optuna") is None:
         problems.append("sweep.search: optuna is not installed; python -m pip install 'ancd-ray[optuna]'")
     return problems
 
 
-def _trials(space: Space) -> Iterator[Trial]:
-    """The trials that are known beforehand, none twice: the settings in turn, and for each the products."""
+def _list_trials(space: Space) -> Iterator[Trial]:
+    """List the distinct trials that are known beforehand, by settings and then by product."""
     sweep, seen = space.sweep, set()
     if sweep.search == "optuna":
         return
     grid = cross({key: space.values[key] for key in space.trained})
-    for settings in grid if sweep.search == "grid" else _drawn(space):
-        for product_plan in make(with_settings(space.job, settings), space.archive).products:
+    for settings in grid if sweep.search == "grid" else _draw_settings(space):
+        for product_plan in make(add_settings(space.job, settings), space.archive).products:
             trial = Trial(product_plan, settings)
             if trial.id not in seen:
                 seen.add(trial.id)
                 yield trial
 
 
-def _drawn(space: Space) -> Iterator[dict[str, Any]]:
+def _draw_settings(space: Space) -> Iterator[dict[str, Any]]:
     for number in range(space.sweep.draws):
         quantiles = np.random.default_rng([space.sweep.seed, number]).random(len(space.trained))
         yield {

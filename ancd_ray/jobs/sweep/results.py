@@ -1,4 +1,4 @@
-"""What a sweep has found: the table of all settings, the best of each product, and how far off the defaults are."""
+"""Results of a sweep: the table of all settings, and the best settings of each product compared with the defaults."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from ancd_ray.config.load import resolved
+from ancd_ray.config.load import dump_resolved
 from ancd_ray.config.sections import BackboneConfig, ClassesConfig, MebinConfig, MergeConfig, TrainConfig
 from ancd_ray.data.store import Folder
 from ancd_ray.data.tables import conform, sweep_schema
-from ancd_ray.engine import executor as pipeline
+from ancd_ray.engine.executor import read_versions
 from ancd_ray.jobs.report import LostTrial, Point, SweepReport, SweptProduct, render_sweep
 from ancd_ray.jobs.sweep.space import Space
 from ancd_ray.jobs.sweep.trial import Record
@@ -28,7 +28,7 @@ FIGURES = ("nmi", "ari", "f1", "unsupervised")
 
 @dataclass(frozen=True)
 class Results:
-    """The records of a sweep's trials; `seconds`: of this run."""
+    """Records of the trials of a sweep; `seconds` is the wall-clock time of this run."""
 
     space: Space
     records: Sequence[Record]
@@ -36,14 +36,14 @@ class Results:
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
-        """One a product, training and setting of merging; one without figures for a trial that has none."""
-        found = [row for record in self.records for row in self._rows(record)]
+        """One row per trial and setting of merging, or one row without figures for a trial that has none."""
+        found = [row for record in self.records for row in self._make_rows(record)]
         order = [plan.name for plan in self.space.plan.products]
         return sorted(
-            found, key=lambda row: (order.index(row["product"]), *(_sortable(row[k]) for k in self.space.keys))
+            found, key=lambda row: (order.index(row["product"]), *(_sort_key(row[k]) for k in self.space.keys))
         )
 
-    def _rows(self, record: Record) -> list[dict[str, Any]]:
+    def _make_rows(self, record: Record) -> list[dict[str, Any]]:
         every = dict.fromkeys(self.space.keys) | dict(record.settings)
         common = {
             "product": record.product,
@@ -57,8 +57,8 @@ class Results:
         return [{**common, **every, **row["settings"], **row["figures"]} for row in record.rows]
 
     def table(self) -> pa.Table:
-        """The rows as a table."""
-        kinds = {key: _kind([row[key] for row in self.rows]) for key in self.space.keys}
+        """Return the rows as a table."""
+        kinds = {key: _infer_type([row[key] for row in self.rows]) for key in self.space.keys}
         rows = [
             {
                 **row,
@@ -69,28 +69,30 @@ class Results:
         return conform(rows, sweep_schema(kinds))
 
     def best(self, product: str) -> dict[str, Any] | None:
-        """The row with the highest metric; of equal ones the nearest to the defaults. None if no trial has figures."""
+        """Return the row with the highest metric, of equal ones the nearest to the defaults; None without figures."""
         metric = self.space.metric
-        return max(self.scored(product), key=lambda row: (float(row[metric]), -self._off(row)), default=None)
+        return max(
+            self.scored(product), key=lambda row: (float(row[metric]), -self._distance_to_defaults(row)), default=None
+        )
 
     def scored(self, product: str) -> list[dict[str, Any]]:
-        """The rows of a product that have the metric."""
+        """Return the rows of a product that have the metric."""
         return [row for row in self.rows if row["product"] == product and row[self.space.metric] is not None]
 
     def nearest_default(self, product: str) -> dict[str, Any] | None:
-        """The row whose settings are nearest to the paper's (the defaults of the job file)."""
-        return min(self.scored(product), key=self._off, default=None)
+        """Return the row whose settings are nearest to the defaults of the job file, which are the paper's."""
+        return min(self.scored(product), key=self._distance_to_defaults, default=None)
 
-    def _off(self, row: Mapping[str, Any]) -> float:
+    def _distance_to_defaults(self, row: Mapping[str, Any]) -> float:
         return sum(_distance(row[key], default) for key, default in self.defaults.items())
 
     @cached_property
     def defaults(self) -> dict[str, Any]:
-        """Key → the default of the job file, where it has one."""
-        return {key: value for key in self.space.keys if (value := _default(key)) is not None}
+        """Defaults by key, for keys that have one."""
+        return {key: value for key in self.space.keys if (value := _read_default(key)) is not None}
 
     def summary(self) -> dict[str, Any]:
-        """What `summary.json` says."""
+        """Make the content of `summary.json`."""
         metric = self.space.metric
         products = []
         for plan in self.space.plan.products:
@@ -117,8 +119,8 @@ class Results:
         }
 
     def report(self, created_at: datetime) -> SweepReport:
-        """What the report shows."""
-        space, libraries = self.space, pipeline.versions()
+        """Make the content of the report."""
+        space, libraries = self.space, read_versions()
         lost = [
             LostTrial(record.product, record.settings, record.status, record.reason or "", record.seconds)
             for record in self.records
@@ -129,12 +131,12 @@ class Results:
             created_at=created_at,
             version=libraries.get("ancd-ray", ""),
             libraries=libraries,
-            config=resolved(space.job),
+            config=dump_resolved(space.job),
             metric=space.metric,
             trained=space.trained,
             merged=space.merged,
             defaults=self.defaults,
-            products=[self._swept(plan.name) for plan in space.plan.products],
+            products=[self._make_product(plan.name) for plan in space.plan.products],
             lost=sorted(lost, key=lambda trial: (trial.product, str(trial.settings))),
             trials=len(self.records),
             left=self.left,
@@ -144,10 +146,10 @@ class Results:
 
     @property
     def left(self) -> int:
-        """Trials that the time did not suffice for."""
+        """Number of trials that are left for the next run."""
         return max(0, self.space.n_trials - len(self.records))
 
-    def _swept(self, product: str) -> SweptProduct:
+    def _make_product(self, product: str) -> SweptProduct:
         def point(row: Mapping[str, Any] | None) -> Point | None:
             if row is None:
                 return None
@@ -158,13 +160,13 @@ class Results:
         return SweptProduct(product, points, best, default, self.counts(product))
 
     def counts(self, product: str) -> dict[str, int]:
-        """Trials of a product by how they ended."""
+        """Count the trials of a product by status."""
         mine = [record.status for record in self.records if record.product == product]
         return {status: mine.count(status) for status in STATUSES}
 
 
 def write(results: Results, folder: Folder) -> None:
-    """The table as Parquet and CSV, the summary, and the report."""
+    """Write the table as Parquet and CSV, the summary, and the report."""
     table = results.table()
     folder.write_table("sweep.parquet", table)
     text = io.StringIO()
@@ -176,8 +178,8 @@ def write(results: Results, folder: Folder) -> None:
     folder.write_json("summary.json", results.summary())
 
 
-def _default(key: str) -> Any:
-    """The default of a key, which is the paper's value wherever the paper has one."""
+def _read_default(key: str) -> Any:
+    """Return the default of a key, which is the paper's value if the paper has one; None for an unknown key."""
     sections = {
         "mebin": MebinConfig(),
         "backbone": BackboneConfig(),
@@ -192,7 +194,7 @@ def _default(key: str) -> Any:
 
 
 def _distance(value: Any, default: Any) -> float:
-    """How far a value is from the default: numbers by their ratio where they can, anything else equal or not."""
+    """Return |log ratio| of positive numbers, |difference| of other numbers, and 0 or 1 for other values."""
     numbers = [isinstance(x, int | float) and not isinstance(x, bool) for x in (value, default)]
     if not all(numbers):
         return 0.0 if value == default else 1.0
@@ -201,7 +203,7 @@ def _distance(value: Any, default: Any) -> float:
     return abs(float(value - default))
 
 
-def _kind(values: Sequence[Any]) -> pa.DataType:
+def _infer_type(values: Sequence[Any]) -> pa.DataType:
     known = [value for value in values if value is not None]
     if all(isinstance(value, bool) for value in known):
         return pa.bool_() if known else pa.string()
@@ -210,6 +212,6 @@ def _kind(values: Sequence[Any]) -> pa.DataType:
     return pa.string()
 
 
-def _sortable(value: Any) -> tuple[bool, float, str]:
+def _sort_key(value: Any) -> tuple[bool, float, str]:
     number = isinstance(value, int | float)
     return (value is not None, float(value) if number else 0.0, "" if number else str(value))

@@ -1,4 +1,4 @@
-"""A whole sweep: what all trials share, the trials, the table of results, the report, tracking."""
+"""Runs a sweep: shared steps, trials, table of results, report, tracking."""
 
 from __future__ import annotations
 
@@ -6,51 +6,54 @@ import time
 from collections.abc import Sequence
 
 from ancd_ray.config.job import Job
-from ancd_ray.config.load import JobError, resolved
-from ancd_ray.data.store import Folder, exclusive
-from ancd_ray.engine import executor as pipeline
+from ancd_ray.config.load import JobError, dump_resolved
+from ancd_ray.data.store import Folder, lock_folder
 from ancd_ray.engine.context import StageError
+from ancd_ray.engine.executor import run_steps
 from ancd_ray.engine.outputs import Output
 from ancd_ray.engine.progress import Display
 from ancd_ray.engine.runtime import Runtime, RuntimeProblem
-from ancd_ray.engine.step import Step
+from ancd_ray.engine.stage import Step
 from ancd_ray.jobs import tracking
-from ancd_ray.jobs.checks import device_problems
-from ancd_ray.jobs.plan import rooted
+from ancd_ray.jobs.checks import check_devices
+from ancd_ray.jobs.plan import resolve_root
+from ancd_ray.jobs.results import bind
 from ancd_ray.jobs.run import check_backbones
 from ancd_ray.jobs.sweep import results, tracked, tuning
-from ancd_ray.jobs.sweep.hooks import Listed, Proposals
-from ancd_ray.jobs.sweep.planning import lay_out
+from ancd_ray.jobs.sweep.hooks import FixedTrials, Proposals
+from ancd_ray.jobs.sweep.planning import build_search_space
 from ancd_ray.jobs.sweep.space import Space, Trial
-from ancd_ray.jobs.sweep.trial import Record, Task, finished, records, too_few
+from ancd_ray.jobs.sweep.trial import Record, Task, bind_outputs, check_regions, make_record, read_records
 
-_SCRATCH = "tune"  # what Tune writes, until the trials are over
+_SCRATCH = "tune"  # folder for files of Tune, deleted after the trials
 
 
 def run(job: Job, address: str | None, display: Display) -> Folder:
-    """Runs a sweep to its end; returns its folder, with `report.html`, `sweep.parquet`, `sweep.csv`, `summary.json`.
+    """Run a sweep and return its folder, with `report.html`, `sweep.parquet`, `sweep.csv` and `summary.json`.
 
-    Raises:
-        JobError, StageError, RuntimeProblem, StoreError, TrackingProblem: one line each says what is wrong.
+    Raises
+    ------
+    JobError, StageError, RuntimeProblem, StoreError, TrackingProblem
+        The sweep failed; the message has one line per problem.
     """
-    space = lay_out(job)
+    space = build_search_space(job)
     start, resources = time.monotonic(), job.resources
     deadline = start + 3600 * space.sweep.hours if space.sweep.hours else None
-    with exclusive(space.plan.root):
-        tracking.check(tracking.uri_of(space.plan))
+    with lock_folder(space.plan.root):
+        tracking.check_server(tracking.resolve_uri(space.plan))
         check_backbones(space.plan)
         for line in space.forecast():
             display.warn(line)
         given = (resources.cpus, resources.gpus, resources.in_process_below, address)
-        with Runtime(*given, dashboard=_workers(space) > 1) as runtime:
+        with Runtime(*given, dashboard=_count_workers(space) > 1) as runtime:
             _check_devices(space, runtime)
             failed = _prepare(space, runtime, display)
-            _try(space, runtime, display, failed, deadline)
+            _run_trials(space, runtime, display, failed, deadline)
         folder = space.folder
-        ended = list((records(space.records) | {record.id: record for record in failed}).values())
+        ended = list((read_records(space.records) | {record.id: record for record in failed}).values())
         with display.step("report", job.name):
             found = results.Results(space, ended, round(time.monotonic() - start, 1))
-            folder.write("job.yaml", resolved(rooted(job)).encode())
+            folder.write("job.yaml", dump_resolved(resolve_root(job)).encode())
             results.write(found, folder)
         with display.step("track", job.name) as progress:
             try:
@@ -62,95 +65,100 @@ def run(job: Job, address: str | None, display: Display) -> Folder:
 
 
 def _check_devices(space: Space, runtime: Runtime) -> None:
-    """What no machine has is not waited for.
+    """Check that a trial fits the CPUs and GPUs of Ray, which would otherwise wait for them.
 
-    Raises:
-        JobError: more is asked for than there is.
+    Raises
+    ------
+    JobError
+        A trial needs more than there is.
     """
-    workers = _workers(space)
-    if problems := device_problems(space.job, runtime.is_remote):
+    workers = _count_workers(space)
+    if problems := check_devices(space.job, runtime.is_remote):
         raise JobError(*problems)
     if space.sweep.gpus or space.sweep.cpus > 1 or workers > 1:
         try:
-            tuning.places(space.sweep, workers, runtime)
+            tuning.allocate(space.sweep, workers, runtime)
         except RuntimeProblem as error:
             raise JobError(str(error)) from error
 
 
-def _workers(space: Space) -> int:
-    return max(trial.plan.job.train.workers for trial in _known(space))
+def _count_workers(space: Space) -> int:
+    return max(trial.plan.job.train.workers for trial in _list_trials(space))
 
 
-def _known(space: Space) -> Sequence[Trial]:
-    """The trials that are known, or the products as they are, in their stead."""
+def _list_trials(space: Space) -> Sequence[Trial]:
+    """Return the trials that are known beforehand, or else one per product with the settings of the job."""
     return space.trials or [Trial(plan, {}) for plan in space.plan.products]
 
 
 def _prepare(space: Space, runtime: Runtime, display: Display) -> list[Record]:
-    """Everything before training, once for all trials; the trials of a product that cannot have it have failed.
+    """Run the steps before training, which trials share, and return the records of trials whose steps failed.
 
-    Raises:
-        StageError: the base set, which all products share, cannot be had.
+    Raises
+    ------
+    StageError
+        A step of the base set failed, which all products need.
     """
-    trials = _known(space)
-    base = {step.fingerprint: step for trial in trials for step in trial.plan.base.values()}
+    trials = _list_trials(space)
+    base = {step.fingerprint: step for trial in trials if trial.plan.base for step in trial.plan.base.steps}
     rest = space.job.resources.max_quarantined
-    pipeline.run_steps(list(base.values()), space.plan.root, runtime, display, rest)
+    run_steps(list(base.values()), space.plan.root, runtime, display, rest)
     failed: list[Record] = []
     reasons: dict[tuple[str, ...], str | None] = {}
     for trial in trials:
-        shared = [step for step in trial.own_steps if step.name not in ("train", "classify")]
+        shared = trial.shared_steps
         key = tuple(step.fingerprint for step in shared)
         if key not in reasons:
-            reasons[key] = _shared(space, trial, shared, runtime, display)
+            reasons[key] = _run_shared(space, trial, shared, runtime, display)
         if reason := reasons[key]:
             failed.append(Record(trial.id, trial.plan.name, trial.settings, "failed", reason))
     return failed
 
 
-def _shared(space: Space, trial: Trial, steps: Sequence[Step], runtime: Runtime, display: Display) -> str | None:
-    """Why the steps before training cannot be done, or None."""
+def _run_shared(space: Space, trial: Trial, steps: Sequence[Step], runtime: Runtime, display: Display) -> str | None:
+    """Run the steps of a trial before training; returns the error message if one fails, else None."""
     try:
-        runs = pipeline.run_steps(steps, space.plan.root, runtime, display, space.job.resources.max_quarantined)
-        regions = next(r.output for r in runs if r.name == "regions" and r.product == trial.plan.name)
-        too_few(trial.plan.name, regions, trial.plan.classes.n_novel)
+        done = run_steps(steps, space.plan.root, runtime, display, space.job.resources.max_quarantined)
+        check_regions(trial.plan.name, bind(trial.plan.flow, done).table("regions"), trial.plan.classes.n_novel)
     except StageError as error:
         return str(error).splitlines()[0]
     return None
 
 
-def _try(space: Space, runtime: Runtime, display: Display, failed: Sequence[Record], deadline: float | None) -> None:
-    """All trials that have not ended yet."""
+def _run_trials(
+    space: Space, runtime: Runtime, display: Display, failed: Sequence[Record], deadline: float | None
+) -> None:
+    """Run the trials that are not finished."""
     with display.step("trials", space.job.name) as progress:
         progress.total(space.n_trials)
-        ended = {id_: record for id_, record in records(space.records).items() if record.status != "failed"}
+        ended = {id_: record for id_, record in read_records(space.records).items() if record.status != "failed"}
         hopeless = {record.id for record in failed}
         tasks = [space.task(trial) for trial in space.trials if trial.id not in hopeless]
-        todo = [task for task in tasks if task.id not in ended and not _found(task)]
-        proposals: Proposals = Listed(iter(todo))
+        todo = [task for task in tasks if task.id not in ended and not _record_if_done(task)]
+        proposals: Proposals = FixedTrials(iter(todo))
         n_left = len(todo)
         if space.sweep.search == "optuna":
-            from ancd_ray.jobs.sweep.asking import Asking
+            from ancd_ray.jobs.sweep.optuna_search import OptunaSearch
 
-            proposals = Asking(space, ended.values(), hopeless)
+            proposals = OptunaSearch(space, ended.values(), hopeless)
             n_left = proposals.n_left
         progress.advance(space.n_trials - n_left)
         scratch = space.folder / _SCRATCH
-        scratch.remove()  # of a run that was killed
+        scratch.remove()  # left by a run that was killed
         if n_left and (deadline is None or time.monotonic() < deadline):
-            share = tuning.places(space.sweep, _workers(space), runtime)
-            epochs = max(trial.plan.job.train.epochs for trial in _known(space))
+            share = tuning.allocate(space.sweep, _count_workers(space), runtime)
+            epochs = max(trial.plan.job.train.epochs for trial in _list_trials(space))
             try:
                 tuning.tune(proposals, n_left, space.sweep, share, epochs, scratch, progress, deadline)
             finally:
                 scratch.remove()
 
 
-def _found(task: Task) -> bool:
-    """Whether other runs have done all of a trial's steps; its record is then a matter of milliseconds."""
-    done = {step.name: Output.find(step.folder(task.root)) for step in task.steps if step.product == task.product}
-    described, trained, classified = done["describe"], done["train"], done["classify"]
-    if described is None or trained is None or classified is None:
+def _record_if_done(task: Task) -> bool:
+    """Write the record of a trial whose steps other runs have done; returns whether they have."""
+    outputs = {step.fingerprint: Output.find(step.folder(task.root)) for step in task.steps}
+    artifacts = bind_outputs(task, {fingerprint: output for fingerprint, output in outputs.items() if output})
+    if "features" not in artifacts or "region_predictions" not in artifacts:
         return False
-    finished(task, described, trained, classified).write(task.records)
+    make_record(task, artifacts).write(task.records)
     return True

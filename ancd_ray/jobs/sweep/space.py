@@ -1,4 +1,4 @@
-"""A sweep that can be run: its settings, its trials, and the steps that they come to."""
+"""Search space of a sweep: settings, trials and their steps."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from itertools import product as crossed
 from typing import Any
 
 from ancd_ray.config.job import Job
-from ancd_ray.config.overrides import overridden
+from ancd_ray.config.overrides import override
 from ancd_ray.config.sections import MergeConfig
 from ancd_ray.config.sweep import Metric, Sweep
 from ancd_ray.data.store import Folder, digest
 from ancd_ray.engine.outputs import Output
-from ancd_ray.engine.step import Step
+from ancd_ray.engine.stage import Step
 from ancd_ray.jobs.archive import Archive
 from ancd_ray.jobs.plan import JobPlan, ProductPlan, make
 from ancd_ray.jobs.sweep.trial import Task
@@ -23,96 +23,106 @@ from ancd_ray.jobs.sweep.trial import Task
 Settings = Mapping[str, Any]  # dotted key → value
 
 WHERE = "sweep.parameters"
-_COUNTED = {"detect": "detections", "views": "view banks", "train": "trainings"}
+_COUNTED = {"maps": "detections", "views": "view banks", "trained": "trainings"}  # role → what is counted
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A training of a product with some settings."""
+    """A training of a product with given settings."""
 
     plan: ProductPlan
     settings: Settings
 
     @cached_property
     def id(self) -> str:
-        """The same for the same probabilities, whatever settings lead to them."""
-        return f"{self.plan.name}-{self.plan.steps['classify'].fingerprint}"
+        """Id, which is the same for settings that lead to the same classification of regions."""
+        return f"{self.plan.name}-{self.plan.step_of('region_predictions').fingerprint}"
 
     @property
     def own_steps(self) -> list[Step]:
-        """What has to be done for it, apart from the base set and from merging."""
-        return [step for name, step in self.plan.steps.items() if name not in ("merge", "evaluate", "score_maps")]
+        """Steps of the trial, without those of the base set, merging and evaluation."""
+        later = {"image_predictions", "metrics", "map_scores"}
+        return [step for step in self.plan.flow.steps if not later & set(step.stage.makes)]
+
+    @property
+    def shared_steps(self) -> list[Step]:
+        """Steps before the training, which trials may share."""
+        own = {"trained", "classifier", "region_predictions"}
+        return [step for step in self.own_steps if not own & set(step.stage.makes)]
 
     @property
     def steps(self) -> list[Step]:
-        """The same with the base set."""
-        return [*self.plan.base.values(), *self.own_steps]
+        """Steps of the base set and of the trial."""
+        return [*(self.plan.base.steps if self.plan.base else []), *self.own_steps]
 
 
 @dataclass(frozen=True)
 class Space:
-    """A sweep that can be run."""
+    """Search space of a sweep."""
 
-    job: Job  # with the products to sweep alone
-    plan: JobPlan  # of that job as it is
+    job: Job  # with only the products of the sweep
+    plan: JobPlan  # of that job
     archive: Archive
     metric: Metric
     touches: Mapping[str, str]  # key → the first step whose result it changes
-    values: Mapping[str, Sequence[Any]]  # key → its values, spread evenly where it has a continuous range
-    trials: tuple[Trial, ...]  # known before it starts; none of a search that asks after each result
+    values: Mapping[str, Sequence[Any]]  # key → its values, evenly spaced for a continuous range
+    trials: tuple[Trial, ...]  # known beforehand; empty for an adaptive search
 
     @property
     def sweep(self) -> Sweep:
-        """The section of the job."""
+        """The section `sweep` of the job."""
         assert self.job.sweep is not None
         return self.job.sweep
 
     @property
     def keys(self) -> list[str]:
-        """All keys: those that need trials, then those of merging."""
+        """All keys: those that need trainings, then those of merging."""
         return [*self.trained, *self.merged]
 
     @property
     def trained(self) -> list[str]:
-        """The keys that need a training for every value."""
+        """Keys that need a training for each value."""
         return [key for key, step in self.touches.items() if step != "merge"]
 
     @property
     def merged(self) -> list[str]:
-        """The keys that cost nothing: merging alone reads them."""
+        """Keys that only affect merging, which need no training."""
         return [key for key, step in self.touches.items() if step == "merge"]
 
     @property
     def n_trials(self) -> int:
-        """How many trials there will be, at most."""
+        """Maximum number of trials."""
         return len(self.trials) or self.sweep.draws * len(self.plan.products)
 
     @cached_property
     def merges(self) -> Mapping[str, Sequence[tuple[Settings, MergeConfig]]]:
-        """Product → all settings of merging."""
+        """All settings of merging by product."""
         grid = cross({key: self.values[key] for key in self.merged})
         return {
-            plan.name: [(settings, overridden(plan.job, settings, WHERE).merge) for settings in grid]
+            plan.name: [(settings, override(plan.job, settings, WHERE).merge) for settings in grid]
             for plan in self.plan.products
         }
 
     def trial(self, product: str, settings: Settings) -> Trial:
-        """The trial of some settings of the trained keys.
+        """Make the trial of a product with settings of the trained keys.
 
-        Raises:
-            JobError: they do not go together.
+        Raises
+        ------
+        JobError
+            The settings are invalid in combination.
         """
-        (product_plan,) = make(with_settings(only(self.job, [product]), settings), self.archive).products
+        (product_plan,) = make(add_settings(select_products(self.job, [product]), settings), self.archive).products
         return Trial(product_plan, settings)
 
     def task(self, trial: Trial) -> Task:
-        """What travels to where a trial runs."""
+        """Make the task of a trial, which is sent to a worker."""
         return Task(
             id=trial.id,
             product=trial.plan.name,
             settings=trial.settings,
             merges=self.merges[trial.plan.name],
-            steps=[step.without_listing() for step in trial.steps],
+            steps=[step.for_travel() for step in trial.steps],
+            artifacts={role: ref.step.fingerprint for role, ref in trial.plan.flow.artifacts.items()},
             root=self.plan.root,
             records=self.records,
             max_quarantined=self.job.resources.max_quarantined,
@@ -123,23 +133,23 @@ class Space:
 
     @property
     def records(self) -> Folder:
-        """Where trials leave what came of them."""
+        """Folder of the records of trials."""
         return self.folder / "trials"
 
     @cached_property
     def folder(self) -> Folder:
-        """Where its record, tables and report go: the same sweep over the same archive gives the same folder."""
+        """Folder of the records, tables and report; the same for the same sweep and archive."""
         asked = self.sweep.model_dump(mode="json", exclude={"max_concurrent", "hours", "cpus", "gpus", "register_best"})
-        ends = [plan.steps["evaluate"].fingerprint for plan in self.plan.products]
+        ends = [plan.step_of("metrics").fingerprint for plan in self.plan.products]
         return self.plan.root / "runs" / f"{self.job.name}-sweep-{digest([asked, ends])[:12]}"
 
     def counts(self) -> dict[str, tuple[int, int]]:
-        """What the sweep has to do: kind of work → how often, and how often that is done already."""
+        """Count the work of the sweep: by kind, how many steps there are and how many of them are done."""
         known = [trial.steps for trial in self.trials] or [Trial(plan, {}).steps for plan in self.plan.products]
         steps = {step.fingerprint: step for some in known for step in some}.values()
         found = {}
-        for name, title in _COUNTED.items():
-            mine = [step for step in steps if step.name == name]
+        for role, title in _COUNTED.items():
+            mine = [step for step in steps if role in step.stage.makes]
             done = sum(Output.find(step.folder(self.plan.root)) is not None for step in mine)
             found[title] = (len(mine), done)
         if not self.trials:
@@ -147,7 +157,7 @@ class Space:
         return found
 
     def forecast(self) -> list[str]:
-        """The counts, as people read them."""
+        """Format the counts as lines for the user."""
         merges = math.prod(len(self.values[key]) for key in self.merged)
         n = len(self.plan.products)
         lines = [
@@ -162,18 +172,18 @@ class Space:
 
 
 def cross(values: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
-    """Every combination of the values of keys."""
+    """List all combinations of the values of keys."""
     return [dict(zip(values, chosen, strict=True)) for chosen in crossed(*values.values())]
 
 
-def only(job: Job, names: Sequence[str]) -> Job:
-    """The job with some of its products."""
+def select_products(job: Job, names: Sequence[str]) -> Job:
+    """Return the job with only some of its products."""
     kept = tuple(product for product in job.data.products if product.name in names)
     return job.model_copy(update={"data": job.data.model_copy(update={"products": kept})})
 
 
-def with_settings(job: Job, settings: Settings) -> Job:
-    """The job with settings for all of its products."""
+def add_settings(job: Job, settings: Settings) -> Job:
+    """Return the job with settings added to the overrides of all products."""
     products = tuple(
         product.model_copy(update={"overrides": {**product.overrides, **settings}}) for product in job.data.products
     )

@@ -1,37 +1,40 @@
-"""A sweep in MLflow: the sweep is the parent run, each trial a child with its settings, curves and best figures."""
+"""Tracking of a sweep in MLflow: a parent run, and a child run per trial with settings, losses and best figures."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
-from ancd_ray.config.overrides import overridden
+from ancd_ray.config.overrides import override
 from ancd_ray.data.store import Folder
+from ancd_ray.engine.artifacts import ArtifactSet
 from ancd_ray.engine.outputs import Output
 from ancd_ray.jobs import tracking
 from ancd_ray.jobs.plan import ProductPlan
 from ancd_ray.jobs.sweep.results import Results
 from ancd_ray.jobs.sweep.trial import Record
+from ancd_ray.models.model import Model
 
 FILES = ("report.html", "summary.json", "sweep.csv", "sweep.parquet")
 
 
 def log(results: Results, folder: Folder) -> None:
-    """Logs a finished sweep, once; a sweep with trials left waits for the run that ends it.
+    """Log a sweep to MLflow, unless it has trials left or is logged already.
 
-    Raises:
-        TrackingProblem: the store refused; the results are not touched by it.
+    Raises
+    ------
+    TrackingProblem
+        MLflow reported an error; the results of the sweep are complete.
     """
     if results.left:
         return
-    with tracking.connected(results.space.plan) as client:
+    with tracking.connect(results.space.plan) as client:
         if client:
             _log(client, results, folder)
 
 
 def _log(client: Any, results: Results, folder: Folder) -> None:
-    with tracking.parent_run(client, results.space.plan, folder, FILES) as (experiment, parent):
+    with tracking.start_parent_run(client, results.space.plan, folder, FILES) as (experiment, parent):
         if not parent:
             return
         metric = results.space.metric
@@ -47,9 +50,9 @@ def _log(client: Any, results: Results, folder: Folder) -> None:
 def _log_trial(
     client: Any, experiment: str, parent: str, results: Results, record: Record, chosen: Mapping[str, Any] | None
 ) -> None:
-    """The run of a trial; with the model if it is the best of its product (`chosen`: its row)."""
-    said = " ".join(f"{key.rpartition('.')[2]}={_short(value)}" for key, value in record.settings.items())
-    run = tracking.child_run(client, experiment, parent, f"{record.product} {said}".strip(), record.product)
+    """Log a trial as a child run, with the model if it is the best of its product (`chosen`: its row, else None)."""
+    said = " ".join(f"{key.rpartition('.')[2]}={_format_value(value)}" for key, value in record.settings.items())
+    run = tracking.start_child_run(client, experiment, parent, f"{record.product} {said}".strip(), record.product)
     metric = results.space.metric
     rows = [row for row in results.rows if row["trial"] == record.id and row[metric] is not None]
     best = max(rows, key=lambda row: float(row[metric]), default=None)
@@ -60,24 +63,27 @@ def _log_trial(
     if record.reason:
         client.set_tag(run, "reason", record.reason)
     if best:
-        outputs, plan = _outputs(results, record)
+        artifacts, plan = _find_artifacts(results, record)
         figures = {f"image/{name}": best[name] for name in ("nmi", "ari", "f1", "unsupervised")}
-        tracking.log_figures(client, run, figures, outputs["train"].values["losses"])
+        tracking.log_figures(client, run, figures, artifacts.figures("trained").get("losses", {}))
         if chosen:
-            own = overridden(plan.job, {key: chosen[key] for key in results.space.merged}, "sweep.parameters")
-            source = tracking.log_model(client, run, replace(plan, job=own), outputs)
+            own = override(plan.job, {key: chosen[key] for key in results.space.merged}, "sweep.parameters")
+            source = tracking.log_model(client, run, Model.of(own, plan.name, artifacts))
             if results.space.sweep.register_best:
                 name = f"{results.space.job.name}.{record.product}"
                 tracking.register(client, name, source, run, {metric: f"{chosen[metric]:.4f}"})
     client.set_terminated(run, "FAILED" if record.status == "failed" else "FINISHED")
 
 
-def _outputs(results: Results, record: Record) -> tuple[dict[str, Output], ProductPlan]:
-    """The results of a trial's steps by name."""
+def _find_artifacts(results: Results, record: Record) -> tuple[ArtifactSet, ProductPlan]:
+    """Find the artifacts of the finished steps of a trial, and its plan."""
     plan = results.space.trial(record.product, record.settings).plan
-    found = {name: Output.find(step.folder(results.space.plan.root)) for name, step in plan.steps.items()}
-    return {name: output for name, output in found.items() if output}, plan
+    found = {}
+    for role, ref in plan.flow.artifacts.items():
+        if output := Output.find(ref.step.folder(results.space.plan.root)):
+            found[role] = ref.bind(output)
+    return ArtifactSet(found), plan
 
 
-def _short(value: Any) -> str:
+def _format_value(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,9 +1,8 @@
 """Runs trials with Ray Tune.
 
-Tune places trials, keeps so many going, retries what a dead worker has left, and stops some early (ASHA). It does not
-resume: a trial leaves ordinary results of steps and a record, so a sweep that is started again simply does not ask for
-what is there. That needs no checkpoint of Tune's own, holds when the sweep has changed meanwhile, and is one mechanism
-for sweeps and jobs.
+Tune schedules trials, limits their concurrency, retries those whose worker died, and stops some early (ASHA). Its
+checkpoints are not used to resume a sweep: trials write ordinary results of steps and records, and a sweep that is
+started again skips trials with records. This works also if the sweep has changed, and for jobs in the same way.
 """
 
 from __future__ import annotations
@@ -18,16 +17,16 @@ from typing import Any
 from ancd_ray.config.errors import AncdError
 from ancd_ray.config.sweep import Sweep
 from ancd_ray.data.store import Folder
-from ancd_ray.discovery.criterion import vagueness
+from ancd_ray.discovery.criterion import asha_objective
 from ancd_ray.engine.runtime import Progress, Runtime, RuntimeProblem
-from ancd_ray.jobs.sweep.hooks import CLARITY, EPOCH, VALUE, Proposals, recorder, searcher
+from ancd_ray.jobs.sweep.hooks import CLARITY, EPOCH, VALUE, Proposals, make_recorder, make_searcher
 from ancd_ray.jobs.sweep.trial import Record, Task, run
 
-_WORST = -1e9  # of a trial that failed
-_REDUCTION = 3  # ASHA: of the trials that come to a rung, one in so many goes on
-_RETRIES = 2  # of a trial whose worker has died
+_WORST = -1e9  # value of a failed trial
+_REDUCTION = 3  # ASHA: one in this many trials continues at a rung
+_RETRIES = 2  # retries of a trial whose worker died
 
-# Tune keeps its own files small, stays out of the working directory, and leaves Ctrl-C to us
+# keep the files of Tune small, keep the working directory, and let the command line handle Ctrl-C
 _ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
@@ -40,19 +39,21 @@ _ENVIRONMENT = {
 
 
 @dataclass(frozen=True)
-class Places:
-    """What one trial takes, and how many run at once."""
+class TrialResources:
+    """Resources of a trial, and the number of concurrent trials."""
 
     cpus: float
     gpus: float
     at_once: int
 
 
-def places(sweep: Sweep, workers: int, runtime: Runtime) -> Places:
-    """How trials share the CPUs and GPUs that Ray has.
+def allocate(sweep: Sweep, workers: int, runtime: Runtime) -> TrialResources:
+    """Determine the resources of a trial, and how many trials fit Ray at once.
 
-    Raises:
-        RuntimeProblem: not even one trial fits.
+    Raises
+    ------
+    RuntimeProblem
+        No trial fits.
     """
     cpus, gpus = runtime.devices()
     wanted_gpus = (1.0 if gpus else 0.0) if sweep.gpus is None else sweep.gpus
@@ -67,37 +68,42 @@ def places(sweep: Sweep, workers: int, runtime: Runtime) -> Places:
     if each_gpus:
         fit = min(fit, int(gpus / each_gpus + 1e-9))
     at_once = min(fit, sweep.max_concurrent or fit)
-    # the workers of a TorchTrainer take their own places: the trial that waits for them takes none
-    return Places(0.0, 0.0, at_once) if workers > 1 else Places(each_cpus, each_gpus, at_once)
+    # the workers of a TorchTrainer reserve their own resources; the trial that waits for them reserves none
+    return TrialResources(0.0, 0.0, at_once) if workers > 1 else TrialResources(each_cpus, each_gpus, at_once)
 
 
 def tune(
     proposals: Proposals,
     n_trials: int,
     sweep: Sweep,
-    share: Places,
+    share: TrialResources,
     epochs: int,
     scratch: Folder,
     progress: Progress,
     deadline: float | None,
 ) -> None:
-    """Trials until there are no more, or the time is over; every one that ended has left a record.
+    """Run trials until there are no more or the deadline is reached; every trial that ended has a record.
 
-    Args:
-        n_trials: how many there are at most.
-        epochs: of the longest training, for ASHA.
-        scratch: Tune's own files; the caller deletes them.
-        deadline: `time.monotonic()` after which nothing goes on.
+    Parameters
+    ----------
+    n_trials
+        Maximum number of trials.
+    epochs
+        Epochs of the longest training, for ASHA.
+    scratch
+        Folder for files of Tune; the caller deletes it.
+    deadline
+        Value of `time.monotonic()` at which trials are stopped.
     """
     with _environment():
         import ray.tune as rt
 
-        # a trial whose workers take their own places takes none, but Tune wants some resource named: a byte of memory
+        # Tune requires a resource: a byte of memory for a trial that reserves no CPU
         resources = {"cpu": share.cpus, "gpu": share.gpus} if share.cpus else {"memory": 1}
-        trainable = rt.with_resources(_trial(sweep.scheduler == "asha"), resources)
+        trainable = rt.with_resources(_make_trainable(sweep.scheduler == "asha"), resources)
         config = rt.TuneConfig(
-            search_alg=searcher(proposals),
-            scheduler=_asha(epochs) if sweep.scheduler == "asha" else None,
+            search_alg=make_searcher(proposals),
+            scheduler=_make_scheduler(epochs) if sweep.scheduler == "asha" else None,
             num_samples=n_trials,
             max_concurrent_trials=share.at_once,
             time_budget_s=None if deadline is None else max(1.0, deadline - time.monotonic()),
@@ -107,14 +113,14 @@ def tune(
             name="tune",
             storage_path=scratch.uri,
             failure_config=rt.FailureConfig(max_failures=_RETRIES),
-            callbacks=[recorder(progress, deadline)],
+            callbacks=[make_recorder(progress, deadline)],
             verbose=0,
         )
         rt.Tuner(trainable, tune_config=config, run_config=run_config).fit()
 
 
-def _trial(every_epoch: bool) -> Callable[[dict[str, Any]], None]:
-    """The function that Tune runs in a worker."""
+def _make_trainable(every_epoch: bool) -> Callable[[dict[str, Any]], None]:
+    """Make the function that Tune runs in a worker."""
 
     def trial(config: dict[str, Any]) -> None:
         import ray.tune as rt
@@ -138,14 +144,14 @@ def _trial(every_epoch: bool) -> Callable[[dict[str, Any]], None]:
 
 
 def _clarity(terms: Mapping[str, Any]) -> float:
-    return -vagueness(terms["cls_u"][-1], terms["reg"][-1])
+    return -asha_objective(terms["cls_u"][-1], terms["reg"][-1])
 
 
 def _values(record: Record) -> dict[str, float | None]:
     return {name: record.best(name) for name in ("nmi", "ari", "f1", "unsupervised")} if record.rows else {}
 
 
-def _asha(epochs: int) -> Any:
+def _make_scheduler(epochs: int) -> Any:
     from ray.tune.schedulers import ASHAScheduler
 
     grace = max(1, min(epochs, -(-epochs // _REDUCTION**2)))
@@ -156,7 +162,7 @@ def _asha(epochs: int) -> Any:
 
 @contextmanager
 def _environment() -> Iterator[None]:
-    """Tune is set up by environment variables; ours hold while it runs."""
+    """Set the environment variables that configure Tune, unless they are set, while the body runs."""
     before = {name: os.environ.get(name) for name in _ENVIRONMENT}
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ancd_ray.config.job import Job
-from ancd_ray.jobs.sweep.planning import lay_out
+from ancd_ray.jobs.sweep.planning import build_search_space
 from ancd_ray.jobs.sweep.trial import Record, Task
 
 pytest.importorskip("optuna")
@@ -36,19 +36,19 @@ def _ask(asking: Any, n: int) -> list[Task]:
     tasks = []
     for _ in range(n):
         tasks.append(next(asking))
-        asking.told(tasks[-1], _value(tasks[-1]))
+        asking.on_trial_end(tasks[-1], _value(tasks[-1]))
     return tasks
 
 
 @pytest.fixture
 def space(small_sweep: Callable[..., Job], tmp_path: Path) -> Any:
-    return lay_out(small_sweep(tmp_path, parameters=PARAMETERS, search="optuna", trials=30))
+    return build_search_space(small_sweep(tmp_path, parameters=PARAMETERS, search="optuna", trials=30))
 
 
 def test_it_comes_nearer_within_its_budget(space: Any) -> None:
-    from ancd_ray.jobs.sweep.asking import Asking
+    from ancd_ray.jobs.sweep.optuna_search import OptunaSearch
 
-    asking = Asking(space, [], [])
+    asking = OptunaSearch(space, [], [])
     assert asking.n_left == space.n_trials == 60
     tasks = _ask(asking, 60)
     with pytest.raises(StopIteration):
@@ -61,17 +61,17 @@ def test_it_comes_nearer_within_its_budget(space: Any) -> None:
 
 
 def test_a_second_run_goes_on_where_the_first_was(space: Any) -> None:
-    from ancd_ray.jobs.sweep.asking import Asking
+    from ancd_ray.jobs.sweep.optuna_search import OptunaSearch
 
-    first = _ask(Asking(space, [], []), 40)
-    second = Asking(space, [_record(task) for task in first], [])
+    first = _ask(OptunaSearch(space, [], []), 40)
+    second = OptunaSearch(space, [_record(task) for task in first], [])
     assert second.n_left == 20
     assert not {task.id for task in _ask(second, 20)} & {task.id for task in first}
 
 
 def test_a_product_that_cannot_be_trained_is_not_asked_for(space: Any) -> None:
-    from ancd_ray.jobs.sweep.asking import Asking
+    from ancd_ray.jobs.sweep.optuna_search import OptunaSearch
 
-    asking = Asking(space, [], ["tile-0123456789abcdef"])
+    asking = OptunaSearch(space, [], ["tile-0123456789abcdef"])
     assert asking.n_left == 30
     assert {task.product for task in _ask(asking, 30)} == {"other"}

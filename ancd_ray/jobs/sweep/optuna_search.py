@@ -1,4 +1,4 @@
-"""Search by Optuna: what to try next is asked for when there is room for a trial, in the light of those that ended."""
+"""Search by Optuna: the next settings are chosen when a trial can start, based on the results so far."""
 
 from __future__ import annotations
 
@@ -13,18 +13,27 @@ from ancd_ray.jobs.sweep.space import Settings, Space
 from ancd_ray.jobs.sweep.trial import Record, Task
 
 
-class Asking:
-    """A study a product (TPE), the products in turn; trials that ended in an earlier run have taught it already."""
+class OptunaSearch:
+    """One TPE study per product, in turn; trials of earlier runs are added to the studies at the start.
+
+    Parameters
+    ----------
+    space
+        The search space.
+    ended
+        Records of trials of earlier runs.
+    hopeless
+        Ids of trials of products that cannot be trained; these products get no trials.
+    """
 
     def __init__(self, space: Space, ended: Iterable[Record], hopeless: Collection[str]) -> None:
-        """`ended`: records of earlier runs; `hopeless`: ids of products' trials that cannot be done."""
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
         self._space = space
         names = [plan.name for plan in space.plan.products]
         gone = {id_.rpartition("-")[0] for id_ in hopeless}
         self._left = {name: space.sweep.draws for name in names if name not in gone}
-        self._studies = {name: self._study() for name in self._left}
+        self._studies = {name: self._make_study() for name in self._left}
         self._open: dict[str, tuple[str, int]] = {}
         self._known: dict[str, float | None] = {}
         for record in ended:
@@ -33,7 +42,7 @@ class Asking:
 
     @property
     def n_left(self) -> int:
-        """Trials that it will ask for, at most."""
+        """Maximum number of trials that are left."""
         return sum(self._left.values())
 
     def __next__(self) -> Task:
@@ -41,10 +50,10 @@ class Asking:
             product = max(self._left, key=self._left.__getitem__)
             self._left[product] -= 1
             study = self._studies[product]
-            asked = study.ask(self._distributions())
+            asked = study.ask(self._make_distributions())
             try:
-                trial = self._space.trial(product, self._settings(asked.params))
-            except JobError:  # settings that do not go together
+                trial = self._space.trial(product, self._decode_settings(asked.params))
+            except JobError:  # settings that are invalid in combination
                 study.tell(asked, state=optuna.trial.TrialState.FAIL)
                 continue
             if trial.id in self._known:
@@ -55,12 +64,12 @@ class Asking:
             return self._space.task(trial)
         raise StopIteration
 
-    def told(self, task: Task, value: float | None) -> None:
-        """A trial has ended."""
+    def on_trial_end(self, task: Task, value: float | None) -> None:
+        """Report the value of a trial to the study of its product."""
         self._known[task.id] = value
         self._tell(*self._open.pop(task.id), value)
 
-    def _study(self) -> Any:
+    def _make_study(self) -> Any:
         sampler = optuna.samplers.TPESampler(
             seed=self._space.sweep.seed, n_startup_trials=max(2, min(10, self._space.sweep.draws // 3))
         )
@@ -76,12 +85,12 @@ class Asking:
         self._known[record.id] = value
         if value is not None:
             trial = optuna.trial.create_trial(
-                params=self._params(record.settings), distributions=self._distributions(), value=value
+                params=self._encode_settings(record.settings), distributions=self._make_distributions(), value=value
             )
             self._studies[record.product].add_trial(trial)
 
-    def _distributions(self) -> dict[str, Any]:
-        """Lists are drawn by place, so that neighbours in a list of numbers are neighbours to the search."""
+    def _make_distributions(self) -> dict[str, Any]:
+        """Return the distributions of the keys; lists of numbers are searched by index, which keeps their order."""
         found: dict[str, Any] = {}
         for key in self._space.trained:
             range_, values = self._space.sweep.parameters[key], self._space.values[key]
@@ -94,13 +103,13 @@ class Asking:
                 found[key] = optuna.distributions.CategoricalDistribution(tuple(range(len(values))))
         return found
 
-    def _settings(self, params: Settings) -> dict[str, Any]:
+    def _decode_settings(self, params: Settings) -> dict[str, Any]:
         return {
             key: value if self._space.sweep.parameters[key].values is None else self._space.values[key][value]
             for key, value in params.items()
         }
 
-    def _params(self, settings: Settings) -> dict[str, Any]:
+    def _encode_settings(self, settings: Settings) -> dict[str, Any]:
         return {
             key: value if self._space.sweep.parameters[key].values is None else self._space.values[key].index(value)
             for key, value in settings.items()

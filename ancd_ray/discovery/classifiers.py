@@ -1,0 +1,254 @@
+"""Classifiers of regions, the result of a discovery, saved as `classifier.json` and `classifier.safetensors`.
+
+Training results in the tail of the backbone and its heads, one of which classifies (`HeadsClassifier`). A clustering
+results in the clustered regions as references in frozen features (`ReferenceClassifier`). The files contain the classes
+and the index of the head that classifies, so that nothing is selected at inference.
+
+Shape suffixes: N regions, M references, D feature width, K classes, H heads.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Union
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load, save
+from torch import Tensor
+
+from ancd_ray.backbones.base import Backbone
+from ancd_ray.data.roles import Classes
+from ancd_ray.discovery.anomalyncd.learner import Learner
+from ancd_ray.discovery.anomalyncd.sources import ViewBank
+from ancd_ray.discovery.features.calibration import Calibration, Floats
+from ancd_ray.discovery.features.region_features import one_hot
+from ancd_ray.discovery.normal_curve import NormalCurve
+from ancd_ray.method.merging import novel_probs
+
+DOCUMENT, WEIGHTS = "classifier.json", "classifier.safetensors"
+REJECT = 0.5  # a region with at least this probability of "normal" is not clustered
+_VOTES = 5  # number of nearest references that vote
+_SAME = 1e-9  # squared distance, of features of mean square length 1, below which a region is the reference itself
+_BATCH = 32  # views per batch of the tail
+Probs = NDArray[np.float32]
+
+
+class Predicted(NamedTuple):
+    """Predictions for N regions: probabilities, the class by each head, and the embedding for reports."""
+
+    probs_NK: Probs
+    head_cls_NH: NDArray[np.int64]
+    embedding_ND: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class HeadsClassifier:
+    """Trained tail of a backbone and H heads; `served_head` classifies, the others show the agreement of heads."""
+
+    classes: Classes
+    backbone_digest: str
+    state: Mapping[str, Tensor]
+    served_head: int
+
+    def save(self) -> dict[str, bytes]:
+        """Return the files of the classifier by name."""
+        document = {**_describe(self.classes, self.backbone_digest), "kind": "heads", "served_head": self.served_head}
+        return {DOCUMENT: _encode(document), WEIGHTS: save(dict(self.state))}
+
+    def predict(self, views: Any, backbone: Backbone) -> Predicted:
+        """Classify regions by their clean views (a table `clean_views`)."""
+        learner, bank = load_learner(self.state, backbone, self.classes), ViewBank([views])
+        batches = list(predict_heads(bank, learner, self.classes.n_base, backbone.device))
+        probs_HNK = np.concatenate([probs for _, probs in batches], axis=1)
+        embedding_ND = np.concatenate([embedding for embedding, _ in batches])
+        return Predicted(probs_HNK[self.served_head], probs_HNK.argmax(axis=-1).T, embedding_ND)
+
+
+@dataclass(frozen=True)
+class ReferenceClassifier:
+    """Clustered regions in frozen features, with the probabilities of their classes.
+
+    A region that was clustered has its own probabilities, any other region the mean of its nearest references.
+
+    Parameters
+    ----------
+    classes, backbone_digest
+        Classes, and digest of the backbone of the features.
+    calibration
+        Calibration of the features, fitted to all regions of the discovery.
+    references_MD
+        Features of the references, averaged inside the mask, not calibrated.
+    probs_MK
+        Their probabilities; without the normal class if `normal` is given.
+    normal
+        Probability of the normal class by the score of the image; None if it is a class of the references.
+    method
+        Name of the clustering.
+    """
+
+    classes: Classes
+    backbone_digest: str
+    calibration: Calibration
+    references_MD: NDArray[np.float32]
+    probs_MK: Probs
+    normal: NormalCurve | None
+    method: str
+
+    def save(self) -> dict[str, bytes]:
+        """Return the files of the classifier by name."""
+        document = {
+            **_describe(self.classes, self.backbone_digest),
+            "kind": "references",
+            "method": self.method,
+            "widths": list(self.calibration.widths),
+        }
+        arrays = {
+            "mean_D": self.calibration.mean_D,
+            "lengths": np.array(self.calibration.lengths),
+            "references_MD": self.references_MD,
+            "probs_MK": self.probs_MK,
+        }
+        if self.normal:
+            arrays |= {"normal_scores_S": self.normal.scores_S, "normal_probability_S": self.normal.probability_S}
+        tensors = {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in arrays.items()}
+        return {DOCUMENT: _encode(document), WEIGHTS: save(tensors)}
+
+    def predict(self, masked_ND: Floats, image_score_N: Floats | None) -> Predicted:
+        """Classify regions by their features, averaged inside the mask, and by the scores of their images.
+
+        Parameters
+        ----------
+        masked_ND
+            Features as in the column `masked` of the table `features`.
+        image_score_N
+            Anomaly score of each region's image; not used if `normal` is None.
+        """
+        probs_NK = self._predict(np.asarray(masked_ND), image_score_N)
+        return Predicted(probs_NK, probs_NK.argmax(axis=1)[:, None], np.asarray(masked_ND, np.float32))
+
+    def _predict(self, masked_ND: Floats, image_score_N: Floats | None) -> Probs:
+        if self.normal is None:
+            return self._vote(masked_ND)
+        assert image_score_N is not None
+        probability_N = self.normal.predict(image_score_N)
+        probs_NK = np.zeros((len(masked_ND), self.classes.n_novel), np.float32)
+        # Below the threshold it is set to 0: uncertainty about the other classes is no evidence for "normal".
+        probs_NK[:, 0] = np.where(probability_N < REJECT, 0, probability_N)
+        if not len(self.references_MD):
+            probs_NK[:, 0] = 1.0
+            return probs_NK
+        probs_NK[:, 1:] = (1 - probs_NK[:, :1]) * self._vote(masked_ND)
+        return probs_NK
+
+    def _vote(self, masked_ND: Floats) -> Probs:
+        features_ND, known_MD = self.calibration.apply(masked_ND), self.calibration.apply(self.references_MD)
+        voted_NK = knn_vote(features_ND, known_MD, self.probs_MK)
+        nearest_N = find_nearest_rows(features_ND, known_MD, 1)[:, 0]
+        is_same_N = np.square(features_ND - known_MD[nearest_N]).sum(axis=1) < _SAME
+        voted_NK[is_same_N] = self.probs_MK[nearest_N[is_same_N]]
+        return voted_NK
+
+
+Classifier = Union[HeadsClassifier, ReferenceClassifier]  # noqa: UP007  (a runtime alias on Python 3.10)
+
+
+def load_classifier(read: Callable[[str], bytes]) -> Classifier:
+    """Load a classifier from its files.
+
+    Parameters
+    ----------
+    read
+        Returns the bytes of a file by name.
+    """
+    document, state = json.loads(read(DOCUMENT)), load(read(WEIGHTS))
+    classes = Classes(tuple(document["base_classes"]), document["n_novel"], document["has_normal"])
+    if document["kind"] == "heads":
+        return HeadsClassifier(classes, document["backbone_digest"], state, document["served_head"])
+    arrays = {name: tensor.numpy() for name, tensor in state.items()}
+    calibration = Calibration(arrays["mean_D"], tuple(arrays["lengths"].tolist()), tuple(document["widths"]))
+    normal = None
+    if "normal_scores_S" in arrays:
+        normal = NormalCurve(arrays["normal_scores_S"], arrays["normal_probability_S"])
+    references = (arrays["references_MD"], arrays["probs_MK"])
+    return ReferenceClassifier(
+        classes, document["backbone_digest"], calibration, *references, normal, document["method"]
+    )
+
+
+def load_learner(state: Mapping[str, Tensor], backbone: Backbone, classes: Classes) -> Learner:
+    """Load a trained tail and heads on the backbone's device; the projector, used only in training, is not loaded."""
+    n_heads, n_classes, _ = state["heads.weight_HCD"].shape
+    assert n_classes == classes.n_base + classes.n_novel, "the weights belong to other classes"
+    learner = Learner(backbone, n_classes, n_heads, seed=0)
+    missing, unexpected = learner.load_state_dict(dict(state), strict=False)
+    assert not unexpected, unexpected
+    assert all(name.startswith("projector.") for name in missing), missing
+    return learner.eval().to(backbone.device)
+
+
+@torch.inference_mode()
+def predict_heads(
+    bank: ViewBank, learner: Learner, n_base: int, device: str
+) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """Compute class tokens (B, D) and novel probabilities (H, B, K) of a bank of one view per region, batch by batch.
+
+    On CPUs float64 is used: the last bits of float32 products depend on the batch size, but the probabilities of a
+    region must not depend on other regions.
+    """
+    dtype = torch.float64 if torch.device(device).type == "cpu" else torch.float32
+    learner = learner.to(dtype)
+    found = []
+    for start in range(0, len(bank.labels), _BATCH):
+        regions_B = np.arange(start, min(start + _BATCH, len(bank.labels)))
+        views = bank.load(regions_B, np.zeros((1, len(regions_B)), np.int64))
+        token_BD = learner.tail(
+            views.cls_2BD.to(device, dtype), views.tokens_2BLD.to(device, dtype), views.mask_2BL.to(device)
+        )
+        logits_HBC = learner.heads(token_BD).cpu().numpy()
+        found.append((token_BD.float().cpu().numpy(), novel_probs(logits_HBC, n_base)))
+    return found
+
+
+def knn_vote(features_ND: Floats, known_MD: Floats, probs_MK: Probs) -> Probs:
+    """Average the probabilities of the nearest known regions, for each region."""
+    return np.asarray(probs_MK[find_nearest_rows(features_ND, known_MD, _VOTES)].mean(axis=1), np.float32)
+
+
+def find_nearest_rows(features_ND: Floats, known_MD: Floats, k: int) -> NDArray[np.int64]:
+    """Find the indices (N, min(k, M)) of the nearest known points of each region, the nearest first."""
+    rows = []
+    for block in np.array_split(features_ND, max(1, -(-len(features_ND) // 1024))):
+        squared = np.square(known_MD).sum(axis=1) - 2 * block @ known_MD.T
+        rows.append(np.argsort(squared, axis=1)[:, :k])
+    return np.concatenate(rows)
+
+
+def put_normal_first(probs_NK: Probs, score_N: Floats) -> Probs:
+    """Put the class with the lowest mean anomaly score first: it means "normal"."""
+    cls_N = probs_NK.argmax(axis=1)
+    means_K = [score_N[cls_N == k].mean() if (cls_N == k).any() else np.inf for k in range(probs_NK.shape[1])]
+    normal = int(np.argmin(means_K))
+    order = [normal, *(k for k in range(probs_NK.shape[1]) if k != normal)]
+    return probs_NK[:, order]
+
+
+def single_class(n_regions: int) -> Probs:
+    """Return the probabilities (N, 1) of a single class, all 1."""
+    return one_hot(np.zeros(n_regions, np.int64), 1)
+
+
+def _describe(classes: Classes, backbone_digest: str) -> dict[str, Any]:
+    return {
+        "base_classes": list(classes.base_classes),
+        "n_novel": classes.n_novel,
+        "has_normal": classes.has_normal,
+        "backbone_digest": backbone_digest,
+    }
+
+
+def _encode(document: Mapping[str, Any]) -> bytes:
+    return (json.dumps(document, indent=1, ensure_ascii=False, sort_keys=True) + "\n").encode()

@@ -1,0 +1,71 @@
+"""Status of the steps of a plan: what a run would do with each of them, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ancd_ray.data.store import Folder
+from ancd_ray.engine.outputs import MANIFEST, Output, read_finished_shards
+from ancd_ray.engine.stage import Step
+
+
+@dataclass(frozen=True)
+class PlanStatus:
+    """Status of a step: `cached`, `continue` or `run`, and why."""
+
+    step: Step
+    state: str
+    why: str
+
+
+def plan_status(steps: Sequence[Step], root: Folder) -> list[PlanStatus]:
+    """Determine what a run would do with each step, and why."""
+    found: list[PlanStatus] = []
+    for step in steps:
+        folder = step.folder(root)
+        if folder.exists(MANIFEST):
+            found.append(PlanStatus(step, "cached", ""))
+            continue
+        shards = len(read_finished_shards(folder))
+        if shards:
+            found.append(PlanStatus(step, "continue", f"{shards} shards are done"))
+        else:
+            found.append(PlanStatus(step, "run", _explain(root, step)))
+    return found
+
+
+def _explain(root: Folder, step: Step) -> str:
+    """Explain why a step runs, by comparison with the newest result of the same step and product."""
+    earlier = _find_newest(root, step)
+    if earlier is None:
+        return "never done"
+    if earlier.manifest["version"] != step.stage.version:
+        return f"this version of ancd-ray does {step.name} differently"
+    if changed := _list_differences(earlier.manifest["config"], step.stage.hashed):
+        return f"{', '.join(changed)} changed"
+    sources = [
+        role
+        for role, ref in step.inputs.items()
+        if earlier.manifest["inputs"].get(role, {}).get("fingerprint") != ref.step.fingerprint
+    ]
+    return f"{', '.join(sources)} changed" if sources else "its result was deleted"
+
+
+def _find_newest(root: Folder, step: Step) -> Output | None:
+    parent = root / "steps" / step.name
+    names = [name for name in parent.names() if name.rpartition("-")[0] == step.product]
+    found = [output for name in names if (output := Output.find(parent / name))]
+    return max(found, key=lambda output: str(output.manifest["created_at"]), default=None)
+
+
+def _list_differences(old: Any, new: Any, where: str = "") -> list[str]:
+    """List the keys in which two configs differ."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys: Sequence[str] = sorted({*old, *new})
+        return [
+            line for key in keys for line in _list_differences(old.get(key), new.get(key), f"{where}.{key}".strip("."))
+        ]
+    same = old == new or (isinstance(old, list | tuple) and isinstance(new, list | tuple) and list(old) == list(new))
+    return [] if same else [where]

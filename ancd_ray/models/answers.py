@@ -1,0 +1,42 @@
+"""Predictions of a model as plain rows, for the command line and for serving."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ancd_ray.models.model import ImageInput, Model
+
+
+def answer_rows(model: Model, images: Sequence[ImageInput]) -> list[dict[str, Any]]:
+    """Classify images; returns one row per image, in order.
+
+    Returns
+    -------
+    Rows with `image` (its name), `class`, `cls`, `confidence`, `is_normal`, `score`, `probs` and `regions` (box, class,
+    confidence, score and area of each), or with `image` and `error` for an image that could not be used.
+    """
+    names = [each.name or str(each.image) for each in images]
+    keyed = [ImageInput(each.image, str(place), each.mask, each.anomaly_map) for place, each in enumerate(images)]
+    found = model.predict(keyed)
+    of_id = {row["image_id"]: place for place, row in enumerate(model.identify(keyed))}
+    answers: list[dict[str, Any]] = [{"image": name} for name in names]
+    boxes = {row["region_id"]: row for row in found.regions.drop_columns(["image", "mask"]).to_pylist()}
+    for row in found.image_predictions.to_pylist():
+        answers[of_id[row["image_id"]]] |= {
+            "class": model.class_names[row["cls"]],
+            **{key: row[key] for key in ("cls", "confidence", "is_normal", "score", "probs")},
+            "regions": [],
+        }
+    for row in found.region_predictions.to_pylist():
+        box = boxes[row["region_id"]]
+        answers[of_id[row["image_id"]]]["regions"].append(
+            {
+                "box": [box[edge] for edge in ("x0", "y0", "x1", "y1")],
+                "class": model.class_names[row["cls"]],
+                **{key: row[key] for key in ("cls", "confidence", "score", "area")},
+            }
+        )
+    for row in found.quarantine.to_pylist():
+        answers[of_id[row["image_id"]]]["error"] = row["reason"]
+    return answers

@@ -1,0 +1,303 @@
+"""Model of a product: everything that is needed to classify new images, in one folder.
+
+    model.json                settings, class table, score range, digest of the backbone, provenance
+    classifier.json           heads or reference regions
+    classifier.safetensors
+    memory_bank.safetensors   state of the detector, if it has one
+
+No file is a pickle, and none refers to a file outside of the folder, except for a weights file of the backbone. Loading
+imports neither Ray nor MLflow. The folder does not contain the weights of the backbone, but their digest, which is
+checked when they are loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from ancd_ray import __version__
+from ancd_ray.backbones.base import Backbone
+from ancd_ray.backbones.loaded import load_cached
+from ancd_ray.config.errors import AncdError
+from ancd_ray.config.job import Job
+from ancd_ray.config.sections import BackboneConfig, MebinConfig, MergeConfig
+from ancd_ray.data.images import encode_png
+from ancd_ray.data.roles import Classes, name_classes
+from ancd_ray.data.store import Folder
+from ancd_ray.data.tables import SCHEMAS, conform
+from ancd_ray.detectors.base import DetectorConfig, FittedDetector, Scorer
+from ancd_ray.discovery.classifiers import Classifier, HeadsClassifier, load_classifier
+from ancd_ray.engine.artifacts import ArtifactSet
+from ancd_ray.stages.catalog import make_image_id, open_files
+from ancd_ray.stages.classify import classify_regions
+from ancd_ray.stages.detect import make_scorer, score_images
+from ancd_ray.stages.encode import encode_regions
+from ancd_ray.stages.merge import MergeRegions
+from ancd_ray.stages.regions import CutRegions, Range
+
+FORMAT = 2
+DOCUMENT = "model.json"
+
+
+class ModelError(AncdError):
+    """A model cannot be loaded or used; the message is one line."""
+
+
+@dataclass(frozen=True)
+class ImageInput:
+    """An image to classify.
+
+    Parameters
+    ----------
+    image
+        Path or URI, bytes of an encoded image, or RGB pixels (H, W, 3) uint8.
+    name
+        Name of the image in the results; by default its path.
+    mask
+        Its mask, for a model whose detector is `ground_truth`.
+    anomaly_map
+        Its anomaly map, for a model whose detector is `precomputed`.
+    """
+
+    image: str | Path | bytes | NDArray[np.uint8]
+    name: str | None = None
+    mask: str | Path | bytes | None = None
+    anomaly_map: str | Path | bytes | None = None
+
+
+class Prediction(NamedTuple):
+    """Tables of `data/tables.py`; every image is in `image_predictions` or in `quarantine`."""
+
+    image_predictions: pa.Table
+    region_predictions: pa.Table
+    regions: pa.Table
+    quarantine: pa.Table
+
+
+@dataclass(frozen=True)
+class Model:
+    """Detector, binarization of its maps, classifier of regions, and merging of regions to images."""
+
+    product: str
+    detector: DetectorConfig
+    detector_state: bytes | None
+    mebin: MebinConfig
+    score_range: Range | None  # None: the maps are masks
+    backbone: BackboneConfig
+    classifier: Classifier
+    merge: MergeConfig
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    # --- saving and loading
+
+    @classmethod
+    def of(cls, job: Job, product: str, artifacts: ArtifactSet) -> Model:
+        """Make the model of a finished discovery.
+
+        Parameters
+        ----------
+        job
+            Job with the overrides of the product.
+        product
+            Name of the product.
+        artifacts
+            Artifacts of the discovery.
+        """
+        state = None
+        if isinstance(job.detector, FittedDetector):
+            state = artifacts.files("detector_state").read(job.detector.state_file)
+        measured = artifacts.table("regions").values["range"]
+        steps = {role: artifact.output.fingerprint for role, artifact in artifacts.artifacts.items()}
+        return cls(
+            product=product,
+            detector=job.detector,
+            detector_state=state,
+            mebin=job.mebin,
+            score_range=Range(*measured) if measured else None,
+            backbone=job.backbone,
+            classifier=load_classifier(artifacts.files("classifier").read),
+            merge=job.merge,
+            provenance={"job": job.name, "ancd_ray": __version__, "steps": steps},
+        )
+
+    def save(self, folder: Folder) -> None:
+        """Write the files of the model, `model.json` last."""
+        for name, data in self.classifier.save().items():
+            folder.write(name, data)
+        if self.detector_state is not None:
+            assert isinstance(self.detector, FittedDetector)
+            folder.write(self.detector.state_file, self.detector_state)
+        folder.write_json(DOCUMENT, self.describe())
+
+    def describe(self) -> dict[str, Any]:
+        """Return the content of `model.json`."""
+        names = name_classes(self.classes.n_novel, self.classes.has_normal)
+        return {
+            "format": FORMAT,
+            "product": self.product,
+            "detector": self.detector.model_dump(mode="json"),
+            "mebin": self.mebin.model_dump(mode="json"),
+            "score_range": [self.score_range.low, self.score_range.high] if self.score_range else None,
+            "backbone": {**self.backbone.model_dump(mode="json"), "digest": self.classifier.backbone_digest},
+            "merge": self.merge.model_dump(mode="json"),
+            "classes": [
+                {"index": i, "name": name, "is_normal": self.classes.has_normal and i == 0}
+                for i, name in enumerate(names)
+            ],
+            "provenance": dict(self.provenance),
+        }
+
+    @classmethod
+    def load(cls, folder: str | Path, weights: str | None = None) -> Model:
+        """Load a model from its folder (a path or URI).
+
+        Parameters
+        ----------
+        folder
+            Folder with `model.json`.
+        weights
+            Weights file of the backbone, if its location has changed.
+
+        Raises
+        ------
+        ModelError
+            There is no model, or its format is another one.
+        """
+        place = Folder(str(folder))
+        if not place.exists(DOCUMENT):
+            raise ModelError(f"{folder}: no model ({DOCUMENT} is missing)")
+        document = place.read_json(DOCUMENT)
+        if document.get("format") != FORMAT:
+            raise ModelError(f"{folder}: format {document.get('format')} is not {FORMAT}, which this version reads")
+        try:
+            detector = Job.parse_detector(document["detector"])
+            trunk = {key: value for key, value in document["backbone"].items() if key != "digest"}
+            backbone = BackboneConfig.model_validate({**trunk, **({"weights": weights} if weights else {})})
+            mebin, merge = MebinConfig.model_validate(document["mebin"]), MergeConfig.model_validate(document["merge"])
+        except (ValidationError, KeyError) as error:
+            raise ModelError(f"{folder}: {DOCUMENT} cannot be read: {str(error).splitlines()[0]}") from error
+        state = place.read(detector.state_file) if isinstance(detector, FittedDetector) else None
+        return cls(
+            product=document["product"],
+            detector=detector,
+            detector_state=state,
+            mebin=mebin,
+            score_range=Range(*document["score_range"]) if document["score_range"] else None,
+            backbone=backbone,
+            classifier=load_classifier(place.read),
+            merge=merge,
+            provenance=document["provenance"],
+        )
+
+    @property
+    def classes(self) -> Classes:
+        """Classes of the classifier."""
+        return self.classifier.classes
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the novel classes, by index."""
+        return name_classes(self.classes.n_novel, self.classes.has_normal)
+
+    # --- prediction
+
+    def predict(self, images: Iterable[str | Path | bytes | NDArray[np.uint8] | ImageInput]) -> Prediction:
+        """Classify images with the functions of the stages.
+
+        Parameters
+        ----------
+        images
+            Images, or paths of images. All of them are in memory at once.
+
+        Returns
+        -------
+        Tables of predictions, and of images that could not be used.
+
+        Raises
+        ------
+        ModelError
+            The detector needs masks or anomaly maps and no image has one, or the weights of the backbone differ.
+        """
+        opened, bad = open_files(self._make_rows(images))
+        maps, lost = score_images(self._scorer, opened)
+        bad += lost
+        maps_table = conform(maps, SCHEMAS["maps"])
+        cut, lost = CutRegions(self.mebin, self.score_range).cut(opened, maps_table.to_pylist())
+        bad += lost
+        regions = conform(cut, SCHEMAS["regions"])
+        tables = {"regions": regions, "maps": maps_table}
+        is_trained = isinstance(self.classifier, HeadsClassifier)
+        views, features = encode_regions(self._backbone, regions.to_pylist(), is_trained, 0.0 if is_trained else 1.0)
+        tables |= {"clean_views": conform(views, SCHEMAS["clean_views"])} if is_trained else {}
+        tables |= {"features": conform(features, SCHEMAS["features"])}
+        classified = conform(classify_regions(self.classifier, self.backbone, tables), SCHEMAS["region_predictions"])
+        merged = MergeRegions(self.merge, self.classes.has_normal).merge(opened, classified)
+        return Prediction(
+            conform(merged, SCHEMAS["image_predictions"]), classified, regions, conform(bad, SCHEMAS["quarantine"])
+        )
+
+    def identify(self, images: Iterable[ImageInput]) -> list[dict[str, Any]]:
+        """Return the rows of `listing` that `predict` uses, with their `image_id`."""
+        return self._make_rows(images)
+
+    def _make_rows(self, images: Iterable[Any]) -> list[dict[str, Any]]:
+        """Make rows of `listing`; images in memory are columns of their rows (see `data/sources.py`)."""
+        inputs = [each if isinstance(each, ImageInput) else ImageInput(each) for each in images]
+        if self.detector.needs == "masks" and inputs and all(each.mask is None for each in inputs):
+            raise ModelError(f"model of {self.product}: its regions come from masks; give the mask of each image")
+        if self.detector.needs == "maps" and inputs and all(each.anomaly_map is None for each in inputs):
+            raise ModelError(f"model of {self.product}: it takes precomputed anomaly maps; give the map of each image")
+        rows: list[dict[str, Any]] = []
+        seen: set[str] = set()
+        for number, each in enumerate(inputs):
+            row = self._make_row(each, number)
+            row["problem"] = "listed more than once" if row["image_id"] in seen else None
+            seen.add(row["image_id"])
+            rows.append(row)
+        return rows
+
+    def _make_row(self, each: ImageInput, number: int) -> dict[str, Any]:
+        uri = str(each.image) if isinstance(each.image, str | Path) else None
+        name = each.name or uri or f"image-{number}"
+        row: dict[str, Any] = {
+            "image_id": make_image_id(self.product, name),
+            "product": self.product,
+            "uri": uri or name,
+            "role": "query",
+            "label": None,
+            "mask_uri": None if each.mask is None else name,
+            "map_uri": None if each.anomaly_map is None else name,
+            "captured_at": None,
+        }
+        contents = {"image_bytes": each.image, "mask_bytes": each.mask, "map_bytes": each.anomaly_map}
+        uris = {"image_bytes": "uri", "mask_bytes": "mask_uri", "map_bytes": "map_uri"}
+        for key, content in contents.items():
+            if isinstance(content, str | Path):
+                row[uris[key]] = str(content)
+            elif isinstance(content, bytes):
+                row[key] = content
+            elif content is not None:
+                row[key] = encode_png(np.asarray(content, np.uint8))
+        return row
+
+    @cached_property
+    def _scorer(self) -> Scorer:
+        return make_scorer(self.detector, self.backbone.for_images, self.detector_state)
+
+    @cached_property
+    def _backbone(self) -> Backbone:
+        try:
+            backbone = load_cached(self.backbone)
+        except ValueError as error:
+            raise ModelError(f"model of {self.product}: {error}") from error
+        if backbone.digest() != self.classifier.backbone_digest:
+            raise ModelError(f"model of {self.product}: the weights of {backbone.name} are not those it was made with")
+        return backbone

@@ -1,0 +1,208 @@
+"""Encode: encodes a clean view of every region by the frozen trunk, and computes frozen features.
+
+The trunk encodes a view once. Its output gives both the visible tokens for a trained classifier (`clean_views`) and the
+features for clustering, the number of classes, and the selection of a head (`features`). For regions with features, a
+second view without its mean color is encoded.
+
+Shape suffixes: B regions, N patches, D token width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ancd_ray.config.sections import BackboneConfig
+from ancd_ray.data.images import decode_mask, decode_rgb
+from ancd_ray.engine.artifacts import Table
+from ancd_ray.engine.context import Context
+from ancd_ray.engine.outputs import Result, Shard, ShardResult, align_shards
+from ancd_ray.engine.runtime import Resources
+from ancd_ray.engine.stage import Stage
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ancd_ray.backbones.base import Backbone
+
+_BATCH = 32
+_TOP = 0.1  # share of the patches that `top` averages (UniFormaly takes a few per cent of a whole image)
+
+
+@dataclass(frozen=True)
+class Encode(Stage):
+    """Computes clean views and features of regions.
+
+    `keep_views`: whether the table `clean_views` is written. `max_features`: approximate number of regions with
+    features, sampled by image; None for all.
+    """
+
+    name: ClassVar[str] = "encode"
+    version: ClassVar[int] = 1
+    resources: ClassVar[Resources] = "model"
+
+    @dataclass(frozen=True)
+    class In:
+        """Artifacts that the stage reads, by role."""
+
+        regions: Table
+
+    class Out:
+        """Artifacts that the stage makes, by role."""
+
+        clean_views: Table
+        features: Table
+
+    backbone: BackboneConfig
+    keep_views: bool
+    max_features: int | None
+
+    @property
+    def makes(self) -> Sequence[str]:
+        """Roles that it makes."""
+        return ["clean_views", "features"] if self.keep_views else ["features"]
+
+    def run(self, context: Context, inputs: In) -> Result:
+        """Encode the regions; the value `widths` holds the scales of a token."""
+        from ancd_ray.backbones.loaded import load_cached
+
+        share = 1.0
+        if self.max_features is not None and inputs.regions.num_rows:
+            share = min(1.0, self.max_features / inputs.regions.num_rows)
+        done = context.map(
+            EncodeRegions(self.backbone, self.keep_views, share), align_shards({"regions": inputs.regions})
+        )
+        model = load_cached(self.backbone)
+        return Result.of_shards(done, {"widths": list(model.widths), "backbone_digest": model.digest()})
+
+
+@dataclass(frozen=True)
+class EncodeRegions:
+    """Encodes the regions of a shard; `share` is the share of images whose regions have features."""
+
+    backbone: BackboneConfig
+    keep_views: bool
+    share: float
+
+    def __call__(self, shard: Shard) -> ShardResult:
+        """Compute the rows of `clean_views` and `features`."""
+        from ancd_ray.backbones.loaded import load_cached
+
+        views, features = encode_regions(
+            load_cached(self.backbone), shard.rows_of("regions"), self.keep_views, self.share
+        )
+        return ShardResult({"features": features, **({"clean_views": views} if self.keep_views else {})})
+
+
+def encode_regions(
+    model: Backbone, regions: Sequence[Mapping[str, Any]], keep_views: bool = True, share: float = 1.0
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Compute the rows of `clean_views` and `features` of regions.
+
+    Parameters
+    ----------
+    model
+        Backbone that encodes them.
+    regions
+        Rows of the table `regions`.
+    keep_views
+        Whether to return rows of `clean_views`.
+    share
+        Share of the images whose regions have features.
+    """
+    if len(regions) % _BATCH == 1:  # products with one row round differently: encode it twice
+        views, features = encode_regions(model, [*regions, regions[-1]], keep_views, share)
+        return views[:-1], features[: len(features) - is_sampled(regions[-1]["image_id"], share)]
+    views, features = [], []
+    for start in range(0, len(regions), _BATCH):
+        batch = regions[start : start + _BATCH]
+        found = _encode_batch(model, batch, keep_views, share)
+        views += found[0]
+        features += found[1]
+    return views, features
+
+
+def is_sampled(image_id: str, share: float) -> bool:
+    """Whether an image is among a share of all images; ids are digests, so their first digits are uniform."""
+    return share >= 1 or int(image_id[:8], 16) < share * 16**8
+
+
+def _encode_batch(
+    model: Backbone, regions: Sequence[Mapping[str, Any]], keep_views: bool, share: float
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    import torch
+
+    from ancd_ray.backbones.base import view_rows
+    from ancd_ray.discovery.features.shape import compute_shape_cues
+    from ancd_ray.method.views import clean_view, normalize_color, tensors
+
+    masks = [decode_mask(region["mask"]) for region in regions]
+    pairs = [
+        clean_view(decode_rgb(region["image"]), mask, model.view_size)
+        for region, mask in zip(regions, masks, strict=True)
+    ]
+    chosen = [i for i, region in enumerate(regions) if is_sampled(region["image_id"], share)]
+    views: list[dict[str, Any]] = []
+    with torch.no_grad():
+        images_BCHW, masks_BHW = tensors(pairs, model.mean, model.std)
+        own_BCHW = normalize_color(images_BCHW, model.color_normalization)
+        full_BHW = masks_BHW.clone()
+        full_BHW[masks_BHW.amax(dim=(1, 2)) == 0] = 1.0  # without anomalous pixels the whole view counts
+        all_BHW = torch.ones_like(masks_BHW)
+        if keep_views:
+            encoded = model.encode(own_BCHW, masks_BHW, keep_hidden=True)
+            views = view_rows(encoded, [(region, 0) for region in regions])
+        if not chosen:
+            return views, []
+        if not keep_views or not model.tokens_ignore_mask:
+            encoded = model.encode(own_BCHW, all_BHW)
+        masks_BHW = full_BHW
+        found = {name: values[chosen] for name, values in _summarize(encoded.tokens_BND, masks_BHW, model).items()}
+        found["centred"] = found["masked"]
+        if model.color_normalization != "centred":
+            centred_BCHW = normalize_color(images_BCHW[chosen], "centred")
+            tokens_BND = model.encode(centred_BCHW, all_BHW[chosen]).tokens_BND
+            found["centred"] = _summarize(tokens_BND, masks_BHW[chosen], model)["masked"]
+    arrays = {name: values.cpu().numpy() for name, values in found.items()}
+    features = [
+        {
+            **{key: regions[i][key] for key in ("region_id", "image_id", "product", "role", "label", "area", "score")},
+            **{name: values[row].tolist() for name, values in arrays.items()},
+            "shape": compute_shape_cues(masks[i], regions[i]["x1"] - regions[i]["x0"]).tolist(),
+        }
+        for row, i in enumerate(chosen)
+    ]
+    return views, features
+
+
+def _summarize(tokens_BND: Tensor, masks_BHW: Tensor, model: Backbone) -> dict[str, Tensor]:
+    return summarize_tokens(tokens_BND[..., : sum(model.widths)].float(), masks_BHW.to(tokens_BND.device))
+
+
+def summarize_tokens(tokens_BND: Tensor, masks_BHW: Tensor) -> dict[str, Tensor]:
+    """Average patch tokens inside masks that are not empty.
+
+    Parameters
+    ----------
+    tokens_BND
+        Patch tokens of a square grid; further tokens (registers) are ignored.
+    masks_BHW
+        Masks in 0..1.
+
+    Returns
+    -------
+    `masked` (B, D), the mean weighted by each patch's share of the mask, and `top` (B, D), the mean of the tenth of the
+    patches with most of the mask.
+    """
+    import torch
+    import torch.nn.functional as F
+
+    side = math.isqrt(tokens_BND.shape[1])
+    tokens_BND = tokens_BND[:, : side**2]
+    share_BN = F.adaptive_avg_pool2d(masks_BHW[:, None], (side, side)).flatten(1)
+    weight_BN = share_BN / share_BN.sum(dim=1, keepdim=True)
+    top_BK = share_BN.topk(max(1, round(_TOP * side**2)), dim=1).indices
+    top_BKD = tokens_BND.gather(1, top_BK[..., None].expand(-1, -1, tokens_BND.shape[-1]))
+    return {"masked": torch.einsum("bnd,bn->bd", tokens_BND, weight_BN), "top": top_BKD.mean(dim=1)}
