@@ -18,7 +18,7 @@ from ancd_ray.config.sections import (
     TrackingConfig,
     TrainConfig,
 )
-from ancd_ray.config.sweep import Sweep
+from ancd_ray.config.sweep import SweepConfig
 from ancd_ray.data.layouts import LAYOUTS
 from ancd_ray.detectors import DETECTORS
 
@@ -61,7 +61,7 @@ class Job(Section):
     resources: ResourcesConfig = ResourcesConfig()
     tracking: TrackingConfig = TrackingConfig()
     submit: SubmitConfig = SubmitConfig()
-    sweep: Sweep | None = None
+    sweep: SweepConfig | None = None
     output: str | None = None  # folder or URI; null: runs/<name>
 
     @staticmethod

@@ -16,7 +16,7 @@ DRAWS = 20  # trainings per product of a random search, unless `trials` is set
 Metric = Literal["nmi", "ari", "f1", "unsupervised"]
 
 
-class Range(Section):
+class SearchRange(Section):
     """The search space of a key: exactly one of `grid`, `choice`, `uniform` and `loguniform`."""
 
     grid: tuple[Any, ...] | None = None
@@ -77,13 +77,13 @@ class Range(Section):
         return low * math.exp(quantile * math.log(high / low))
 
 
-class Sweep(Section):
+class SweepConfig(Section):
     """A search for the best settings of each product.
 
     Keys that affect merging only need no trials of their own: every trial evaluates all of their values.
     """
 
-    parameters: Annotated[dict[str, Range], Field(min_length=1)]  # search space by dotted key
+    parameters: Annotated[dict[str, SearchRange], Field(min_length=1)]  # search space by dotted key
     products: Annotated[tuple[Name, ...], Field(min_length=1)] | None = None  # null: all products of the job
     metric: Metric | None = None  # at image level; null: nmi if all products have labels, else unsupervised
     search: Literal["grid", "random", "optuna"] = "grid"

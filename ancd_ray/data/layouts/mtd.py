@@ -41,7 +41,7 @@ def list_images(product: MtdProduct, tree: Tree) -> Iterator[ListedImage]:
 
 
 def _parse_class(path: str) -> str:
-    parts = PurePosixPath(path).parts
+    parts = path.split("/")
     is_tile = len(parts) == 3 and parts[0].startswith("MT_") and parts[1] == "Imgs"
     return parts[0].removeprefix("MT_").lower() if is_tile else ""
 

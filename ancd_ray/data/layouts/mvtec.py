@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import PurePosixPath
 from typing import Literal
 
 from ancd_ray.data.layouts.base import ProductConfig
@@ -25,7 +24,7 @@ def list_images(product: MvtecProduct, tree: Tree) -> Iterator[ListedImage]:  # 
     ambiguous = find_twins(tests)
     masks = {stem(path): path for path in tree.images("ground_truth")}
     for path in tests:
-        parts = PurePosixPath(path).parts
+        parts = path.split("/")
         if len(parts) != 3:  # test/<class>/<file>
             continue
         name = stem(path).removeprefix("test/")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pyarrow.fs as pafs
 
@@ -100,7 +101,7 @@ def _join_paths(root: str, path: str) -> str:
 
 def stem(path: str) -> str:
     """Return the path without the suffix of its file."""
-    return str(PurePosixPath(path).with_suffix(""))
+    return posixpath.splitext(path)[0]
 
 
 def find_twins(paths: Iterable[str]) -> set[str]:

@@ -18,7 +18,7 @@ import numpy as np
 from ancd_ray.config.job import Job
 from ancd_ray.config.load import JobError
 from ancd_ray.config.overrides import apply_overrides, override, value_at
-from ancd_ray.config.sweep import Metric, Sweep
+from ancd_ray.config.sweep import Metric, SweepConfig
 from ancd_ray.data.store import Folder
 from ancd_ray.jobs.archive import Archive
 from ancd_ray.jobs.plan import JobPlan, ProductPlan, make
@@ -56,7 +56,7 @@ def build_search_space(job: Job) -> Space:
     return Space(job, plan, archive, metric, touches, values, tuple(_list_trials(space)))
 
 
-def _check_values(job: Job, sweep: Sweep) -> dict[str, list[Any]]:
+def _check_values(job: Job, sweep: SweepConfig) -> dict[str, list[Any]]:
     """Check the values of all keys on all products and return them as the job has them.
 
     Raises
@@ -97,7 +97,7 @@ def _list_fingerprints(plan: ProductPlan, name: str) -> tuple[str, ...]:
     return tuple(step.fingerprint for step in plan.steps if step.name == name)
 
 
-def _choose_metric(sweep: Sweep, plan: JobPlan) -> tuple[Metric, list[str]]:
+def _choose_metric(sweep: SweepConfig, plan: JobPlan) -> tuple[Metric, list[str]]:
     """Return the metric that decides, and error messages about it."""
     unlabelled = [product.name for product in plan.products if not product.labelled]
     if sweep.metric is None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ancd_ray.config.errors import AncdError
-from ancd_ray.config.sweep import Sweep
+from ancd_ray.config.sweep import SweepConfig
 from ancd_ray.data.store import Folder
 from ancd_ray.discovery.criterion import asha_objective
 from ancd_ray.engine.runtime import Progress, Runtime, RuntimeProblem
@@ -47,7 +47,7 @@ class TrialResources:
     at_once: int
 
 
-def allocate(sweep: Sweep, workers: int, runtime: Runtime) -> TrialResources:
+def allocate(sweep: SweepConfig, workers: int, runtime: Runtime) -> TrialResources:
     """Determine the resources of a trial, and how many trials fit Ray at once.
 
     Raises
@@ -75,7 +75,7 @@ def allocate(sweep: Sweep, workers: int, runtime: Runtime) -> TrialResources:
 def tune(
     proposals: Proposals,
     n_trials: int,
-    sweep: Sweep,
+    sweep: SweepConfig,
     share: TrialResources,
     epochs: int,
     scratch: Folder,
