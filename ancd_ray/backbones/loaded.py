@@ -20,7 +20,7 @@ def pick_device() -> str:
 
 @lru_cache(maxsize=2)
 def load_cached(config: BackboneConfig) -> Backbone:
-    """Load a backbone, once a process; detectors may use one with other settings than views."""
+    """Load a backbone, once per process; detectors may use one with other settings than views."""
     if threads := os.environ.get("OMP_NUM_THREADS"):  # Ray gives a worker as many as its CPUs
         torch.set_num_threads(int(threads))
         cv2.setNumThreads(int(threads))

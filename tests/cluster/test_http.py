@@ -52,7 +52,7 @@ def _answers(url: str) -> bool:
     try:
         urllib.request.urlopen(f"{url}/api/version", timeout=2).close()
     except urllib.error.HTTPError as error:
-        return error.code == 401  # it is there, and wants the token
+        return error.code == 401  # it is there, and needs the token
     except OSError:
         return False
     return True

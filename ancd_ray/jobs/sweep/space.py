@@ -12,7 +12,7 @@ from typing import Any
 from ancd_ray.config.job import Job
 from ancd_ray.config.overrides import override
 from ancd_ray.config.sections import MergeConfig
-from ancd_ray.config.sweep import Metric
+from ancd_ray.config.sweep import Metric, SweepConfig
 from ancd_ray.data.store import Folder, digest
 from ancd_ray.engine.outputs import Output
 from ancd_ray.engine.stage import Step
