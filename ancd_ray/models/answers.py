@@ -19,7 +19,7 @@ def answer_rows(model: Model, images: Sequence[ImageInput]) -> list[dict[str, An
     names = [each.name or str(each.image) for each in images]
     keyed = [ImageInput(each.image, str(place), each.mask, each.anomaly_map) for place, each in enumerate(images)]
     found = model.predict(keyed)
-    of_id = {row["image_id"]: place for place, row in enumerate(model.identify(keyed))}
+    of_id = {row["image_id"]: place for place, row in enumerate(model.make_rows(keyed))}
     answers: list[dict[str, Any]] = [{"image": name} for name in names]
     boxes = {row["region_id"]: row for row in found.regions.drop_columns(["image", "mask"]).to_pylist()}
     for row in found.image_predictions.to_pylist():

@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import ValidationError
+from safetensors import SafetensorError
 
 from ancd_ray import __version__
 from ancd_ray.backbones.base import Backbone
@@ -184,7 +185,11 @@ class Model:
             mebin, merge = MebinConfig.model_validate(document["mebin"]), MergeConfig.model_validate(document["merge"])
         except (ValidationError, KeyError) as error:
             raise ModelError(f"{folder}: {DOCUMENT} cannot be read: {str(error).splitlines()[0]}") from error
-        state = place.read(detector.state_file) if isinstance(detector, FittedDetector) else None
+        try:
+            state = place.read(detector.state_file) if isinstance(detector, FittedDetector) else None
+            classifier = load_classifier(place.read)
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            raise ModelError(f"{folder}: a file of the model is missing or damaged: {error}") from error
         return cls(
             product=document["product"],
             detector=detector,
@@ -192,7 +197,7 @@ class Model:
             mebin=mebin,
             score_range=Range(*document["score_range"]) if document["score_range"] else None,
             backbone=backbone,
-            classifier=load_classifier(place.read),
+            classifier=classifier,
             merge=merge,
             provenance=document["provenance"],
         )
@@ -226,7 +231,7 @@ class Model:
         ModelError
             The detector needs masks or anomaly maps and no image has one, or the weights of the backbone differ.
         """
-        opened, bad = open_files(self._make_rows(images))
+        opened, bad = open_files(self.make_rows(images))
         maps, lost = score_images(self._scorer, opened)
         bad += lost
         maps_table = conform(maps, SCHEMAS["maps"])
@@ -244,12 +249,11 @@ class Model:
             conform(merged, SCHEMAS["image_predictions"]), classified, regions, conform(bad, SCHEMAS["quarantine"])
         )
 
-    def identify(self, images: Iterable[ImageInput]) -> list[dict[str, Any]]:
-        """Return the rows of `listing` that `predict` uses, with their `image_id`."""
-        return self._make_rows(images)
+    def make_rows(self, images: Iterable[str | Path | bytes | NDArray[np.uint8] | ImageInput]) -> list[dict[str, Any]]:
+        """Make the rows of `listing` that `predict` starts from, in the order of the images.
 
-    def _make_rows(self, images: Iterable[Any]) -> list[dict[str, Any]]:
-        """Make rows of `listing`; images in memory are columns of their rows (see `data/sources.py`)."""
+        Images in memory are columns of their rows (see `data/sources.py`).
+        """
         inputs = [each if isinstance(each, ImageInput) else ImageInput(each) for each in images]
         if self.detector.needs == "masks" and inputs and all(each.mask is None for each in inputs):
             raise ModelError(f"model of {self.product}: its regions come from masks; give the mask of each image")

@@ -107,6 +107,14 @@ def test_what_is_no_model_is_refused(model: Model, finished: tuple[Job, Ran], tm
     (tmp_path / "old" / "model.json").write_text(json.dumps(other))
     with pytest.raises(ModelError, match="cannot be read"):
         Model.load(tmp_path / "old")
+    damaged = tmp_path / "damaged"
+    shutil.copytree(finished[1].folder.path / "models" / "tile", damaged)
+    (damaged / "classifier.safetensors").write_bytes(b"cut off")
+    with pytest.raises(ModelError, match="missing or damaged"):
+        Model.load(damaged)
+    (damaged / "classifier.safetensors").unlink()
+    with pytest.raises(ModelError, match="missing or damaged"):
+        Model.load(damaged)
     wrong = tmp_path / "wrong"
     shutil.copytree(finished[1].folder.path / "models" / "tile", wrong)
     classifier = json.loads((wrong / "classifier.json").read_text())
