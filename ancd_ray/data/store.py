@@ -85,7 +85,10 @@ class Folder:
     def names(self) -> list[str]:
         """List the names of all entries of the folder, sorted; empty if the folder does not exist."""
         selector = pafs.FileSelector(self._place[1], allow_not_found=True)
-        return sorted(info.base_name for info in self._place[0].get_file_info(selector))
+        try:
+            return sorted(info.base_name for info in self._place[0].get_file_info(selector))
+        except FileNotFoundError:  # made or deleted between Arrow's look at it and its listing
+            return []
 
     def read(self, name: str) -> bytes:
         """Read a file."""

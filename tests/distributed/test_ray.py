@@ -46,7 +46,7 @@ def test_ray_gives_what_one_process_gives(
 def test_a_killed_worker_of_training_resumes(
     small_job: Callable[..., Job], run_job: Callable[[Job], Ran], tmp_path: Path
 ) -> None:
-    job = small_job(tmp_path / "out", "train.workers=2", "train.epochs=300", "train.checkpoint_every=5")
+    job = small_job(tmp_path / "out", "train.workers=2", "train.epochs=120", "train.checkpoint_every=5")
     folder = make(job).products[0].step_of("trained").folder(make(job).root)
     killed: list[int] = []
 
@@ -67,7 +67,7 @@ def test_a_killed_worker_of_training_resumes(
     losses = (
         make(job).products[0].step_of("trained").folder(make(job).root).read_json("manifest.json")["values"]["losses"]
     )
-    assert len(losses["total"]) == 300
+    assert len(losses["total"]) == 120
     assert losses["total"][-1] < losses["total"][0]
 
 
