@@ -5,10 +5,8 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
-import yaml
-
 from ancd_ray.config.job import Job
-from ancd_ray.config.load import JobError, dump_resolved, validate
+from ancd_ray.config.load import JobError, dump_resolved, parse, validate
 from ancd_ray.data.store import Folder, StoreError, lock_folder
 from ancd_ray.engine.executor import run_steps
 from ancd_ray.engine.outputs import write_part
@@ -117,7 +115,7 @@ def rerender(folder: Folder) -> RunReport:
     results = JobResults.from_record(root, folder.read_json(RECORD))
     if results is None:
         raise StoreError(f"{folder}: the steps of this run are no longer in {root}; submit the job again")
-    job = validate(yaml.safe_load(folder.read("job.yaml")))
+    job = validate(parse(folder.read("job.yaml"), f"{folder}/job.yaml"))
     report = build_report(job, results, datetime.now(timezone.utc))
     folder.write("report.html", render(report).encode())
     return report
