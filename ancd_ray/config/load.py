@@ -18,10 +18,10 @@ from pydantic_core import ErrorDetails
 from ancd_ray.config.errors import AncdError
 from ancd_ray.config.job import Job
 from ancd_ray.config.renamed import rename_keys
+from ancd_ray.config.secrets import hide_secrets, hide_secrets_within
 from ancd_ray.config.yaml_loader import MAX_BYTES, MAX_DEPTH, YamlProblem, parse_yaml
 
 _VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
-CREDENTIALS = re.compile(r"//[^/@\s\"]+@")  # user:password of a URI
 
 _SHOWN = 100  # characters of a value that an error message repeats
 
@@ -107,14 +107,14 @@ def validate(document: Mapping[str, Any], overrides: Sequence[str] = (), source:
 
 def dump_resolved(job: Job) -> str:
     """Return the job as YAML, with all defaults filled in and credentials of URIs hidden."""
-    text = yaml.safe_dump(job.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True)
-    return CREDENTIALS.sub("//***@", text)
+    document = hide_secrets_within(job.model_dump(mode="json", by_alias=True))
+    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
 
 
 def _shorten(text: str) -> str:
-    """Cut a text of the job to what fits into a line."""
-    line = " ".join(text[: 2 * _SHOWN].split())
-    return line if len(text) <= _SHOWN else f"{line[:_SHOWN]}..."
+    """Cut a text of the job to what fits into a line; its secrets are hidden first, whole."""
+    line = " ".join(hide_secrets(text).split())
+    return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}..."
 
 
 def _apply_override(tree: dict[str, Any], override: str) -> None:

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ancd_ray.config.errors import AncdError
-from ancd_ray.config.load import CREDENTIALS, dump_resolved
+from ancd_ray.config.load import dump_resolved
+from ancd_ray.config.secrets import hide_secrets
 from ancd_ray.data.store import Folder
 from ancd_ray.engine.artifacts import ArtifactSet
 from ancd_ray.engine.executor import read_versions
@@ -72,7 +73,7 @@ def check_server(uri: str | None) -> None:
     except (urllib.error.URLError, OSError, ValueError) as error:
         if isinstance(error, urllib.error.HTTPError):
             return  # it answers; authorization is checked when the job is logged
-        raise TrackingProblem(f"tracking.uri: {_hide_credentials(uri)} does not answer: {error}") from error
+        raise TrackingProblem(f"tracking.uri: {hide_secrets(uri)} does not answer: {error}") from error
 
 
 def log(plan: JobPlan, results: JobResults, summary: Mapping[str, Any], run_folder: Folder) -> None:
@@ -109,7 +110,7 @@ def connect(plan: JobPlan) -> Iterator[Any]:
         try:
             yield mlflow.MlflowClient(tracking_uri=uri)
         except (MlflowException, OSError) as error:
-            raise TrackingProblem(f"tracking.uri {_hide_credentials(uri)}: {str(error).splitlines()[0]}") from error
+            raise TrackingProblem(f"tracking.uri {hide_secrets(uri)}: {str(error).splitlines()[0]}") from error
 
 
 def _log(client: Any, plan: JobPlan, results: JobResults, summary: Mapping[str, Any], run_folder: Folder) -> None:
@@ -289,7 +290,7 @@ def _flatten_job(plan: JobPlan) -> dict[str, str]:
             for key, value in node.items():
                 walk(value, f"{where}.{key}" if where else key)
         else:
-            flat[where] = _hide_credentials(str(node))[:500]
+            flat[where] = hide_secrets(str(node))[:500]
 
     document = plan.job.model_dump(mode="json", by_alias=True)
     document["data"].pop("products")
@@ -302,10 +303,6 @@ def _quiet_environment() -> None:
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
-
-
-def _hide_credentials(text: str) -> str:
-    return CREDENTIALS.sub("//***@", text)
 
 
 def _quote(tag: str) -> str:
