@@ -14,6 +14,7 @@ from ancd_ray import __version__
 from ancd_ray.cli import remote as cli_remote
 from ancd_ray.cli.errors import explain_errors, write
 from ancd_ray.cli.predict import predict
+from ancd_ray.config.secrets import hide_secrets
 
 if TYPE_CHECKING:
     from ancd_ray.config.job import Job
@@ -64,8 +65,9 @@ def submit(job_file: Path, overrides: tuple[str, ...], address: str | None, no_w
 
     The last line of the output is the run folder, with report.html, summary.json and the tables of results.
     """
-    with explain_errors():
+    with explain_errors() as boundary:
         job = _load(job_file, overrides)
+        boundary.output = job.output_root
         if target and not job.sweep:
             raise click.UsageError(f"--apply is for sweeps, and {job_file} has no `sweep:` section")
         if address and "://" in address:
@@ -78,7 +80,7 @@ def submit(job_file: Path, overrides: tuple[str, ...], address: str | None, no_w
             from ancd_ray.jobs.sweep.run import run
         else:
             from ancd_ray.jobs.run import run
-        display = Display(f"{job.name} → {job.output_root}")
+        display = Display(f"{job.name} → {hide_secrets(job.output_root)}")
         with display.running():
             folder = run(job, address, display)
         if target:
@@ -143,18 +145,19 @@ def bench(job_file: Path, overrides: tuple[str, ...], number: str, seeds: int) -
 
     The tables go to OUTPUT/bench as Markdown and CSV; the last line of the output is the Markdown file.
     """
-    with explain_errors():
+    with explain_errors() as boundary:
         from ancd_ray.data.store import Folder
         from ancd_ray.engine.progress import Display
         from ancd_ray.jobs.bench import run as harness
         from ancd_ray.jobs.run import run
 
         def run_row(job: Job) -> Folder:
-            display = Display(f"{job.name} → {job.output_root}")
+            display = Display(f"{job.name} → {hide_secrets(job.output_root)}")
             with display.running():
                 return run(job, None, display)
 
         job = _load(job_file, overrides)
+        boundary.output = job.output_root
         measured = harness.measure(
             number, seeds, lambda more: _load(job_file, (*overrides, *more)), run_row, click.echo
         )

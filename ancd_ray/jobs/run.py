@@ -14,6 +14,7 @@ from ancd_ray.engine.progress import Display
 from ancd_ray.engine.runtime import Runtime
 from ancd_ray.engine.status import plan_status
 from ancd_ray.jobs import tracking
+from ancd_ray.jobs.checks import check_ray
 from ancd_ray.jobs.plan import JobPlan, make
 from ancd_ray.jobs.results import JobResults
 
@@ -36,6 +37,7 @@ def run(job: Job, address: str | None, display: Display) -> Folder:
 
     resources = job.resources
     with lock_folder(plan.root):
+        check_ray(address)
         tracking.check_server(tracking.resolve_uri(plan))
         check_backbones(plan)
         with Runtime(resources.cpus, resources.gpus, resources.in_process_below, address) as runtime:
@@ -68,6 +70,10 @@ def check_backbones(plan: JobPlan) -> None:
     todo = [status.step for status in plan_status(plan.steps, plan.root) if status.state != "cached"]
     if not any(step.stage.resources == "model" for step in todo):
         return
+    from pickle import UnpicklingError
+
+    from safetensors import SafetensorError
+
     from ancd_ray.backbones.loaded import load_cached
 
     for config in {product.job.backbone for product in plan.products}:
@@ -75,6 +81,9 @@ def check_backbones(plan: JobPlan) -> None:
             load_cached(config)
         except ValueError as error:
             raise JobError(str(error)) from error
+        except (OSError, RuntimeError, EOFError, UnpicklingError, SafetensorError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise JobError(f"backbone.weights: cannot read {config.weights}: {reason}") from error
 
 
 def _write_results(plan: JobPlan, results: JobResults, folder: Folder) -> None:

@@ -15,7 +15,7 @@ from ancd_ray.engine.progress import Display
 from ancd_ray.engine.runtime import Runtime, RuntimeProblem
 from ancd_ray.engine.stage import Step
 from ancd_ray.jobs import tracking
-from ancd_ray.jobs.checks import check_devices
+from ancd_ray.jobs.checks import check_devices, check_ray
 from ancd_ray.jobs.plan import resolve_root
 from ancd_ray.jobs.results import bind
 from ancd_ray.jobs.run import check_backbones
@@ -40,6 +40,7 @@ def run(job: Job, address: str | None, display: Display) -> Folder:
     start, resources = time.monotonic(), job.resources
     deadline = start + 3600 * space.sweep.hours if space.sweep.hours else None
     with lock_folder(space.plan.root):
+        check_ray(address)
         tracking.check_server(tracking.resolve_uri(space.plan))
         check_backbones(space.plan)
         for line in space.forecast():
