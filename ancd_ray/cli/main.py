@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ancd_ray import __version__
+from ancd_ray.cli import finished
 from ancd_ray.cli import remote as cli_remote
 from ancd_ray.cli.errors import explain_errors, write
 from ancd_ray.cli.predict import predict
@@ -170,25 +171,6 @@ def bench(job_file: Path, overrides: tuple[str, ...], number: str, seeds: int) -
         click.echo(f"{folder}/table-{number}.md")
 
 
-@main.command()
-@click.argument("run_folder", type=str, metavar="RUN")
-def report(run_folder: str) -> None:
-    """Render the report of a finished run again, and print its metrics."""
-    with explain_errors():
-        from ancd_ray.data.store import Folder
-        from ancd_ray.jobs.run import rerender
-
-        folder = Folder(run_folder)
-        for product in rerender(folder).products:
-            for level, scores in (("image", product.image_level), ("region", product.region_level)):
-                figures = [
-                    f"{name} {_format_figure(value)}"
-                    for name, value in (("NMI", scores.nmi), ("ARI", scores.ari), ("F1", scores.f1))
-                ]
-                click.echo(f"{product.name:<20} {level:<7} {'  '.join(figures)}  n={scores.n}")
-        click.echo(f"{folder}/report.html")
-
-
 @main.command("demo-data")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option(
@@ -280,10 +262,6 @@ def _send(job: Job, address: str, follow: bool) -> int:
     return remote.follow(address, submission_id, write)
 
 
-def _format_figure(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
-
-
 @main.command()
 def schema() -> None:
     """Print the JSON Schema of job files, for completion and validation in editors.
@@ -301,5 +279,5 @@ def schema() -> None:
         click.echo(json.dumps(job_schema(), indent=1, ensure_ascii=False))
 
 
-for _verb in (predict, *cli_remote.VERBS):
+for _verb in (predict, *finished.VERBS, *cli_remote.VERBS):
     main.add_command(_verb)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime, timezone
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ancd_ray.config.job import Job
-from ancd_ray.config.load import JobError, dump_resolved, parse, validate
+from ancd_ray.config.load import JobError, dump_resolved
 from ancd_ray.data.store import Folder, StoreError, lock_folder
 from ancd_ray.engine.executor import run_steps
 from ancd_ray.engine.outputs import write_part
@@ -16,12 +17,10 @@ from ancd_ray.engine.status import plan_status
 from ancd_ray.jobs import tracking
 from ancd_ray.jobs.checks import check_ray
 from ancd_ray.jobs.plan import JobPlan, make
-from ancd_ray.jobs.results import JobResults
+from ancd_ray.jobs.results import RECORD, JobResults, open_run
 
 if TYPE_CHECKING:
     from ancd_ray.jobs.report import RunReport
-
-RECORD = "run.json"
 
 
 def run(job: Job, address: str | None, display: Display) -> Folder:
@@ -36,9 +35,11 @@ def run(job: Job, address: str | None, display: Display) -> Folder:
     from ancd_ray.jobs.report.build import summarize
 
     resources = job.resources
+    store = tracking.find_store(job, plan.root)
     with lock_folder(plan.root):
         check_ray(address)
-        tracking.check_server(tracking.resolve_uri(plan))
+        if store and not plan.run_folder.exists(RECORD):  # results that are complete do not wait for a server
+            store.check()
         check_backbones(plan)
         with Runtime(resources.cpus, resources.gpus, resources.in_process_below, address) as runtime:
             done = run_steps(plan.steps, plan.root, runtime, display, resources.max_quarantined)
@@ -50,12 +51,9 @@ def run(job: Job, address: str | None, display: Display) -> Folder:
             with display.step("report", job.name):
                 _write_results(plan, results, folder)
                 folder.write_json(RECORD, results.record())
-        with display.step("track", job.name) as progress:
-            try:
-                tracking.log(plan, results, summary, folder)
-            except tracking.TrackingProblem as error:
-                progress.note(str(error))
-                display.warn(f"not tracked: {error}")
+        own = {product.name: product.job for product in plan.products}
+        log = partial(tracking.log, job=plan.job, own_jobs=own, results=results, summary=summary, run_folder=folder)
+        tracking.attempt(display, store, job.name, folder, log)
     return folder
 
 
@@ -118,13 +116,7 @@ def rerender(folder: Folder) -> RunReport:
 
     if folder.exists("sweep.parquet"):
         raise StoreError(f"{folder}: a sweep; submit it again, which trains nothing twice and draws its report")
-    if not folder.exists(RECORD):
-        raise StoreError(f"{folder}: not a run folder (it has no {RECORD}); `ancd-ray submit` prints the one it made")
-    root = Folder(folder.uri.rsplit("/", 2)[0])
-    results = JobResults.from_record(root, folder.read_json(RECORD))
-    if results is None:
-        raise StoreError(f"{folder}: the steps of this run are no longer in {root}; submit the job again")
-    job = validate(parse(folder.read("job.yaml"), f"{folder}/job.yaml"))
+    job, results = open_run(folder)
     report = build_report(job, results, datetime.now(timezone.utc))
     folder.write("report.html", render(report).encode())
     return report
