@@ -102,7 +102,7 @@ def plan(job_file: Path, overrides: tuple[str, ...]) -> None:
             from ancd_ray.jobs.sweep.planning import build_search_space
 
             space = build_search_space(job)
-            click.echo("\n".join([*space.forecast(), f"results go to {space.folder}"]))
+            click.echo("\n".join([*space.forecast(), f"results go to {hide_secrets(str(space.folder))}"]))
             return
         made = make(job)
         statuses = plan_status(made.steps, made.root)
@@ -115,7 +115,7 @@ def plan(job_file: Path, overrides: tuple[str, ...]) -> None:
             line = f"{step.product:<{width[0]}}  {step.name:<{width[1]}}  {status.state:<8}  {status.why}"
             click.echo(line.rstrip())
         ready = sum(status.state == "cached" for status in statuses)
-        click.echo(f"{ready} of {len(statuses)} steps are done; results go to {made.run_folder}")
+        click.echo(f"{ready} of {len(statuses)} steps are done; results go to {hide_secrets(str(made.run_folder))}")
 
 
 @main.command("apply")

@@ -48,14 +48,21 @@ def track(run_folder: Folder, uri: str | None = None) -> tuple[str, bool]:
 def _track_sweep(run_folder: Folder, uri: str | None) -> tuple[str, bool]:
     from ancd_ray.jobs.sweep import results, tracked
     from ancd_ray.jobs.sweep.planning import build_search_space
-    from ancd_ray.jobs.sweep.trial import read_records
+    from ancd_ray.jobs.sweep.trial import Record, read_records
 
     job = validate(parse(run_folder.read("job.yaml"), f"{run_folder}/job.yaml"))
     job = job.model_copy(update={"output": locate_root(run_folder).uri})  # it may have moved
     space = build_search_space(job)
     if space.folder.uri != run_folder.uri:
         raise StoreError(f"{run_folder}: the archive has changed since this sweep; submit it again")
-    found = results.Results(space, list(read_records(space.records).values()), 0.0)
+    known = read_records(space.records)
+    reasons = {row["trial"]: row["reason"] for row in run_folder.read_table("sweep.parquet").to_pylist()}
+    failed = [  # before they trained, so they have no record
+        Record(trial.id, trial.plan.name, trial.settings, "failed", reasons[trial.id])
+        for trial in space.trials
+        if trial.id in reasons and trial.id not in known
+    ]
+    found = results.Results(space, [*known.values(), *failed], 0.0)
     if found.left:
         raise StoreError(f"{run_folder}: {found.left} trials are left; submit it again, which goes on and tracks it")
     store = _find_store(job, run_folder, uri)
