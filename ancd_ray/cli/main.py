@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ancd_ray import __version__
+from ancd_ray.cli import finished
 from ancd_ray.cli import remote as cli_remote
 from ancd_ray.cli.errors import explain_errors, write
 from ancd_ray.cli.predict import predict
+from ancd_ray.config.secrets import hide_secrets
 
 if TYPE_CHECKING:
     from ancd_ray.config.job import Job
@@ -64,8 +66,9 @@ def submit(job_file: Path, overrides: tuple[str, ...], address: str | None, no_w
 
     The last line of the output is the run folder, with report.html, summary.json and the tables of results.
     """
-    with explain_errors():
+    with explain_errors() as boundary:
         job = _load(job_file, overrides)
+        boundary.output = job.output_root
         if target and not job.sweep:
             raise click.UsageError(f"--apply is for sweeps, and {job_file} has no `sweep:` section")
         if address and "://" in address:
@@ -78,7 +81,7 @@ def submit(job_file: Path, overrides: tuple[str, ...], address: str | None, no_w
             from ancd_ray.jobs.sweep.run import run
         else:
             from ancd_ray.jobs.run import run
-        display = Display(f"{job.name} → {job.output_root}")
+        display = Display(f"{job.name} → {hide_secrets(job.output_root)}")
         with display.running():
             folder = run(job, address, display)
         if target:
@@ -99,7 +102,7 @@ def plan(job_file: Path, overrides: tuple[str, ...]) -> None:
             from ancd_ray.jobs.sweep.planning import build_search_space
 
             space = build_search_space(job)
-            click.echo("\n".join([*space.forecast(), f"results go to {space.folder}"]))
+            click.echo("\n".join([*space.forecast(), f"results go to {hide_secrets(str(space.folder))}"]))
             return
         made = make(job)
         statuses = plan_status(made.steps, made.root)
@@ -112,7 +115,7 @@ def plan(job_file: Path, overrides: tuple[str, ...]) -> None:
             line = f"{step.product:<{width[0]}}  {step.name:<{width[1]}}  {status.state:<8}  {status.why}"
             click.echo(line.rstrip())
         ready = sum(status.state == "cached" for status in statuses)
-        click.echo(f"{ready} of {len(statuses)} steps are done; results go to {made.run_folder}")
+        click.echo(f"{ready} of {len(statuses)} steps are done; results go to {hide_secrets(str(made.run_folder))}")
 
 
 @main.command("apply")
@@ -143,18 +146,19 @@ def bench(job_file: Path, overrides: tuple[str, ...], number: str, seeds: int) -
 
     The tables go to OUTPUT/bench as Markdown and CSV; the last line of the output is the Markdown file.
     """
-    with explain_errors():
+    with explain_errors() as boundary:
         from ancd_ray.data.store import Folder
         from ancd_ray.engine.progress import Display
         from ancd_ray.jobs.bench import run as harness
         from ancd_ray.jobs.run import run
 
         def run_row(job: Job) -> Folder:
-            display = Display(f"{job.name} → {job.output_root}")
+            display = Display(f"{job.name} → {hide_secrets(job.output_root)}")
             with display.running():
                 return run(job, None, display)
 
         job = _load(job_file, overrides)
+        boundary.output = job.output_root
         measured = harness.measure(
             number, seeds, lambda more: _load(job_file, (*overrides, *more)), run_row, click.echo
         )
@@ -165,25 +169,6 @@ def bench(job_file: Path, overrides: tuple[str, ...], number: str, seeds: int) -
         folder.write(f"table-{number}.csv", harness.as_csv(measured).encode())
         click.echo(text)
         click.echo(f"{folder}/table-{number}.md")
-
-
-@main.command()
-@click.argument("run_folder", type=str, metavar="RUN")
-def report(run_folder: str) -> None:
-    """Render the report of a finished run again, and print its metrics."""
-    with explain_errors():
-        from ancd_ray.data.store import Folder
-        from ancd_ray.jobs.run import rerender
-
-        folder = Folder(run_folder)
-        for product in rerender(folder).products:
-            for level, scores in (("image", product.image_level), ("region", product.region_level)):
-                figures = [
-                    f"{name} {_format_figure(value)}"
-                    for name, value in (("NMI", scores.nmi), ("ARI", scores.ari), ("F1", scores.f1))
-                ]
-                click.echo(f"{product.name:<20} {level:<7} {'  '.join(figures)}  n={scores.n}")
-        click.echo(f"{folder}/report.html")
 
 
 @main.command("demo-data")
@@ -277,10 +262,6 @@ def _send(job: Job, address: str, follow: bool) -> int:
     return remote.follow(address, submission_id, write)
 
 
-def _format_figure(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
-
-
 @main.command()
 def schema() -> None:
     """Print the JSON Schema of job files, for completion and validation in editors.
@@ -298,5 +279,5 @@ def schema() -> None:
         click.echo(json.dumps(job_schema(), indent=1, ensure_ascii=False))
 
 
-for _verb in (predict, *cli_remote.VERBS):
+for _verb in (predict, *finished.VERBS, *cli_remote.VERBS):
     main.add_command(_verb)

@@ -18,9 +18,12 @@ from pydantic_core import ErrorDetails
 from ancd_ray.config.errors import AncdError
 from ancd_ray.config.job import Job
 from ancd_ray.config.renamed import rename_keys
+from ancd_ray.config.secrets import hide_secrets, hide_secrets_within
+from ancd_ray.config.yaml_loader import MAX_BYTES, MAX_DEPTH, YamlProblem, parse_yaml
 
 _VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
-CREDENTIALS = re.compile(r"//[^/@\s\"]+@")  # user:password of a URI
+
+_SHOWN = 100  # characters of a value that an error message repeats
 
 Location = tuple[Union[str, int], ...]  # noqa: UP007  (evaluated at run time)
 
@@ -50,19 +53,34 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Job:
     JobError
         The file, an override, a variable or a key is invalid; all problems are reported at once.
     """
+    name = str(path)
     try:
-        document = yaml.safe_load(sys.stdin if str(path) == "-" else path.read_text("utf-8"))
+        with sys.stdin.buffer if name == "-" else path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise JobError(f"{path}: {error.strerror or error}") from error
+    return validate(parse(data, name), overrides, name)
+
+
+def parse(data: bytes, source: str) -> dict[str, Any]:
+    """Parse the bytes of a job file; `source` is its name in messages.
+
+    Raises
+    ------
+    JobError
+        They are not YAML in UTF-8, not plain data, or no mapping.
+    """
+    if len(data) > MAX_BYTES:
+        raise JobError(f"{source}: larger than {MAX_BYTES:,} bytes; that is no job file")
+    try:
+        document = parse_yaml(data.decode("utf-8"))
     except UnicodeDecodeError as error:
-        raise JobError(f"{path}: is not a text file in UTF-8") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise JobError(f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from error
+        raise JobError(f"{source}: is not a text file in UTF-8") from error
+    except YamlProblem as error:
+        raise JobError(f"{source}:{error.line or 1}: {error}") from error
     if not isinstance(document, dict):
-        raise JobError(f"{path}: a job file is a mapping with name, data, detector, ...; see jobs/quickstart.yaml")
-    return validate(document, overrides, str(path))
+        raise JobError(f"{source}: a job file is a mapping with name, data, detector, ...; see jobs/quickstart.yaml")
+    return document
 
 
 def validate(document: Mapping[str, Any], overrides: Sequence[str] = (), source: str = "job") -> Job:
@@ -73,7 +91,7 @@ def validate(document: Mapping[str, Any], overrides: Sequence[str] = (), source:
         try:
             _apply_override(tree, override)
         except ValueError as error:
-            problems.append(f"{override}: {error}")
+            problems.append(f"{_shorten(override)}: {error}")
     try:
         tree = rename_keys(_expand(tree, (), problems))
     except ValueError as error:
@@ -89,18 +107,26 @@ def validate(document: Mapping[str, Any], overrides: Sequence[str] = (), source:
 
 def dump_resolved(job: Job) -> str:
     """Return the job as YAML, with all defaults filled in and credentials of URIs hidden."""
-    text = yaml.safe_dump(job.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True)
-    return CREDENTIALS.sub("//***@", text)
+    document = hide_secrets_within(job.model_dump(mode="json", by_alias=True))
+    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+
+
+def _shorten(text: str) -> str:
+    """Cut a text of the job to what fits into a line; its secrets are hidden first, whole."""
+    line = " ".join(hide_secrets(text).split())
+    return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}..."
 
 
 def _apply_override(tree: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise ValueError("an override is written key.path=value")
+    if key.count(".") > MAX_DEPTH:
+        raise ValueError(f"the key is more than {MAX_DEPTH} levels deep")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError("the value is not valid YAML; quote it for the shell") from error
+        value = parse_yaml(text)
+    except YamlProblem as error:
+        raise ValueError(f"{error} (the value is YAML; quote it for the shell)") from error
     assign(tree, key, value)
 
 
@@ -204,7 +230,11 @@ def _explain_problem(problem: ErrorDetails, key: str, parent: type[BaseModel] | 
     if kind == "union_tag_not_found":
         return f"{key}.{context['discriminator'].strip(chr(39))}", "is missing"
     text = problem["msg"].removeprefix("Value error, ")
-    shown = f", not {given!r}" if isinstance(given, str | int | float | bool | None) and kind != "value_error" else ""
+    shown = (
+        f", not {_shorten(repr(given))}"
+        if isinstance(given, str | int | float | bool | None) and kind != "value_error"
+        else ""
+    )
     return key, f"{text[0].lower()}{text[1:]}{shown}"
 
 

@@ -1,12 +1,15 @@
-"""Checks of a job before any step runs; each returns error messages of one line, or an empty list."""
+"""Checks of a job before any step runs; most return error messages of one line, or an empty list."""
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Sequence
 
 from ancd_ray.config.job import Job
 from ancd_ray.data.layouts import ProductConfig
 from ancd_ray.data.roles import ListedImage
+from ancd_ray.engine.runtime import RuntimeProblem
 
 
 def check_base(base: ProductConfig, listing: Sequence[ListedImage]) -> list[str]:
@@ -47,3 +50,21 @@ def check_devices(job: Job, is_remote: bool) -> list[str]:
     if job.resources.gpus > (have := torch.cuda.device_count()):
         return [f"resources.gpus={job.resources.gpus}: this machine has {have}"]
     return []
+
+
+def check_ray(address: str | None) -> None:
+    """Check that something answers at `host:port`; Ray itself waits for a minute and a half.
+
+    Raises
+    ------
+    RuntimeProblem
+        Nothing answers.
+    """
+    place = os.environ.get("RAY_ADDRESS", "") if address == "auto" else address or ""
+    host, colon, port = place.rpartition(":")
+    if not colon or not port.isdigit():
+        return  # to be found by Ray
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise RuntimeProblem(f"Ray at {place} does not answer: {error}") from error

@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any
 import ancd_ray
 from ancd_ray.config.errors import AncdError
 from ancd_ray.config.job import Job
-from ancd_ray.config.load import CREDENTIALS, JobError, dump_resolved
+from ancd_ray.config.load import JobError, dump_resolved
+from ancd_ray.config.secrets import hide_secrets
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -201,8 +202,9 @@ def _serialize(job: Job) -> str:
         for key, value in (("data.root", job.data.root), ("output", job.output_root))
         if "://" not in value and not Path(value).is_absolute()
     ]
-    if CREDENTIALS.search(job.model_dump_json()):
-        problems.append("a URI of the job contains a password, which the cluster would show; set it on the nodes")
+    document = job.model_dump_json()
+    if hide_secrets(document) != document:
+        problems.append("a URI of the job has a password or key, which the cluster would show; set it on the nodes")
     if problems:
         raise JobError(*problems)
     return dump_resolved(job)

@@ -6,12 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ancd_ray.data.store import Folder
+from ancd_ray.config.job import Job
+from ancd_ray.config.load import parse, validate
+from ancd_ray.data.store import Folder, StoreError
 from ancd_ray.engine.artifacts import KINDS, ArtifactSet
 from ancd_ray.engine.executor import StepRun, read_versions
 from ancd_ray.engine.outputs import Output
 from ancd_ray.engine.stage import Flow
 from ancd_ray.jobs.plan import JobPlan
+
+RECORD = "run.json"
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,28 @@ class JobResults:
     def every(self) -> list[ArtifactSet]:
         """Artifacts of the base set, if any, and of the products."""
         return [*([self.base] if self.base else []), *self.products.values()]
+
+
+def open_run(folder: Folder) -> tuple[Job, JobResults]:
+    """Open the folder of a finished run: its job, without credentials, and its results.
+
+    Raises
+    ------
+    StoreError
+        The folder is not a run folder, or results of steps were deleted.
+    """
+    if not folder.exists(RECORD):
+        raise StoreError(f"{folder}: not a run folder (it has no {RECORD}); `ancd-ray submit` prints the one it made")
+    root = locate_root(folder)
+    results = JobResults.from_record(root, folder.read_json(RECORD))
+    if results is None:
+        raise StoreError(f"{folder}: the steps of this run are no longer in {root}; submit the job again")
+    return validate(parse(folder.read("job.yaml"), f"{folder}/job.yaml")), results
+
+
+def locate_root(run_folder: Folder) -> Folder:
+    """Return the output folder that a run folder lies in."""
+    return Folder(run_folder.uri.rsplit("/", 2)[0])
 
 
 def bind(flow: Flow, done: Mapping[str, StepRun]) -> ArtifactSet:

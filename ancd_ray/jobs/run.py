@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime, timezone
+from functools import partial
 from typing import TYPE_CHECKING
 
-import yaml
-
 from ancd_ray.config.job import Job
-from ancd_ray.config.load import JobError, dump_resolved, validate
+from ancd_ray.config.load import JobError, dump_resolved
 from ancd_ray.data.store import Folder, StoreError, lock_folder
 from ancd_ray.engine.executor import run_steps
 from ancd_ray.engine.outputs import write_part
@@ -16,13 +15,12 @@ from ancd_ray.engine.progress import Display
 from ancd_ray.engine.runtime import Runtime
 from ancd_ray.engine.status import plan_status
 from ancd_ray.jobs import tracking
+from ancd_ray.jobs.checks import check_ray
 from ancd_ray.jobs.plan import JobPlan, make
-from ancd_ray.jobs.results import JobResults
+from ancd_ray.jobs.results import RECORD, JobResults, open_run
 
 if TYPE_CHECKING:
     from ancd_ray.jobs.report import RunReport
-
-RECORD = "run.json"
 
 
 def run(job: Job, address: str | None, display: Display) -> Folder:
@@ -37,8 +35,11 @@ def run(job: Job, address: str | None, display: Display) -> Folder:
     from ancd_ray.jobs.report.build import summarize
 
     resources = job.resources
+    store = tracking.find_store(job, plan.root)
     with lock_folder(plan.root):
-        tracking.check_server(tracking.resolve_uri(plan))
+        check_ray(address)
+        if store and not plan.run_folder.exists(RECORD):  # results that are complete do not wait for a server
+            store.check()
         check_backbones(plan)
         with Runtime(resources.cpus, resources.gpus, resources.in_process_below, address) as runtime:
             done = run_steps(plan.steps, plan.root, runtime, display, resources.max_quarantined)
@@ -50,12 +51,9 @@ def run(job: Job, address: str | None, display: Display) -> Folder:
             with display.step("report", job.name):
                 _write_results(plan, results, folder)
                 folder.write_json(RECORD, results.record())
-        with display.step("track", job.name) as progress:
-            try:
-                tracking.log(plan, results, summary, folder)
-            except tracking.TrackingProblem as error:
-                progress.note(str(error))
-                display.warn(f"not tracked: {error}")
+        own = {product.name: product.job for product in plan.products}
+        log = partial(tracking.log, job=plan.job, own_jobs=own, results=results, summary=summary, run_folder=folder)
+        tracking.attempt(display, store, job.name, folder, log)
     return folder
 
 
@@ -70,6 +68,10 @@ def check_backbones(plan: JobPlan) -> None:
     todo = [status.step for status in plan_status(plan.steps, plan.root) if status.state != "cached"]
     if not any(step.stage.resources == "model" for step in todo):
         return
+    from pickle import UnpicklingError
+
+    from safetensors import SafetensorError
+
     from ancd_ray.backbones.loaded import load_cached
 
     for config in {product.job.backbone for product in plan.products}:
@@ -77,6 +79,9 @@ def check_backbones(plan: JobPlan) -> None:
             load_cached(config)
         except ValueError as error:
             raise JobError(str(error)) from error
+        except (OSError, RuntimeError, EOFError, UnpicklingError, SafetensorError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise JobError(f"backbone.weights: cannot read {config.weights}: {reason}") from error
 
 
 def _write_results(plan: JobPlan, results: JobResults, folder: Folder) -> None:
@@ -111,13 +116,7 @@ def rerender(folder: Folder) -> RunReport:
 
     if folder.exists("sweep.parquet"):
         raise StoreError(f"{folder}: a sweep; submit it again, which trains nothing twice and draws its report")
-    if not folder.exists(RECORD):
-        raise StoreError(f"{folder}: not a run folder (it has no {RECORD}); `ancd-ray submit` prints the one it made")
-    root = Folder(folder.uri.rsplit("/", 2)[0])
-    results = JobResults.from_record(root, folder.read_json(RECORD))
-    if results is None:
-        raise StoreError(f"{folder}: the steps of this run are no longer in {root}; submit the job again")
-    job = validate(yaml.safe_load(folder.read("job.yaml")))
+    job, results = open_run(folder)
     report = build_report(job, results, datetime.now(timezone.utc))
     folder.write("report.html", render(report).encode())
     return report

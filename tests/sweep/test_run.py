@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from ancd_ray.engine.outputs import Output
 from ancd_ray.engine.status import plan_status
 from ancd_ray.jobs.plan import make
 from ancd_ray.jobs.sweep.apply import apply
+from ancd_ray.jobs.track import track
 from ancd_ray.method.merging import merge_images
 from ancd_ray.method.metrics import cluster_scores
 from tests.conftest import REPO, Ran
@@ -151,6 +153,17 @@ def test_runs_and_models_in_mlflow(swept: Swept, run_sweep: RunSweep) -> None:
         assert version.run_id in {run.info.run_id for run in good}
     run_sweep(swept.job)
     assert len(client.search_runs([experiment.experiment_id])) == len(runs), "a sweep is tracked once"
+
+
+def test_tracked_later_from_its_folder(swept: Swept, tmp_path: Path) -> None:
+    assert not track(swept.folder)[1], "it is tracked already"
+    moved = tmp_path / "out"
+    shutil.copytree(swept.job.output_root, moved, ignore=shutil.ignore_patterns("mlflow*"))
+    folder = Folder(str(moved / "runs" / swept.folder.path.name))
+    place, is_new = track(folder)
+    assert is_new
+    assert place == f"sqlite:///{moved}/mlflow.db"
+    assert not track(folder)[1]
 
 
 def test_nothing_is_left_behind(swept: Swept) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import yaml
 
+from ancd_ray.config.load import parse
 from ancd_ray.data.store import Folder, StoreError
 
 _HEADER = "# Made by ancd-ray from the sweep {folder}: each product has the settings that were best for it.\n"
@@ -26,7 +26,7 @@ def apply(folder: Folder, target: Path) -> list[str]:
     """
     if not (folder.exists("job.yaml") and folder.exists("sweep.parquet")):
         raise StoreError(f"{folder}: not the folder of a sweep; `ancd-ray submit` prints the one it made")
-    document: dict[str, Any] = yaml.safe_load(folder.read("job.yaml"))
+    document = parse(folder.read("job.yaml"), f"{folder}/job.yaml")
     found = {product["product"]: product["best"] for product in folder.read_json("summary.json")["products"]}
     document.pop("sweep", None)
     for product in document["data"]["products"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 
 from ancd_ray.config.job import Job
 from ancd_ray.config.load import JobError, dump_resolved
@@ -15,7 +16,7 @@ from ancd_ray.engine.progress import Display
 from ancd_ray.engine.runtime import Runtime, RuntimeProblem
 from ancd_ray.engine.stage import Step
 from ancd_ray.jobs import tracking
-from ancd_ray.jobs.checks import check_devices
+from ancd_ray.jobs.checks import check_devices, check_ray
 from ancd_ray.jobs.plan import resolve_root
 from ancd_ray.jobs.results import bind
 from ancd_ray.jobs.run import check_backbones
@@ -39,8 +40,11 @@ def run(job: Job, address: str | None, display: Display) -> Folder:
     space = build_search_space(job)
     start, resources = time.monotonic(), job.resources
     deadline = start + 3600 * space.sweep.hours if space.sweep.hours else None
+    store = tracking.find_store(job, space.plan.root)
     with lock_folder(space.plan.root):
-        tracking.check_server(tracking.resolve_uri(space.plan))
+        check_ray(address)
+        if store:
+            store.check()
         check_backbones(space.plan)
         for line in space.forecast():
             display.warn(line)
@@ -55,12 +59,8 @@ def run(job: Job, address: str | None, display: Display) -> Folder:
             found = results.Results(space, ended, round(time.monotonic() - start, 1))
             folder.write("job.yaml", dump_resolved(resolve_root(job)).encode())
             results.write(found, folder)
-        with display.step("track", job.name) as progress:
-            try:
-                tracked.log(found, folder)
-            except tracking.TrackingProblem as error:
-                progress.note(str(error))
-                display.warn(f"not tracked: {error}")
+        log = partial(tracked.log, results=found, folder=folder)
+        tracking.attempt(display, store, job.name, folder, log)
     return folder
 
 

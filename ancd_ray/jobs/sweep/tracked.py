@@ -13,13 +13,14 @@ from ancd_ray.jobs import tracking
 from ancd_ray.jobs.plan import ProductPlan
 from ancd_ray.jobs.sweep.results import Results
 from ancd_ray.jobs.sweep.trial import Record
+from ancd_ray.jobs.tracking import TrackingStore
 from ancd_ray.models.model import Model
 
 FILES = ("report.html", "summary.json", "sweep.csv", "sweep.parquet")
 
 
-def log(results: Results, folder: Folder) -> None:
-    """Log a sweep to MLflow, unless it has trials left or is logged already.
+def log(store: TrackingStore, results: Results, folder: Folder) -> bool:
+    """Log a sweep to MLflow; returns False if it has trials left or is logged already.
 
     Raises
     ------
@@ -27,16 +28,14 @@ def log(results: Results, folder: Folder) -> None:
         MLflow reported an error; the results of the sweep are complete.
     """
     if results.left:
-        return
-    with tracking.connect(results.space.plan) as client:
-        if client:
-            _log(client, results, folder)
-
-
-def _log(client: Any, results: Results, folder: Folder) -> None:
-    with tracking.start_parent_run(client, results.space.plan, folder, FILES) as (experiment, parent):
+        return False
+    job = results.space.plan.job
+    with (
+        store.connect() as client,
+        tracking.start_parent_run(client, store, job, folder, FILES) as (experiment, parent),
+    ):
         if not parent:
-            return
+            return False
         metric = results.space.metric
         best = {plan.name: results.best(plan.name) for plan in results.space.plan.products}
         for product, row in best.items():
@@ -45,6 +44,7 @@ def _log(client: Any, results: Results, folder: Folder) -> None:
         for record in results.records:
             row = best[record.product]
             _log_trial(client, experiment, parent, results, record, row if row and row["trial"] == record.id else None)
+    return True
 
 
 def _log_trial(
