@@ -22,6 +22,8 @@ import pyarrow.parquet as pq
 
 from ancd_ray.config.errors import AncdError
 
+DRAFTS = ".drafts"  # in an output folder: files that are being written
+
 
 class StoreError(AncdError):
     """A folder or file cannot be used; the message is one line."""
@@ -147,19 +149,52 @@ class Folder:
 
     @contextmanager
     def _atomically(self, name: str) -> Iterator[str]:
-        system, path = self._place[0], self.file(name)
+        path = self.file(name)
         if not self.is_local:  # object stores show an object only after its upload is complete
             yield path
             return
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        draft = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
+        target = Path(path)
+        _make_folder(target.parent)
+        draft = _find_drafts(target.parent) / f".{uuid.uuid4().hex}"  # hidden, for folders outside of an output
         try:
-            yield draft
-            Path(draft).replace(path)
+            yield str(draft)
+            _flush(draft)  # before the rename: a power cut may keep the name and lose the content
+            draft.replace(target)
+            _flush(target.parent)
         except BaseException:
-            if Path(draft).exists():
-                system.delete_file(draft)
+            draft.unlink(missing_ok=True)
             raise
+
+
+def _find_drafts(folder: Path) -> Path:
+    """Return the folder for the draft of a file: `.drafts` of the output it belongs to, if any, else its own folder.
+
+    Readers that list the folder of a table would take a draft that a killed writer left there for a part.
+    """
+    device = folder.stat().st_dev  # a file cannot be renamed to another filesystem
+    for top in (folder, *folder.parents):
+        drafts = top / DRAFTS
+        if drafts.is_dir() and drafts.stat().st_dev == device:
+            return drafts
+    return folder
+
+
+def _make_folder(path: Path) -> None:
+    """Make a folder with its parents, so that they survive a power cut."""
+    if path.is_dir():
+        return
+    _make_folder(path.parent)
+    path.mkdir(exist_ok=True)
+    _flush(path.parent)
+
+
+def _flush(path: Path) -> None:
+    """Wait until the disk has the content of a file, or the names in a folder."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 class Busy(StoreError):
@@ -168,7 +203,9 @@ class Busy(StoreError):
 
 @contextmanager
 def lock_folder(folder: Folder) -> Iterator[None]:
-    """Lock a local output folder for one job; the operating system releases the lock when the process ends.
+    """Lock a local output folder for one job, and delete the drafts of earlier ones.
+
+    The operating system releases the lock when the process ends.
 
     Raises
     ------
@@ -193,7 +230,15 @@ def lock_folder(folder: Folder) -> Iterator[None]:
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
+        _sweep_drafts(folder.path / DRAFTS)
         yield
+
+
+def _sweep_drafts(drafts: Path) -> None:
+    """Delete what killed jobs were writing; the caller has the lock of the output."""
+    drafts.mkdir(exist_ok=True)
+    for draft in drafts.iterdir():
+        draft.unlink(missing_ok=True)
 
 
 @contextmanager
