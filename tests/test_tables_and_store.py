@@ -14,7 +14,7 @@ import pytest
 
 from ancd_ray.data.store import Busy, Folder, StoreError, filesystem, local_copy, lock_folder
 from ancd_ray.data.tables import METRICS, SCHEMAS, conform
-from ancd_ray.engine.outputs import Output, ShardResult, commit_shard, read_finished_shards
+from ancd_ray.engine.outputs import Output, ShardResult, commit_shard, inspect_folder
 
 ROW = {"product": "p", "level": "image", "name": "nmi", "value": 0.5}
 
@@ -111,7 +111,7 @@ def test_drafts_are_on_disk_before_and_after_the_rename(tmp_path: Path, monkeypa
 def test_a_shard_counts_once_its_marker_is_there(tmp_path: Path) -> None:
     folder = Folder(str(tmp_path))
     done = commit_shard(folder, 3, ShardResult({"metrics": [ROW], "quarantine": []}, {"x": 1}), 0.1)
-    assert read_finished_shards(folder) == {3: done}
+    assert inspect_folder(folder).shards == {3: done}
     assert "quarantine" not in done.parts
     assert pq.read_table(tmp_path / done.parts["metrics"].file).num_rows == 1
     assert Output.find(folder) is None, "no manifest, no output"

@@ -12,7 +12,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from ancd_ray.config.errors import AncdError
 
 DRAFTS = ".drafts"  # in an output folder: files that are being written
+_HASHED_BLOCK = 1 << 20  # bytes
 
 
 class StoreError(AncdError):
@@ -94,6 +95,17 @@ class Folder:
         with self._place[0].open_input_stream(self.file(name)) as stream:
             return bytes(stream.read())
 
+    def files(self) -> list[str]:
+        """List the paths of all files below the folder, relative to it, sorted; without hidden ones."""
+        selector = pafs.FileSelector(self._place[1], allow_not_found=True, recursive=True)
+        found = [info for info in self._place[0].get_file_info(selector) if info.type == pafs.FileType.File]
+        return sorted(info.path[len(self.file("")) :] for info in found if not info.base_name.startswith("."))
+
+    def sha256(self, name: str) -> str:
+        """Compute the sha256 of a file; a process reads a file again only if its size or time of change is another."""
+        info = self._place[0].get_file_info(self.file(name))
+        return _hash_file(self.uri, name, info.size, info.mtime_ns)
+
     def write(self, name: str, data: bytes) -> None:
         """Write a file atomically, also with concurrent writers."""
         with self._atomically(name) as path, self._place[0].open_output_stream(path) as stream:
@@ -164,6 +176,15 @@ class Folder:
         except BaseException:
             draft.unlink(missing_ok=True)
             raise
+
+
+@lru_cache(maxsize=100_000)
+def _hash_file(uri: str, name: str, size: int, time: int) -> str:  # noqa: ARG001
+    folder, total = Folder(uri), hashlib.sha256()
+    with folder._place[0].open_input_stream(folder.file(name)) as stream:
+        while block := stream.read(_HASHED_BLOCK):
+            total.update(block)
+    return total.hexdigest()
 
 
 def _find_drafts(folder: Path) -> Path:

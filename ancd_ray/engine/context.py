@@ -54,7 +54,7 @@ class Context:
     def first_reason(self, done: Sequence[CommittedShard]) -> str:
         """Return location and reason of the first quarantined input."""
         part = next(shard.parts["quarantine"] for shard in done if "quarantine" in shard.parts)
-        row = self.folder.read_table(part.file).slice(0, 1).to_pylist()[0]
+        row = part.read(self.folder).slice(0, 1).to_pylist()[0]
         return f"{row['uri']}: {row['reason']}"
 
 

@@ -5,23 +5,30 @@
         shards/00000.json ...              a finished shard: its files, rows, digests and figures
         manifest.json                      written last; readers follow it and never list a folder
 
-A killed writer leaves parts without a marker, or a step without a manifest; these are never read.
+A killed writer leaves parts without a marker, or a step without a manifest; these are never read. A marker or manifest
+that cannot be read (empty, truncated) counts as missing, and so does one whose files are not as it records them: before
+results of an earlier run are used, existence, sha256 and rows of their files are compared with the record (see
+`inspect_folder`). Later reads compare the rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol, Union
+from typing import Any, Protocol, TypeVar, Union
 
 import pyarrow as pa
 
-from ancd_ray.data.store import Folder
+from ancd_ray.data.store import Folder, StoreError
 from ancd_ray.data.tables import SCHEMAS, conform
 
 MANIFEST = "manifest.json"
 MAPPED = ("views", "clean_views")  # tables with random access, stored as Arrow files, which can be memory-mapped
 
+_HASHED_AT_ONCE = 4  # files; hashing does not hold the interpreter's lock
+
+T = TypeVar("T")
 Rows = Union[Sequence[Mapping[str, Any]], Any]  # noqa: UP007  (or an Arrow table, which has no type stubs)
 
 
@@ -32,6 +39,38 @@ class Part:
     file: str
     rows: int
     sha256: str
+
+    def read(self, folder: Folder, columns: list[str] | None = None) -> pa.Table:
+        """Read the file, or some of its columns; Arrow files are memory-mapped.
+
+        Raises
+        ------
+        StoreError
+            The file cannot be read, or has another number of rows than recorded.
+        """
+        try:
+            if self.file.endswith(".arrow"):
+                table = folder.open_arrow(self.file)
+                table = table.select(columns) if columns else table
+            else:
+                table = folder.read_table(self.file, columns)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise StoreError(f"{folder}/{self.file}: {str(error).splitlines()[0]}; submit the job again") from error
+        if table.num_rows != self.rows:
+            raise StoreError(
+                f"{folder}/{self.file}: {table.num_rows} rows, {self.rows} were written; submit the job again"
+            )
+        return table
+
+    def find_damage(self, folder: Folder) -> str | None:
+        """Return what is wrong with the file, in one line; None if it is as it was written."""
+        if damage := _check_file(folder, self.file, self.sha256):
+            return damage
+        try:
+            self.read(folder, [])
+        except StoreError:
+            return f"{self.file} has other rows than recorded"
+        return None
 
 
 @dataclass(frozen=True)
@@ -86,7 +125,8 @@ class Output:
     @classmethod
     def find(cls, folder: Folder) -> Output | None:
         """Return the output in a folder; None if the step is not finished."""
-        return cls(folder, folder.read_json(MANIFEST)) if folder.exists(MANIFEST) else None
+        found = _parse(folder, MANIFEST, lambda manifest: cls(folder, dict(manifest)))
+        return found if found and found.manifest.keys() >= {"fingerprint", "tables", "values"} else None
 
     @property
     def fingerprint(self) -> str:
@@ -109,11 +149,23 @@ class Output:
 
     def table(self, table: str, columns: list[str] | None = None) -> pa.Table:
         """Read a table, or some of its columns; an absent table is empty."""
-        read = [self.folder.read_table(part.file, columns) for part in self.parts(table) if part.rows]
+        read = [part.read(self.folder, columns) for part in self.parts(table) if part.rows]
         if read:
             return pa.concat_tables(read)
         empty = SCHEMAS[table].empty_table()
         return empty.select(columns) if columns else empty
+
+
+@dataclass(frozen=True)
+class Found:
+    """What earlier runs left in the folder of a step: its output, or else its committed shards by index.
+
+    `damage` has a line for everything that is not as it was written, and is therefore done again.
+    """
+
+    output: Output | None
+    shards: Mapping[int, CommittedShard]
+    damage: Sequence[str]
 
 
 class PartedTable(Protocol):
@@ -133,13 +185,13 @@ class Shard:
     """A unit of work of a step: the parts it reads, and their number of images or regions."""
 
     index: int
-    inputs: Mapping[str, tuple[Folder, str]]
+    inputs: Mapping[str, tuple[Folder, Part]]
     rows: int
 
     def table(self, name: str, columns: list[str] | None = None) -> pa.Table:
         """Read an input table."""
-        folder, file = self.inputs[name]
-        return folder.open_arrow(file) if file.endswith(".arrow") else folder.read_table(file, columns)
+        folder, part = self.inputs[name]
+        return part.read(folder, columns)
 
     def rows_of(self, name: str) -> list[dict[str, Any]]:
         """Read an input table as rows."""
@@ -161,7 +213,7 @@ def align_shards(tables: Mapping[str, PartedTable], count: str | None = None) ->
     counted = parts[count or next(iter(parts))]
     assert all(len(files) == len(counted) for files in parts.values()), "steps of one product have the same shards"
     return [
-        Shard(i, {role: (tables[role].folder, files[i].file) for role, files in parts.items()}, counted[i].rows)
+        Shard(i, {role: (tables[role].folder, files[i]) for role, files in parts.items()}, counted[i].rows)
         for i in range(len(counted))
     ]
 
@@ -186,17 +238,58 @@ def commit_shard(folder: Folder, index: int, work: ShardResult, seconds: float) 
     return done
 
 
-def read_finished_shards(folder: Folder) -> dict[int, CommittedShard]:
-    """Return the committed shards of a folder by index."""
-    markers = [name for name in (folder / "shards").names() if name.endswith(".json")]
-    found = [CommittedShard.from_json((folder / "shards").read_json(name)) for name in markers]
-    return {done.index: done for done in found}
+def inspect_folder(folder: Folder) -> Found:
+    """Find the output of a step, or else its committed shards, and compare their files with what was recorded."""
+    output = Output.find(folder)
+    if output:
+        parts = [part for table in output.manifest["tables"] for part in output.parts(table)]
+        damage = [*_check_parts(folder, parts), *_check_files(folder, output.manifest.get("files", {}))]
+        if not damage:
+            return Found(output, {}, [])
+    else:
+        damage = [f"{MANIFEST} cannot be read"] if folder.exists(MANIFEST) else []
+    shards = {}
+    for name in (folder / "shards").names():
+        done = _parse(folder, f"shards/{name}", CommittedShard.from_json)
+        found = _check_parts(folder, list(done.parts.values())) if done else [f"shards/{name} cannot be read"]
+        damage += found
+        if done and not found:
+            shards[done.index] = done
+    return Found(None, shards, list(dict.fromkeys(damage)))
+
+
+def discard_shard(folder: Folder, index: int) -> None:
+    """Delete the marker of a shard, if there is one, so that it is done again."""
+    if folder.exists(_marker(index)):
+        folder.delete(_marker(index))
 
 
 def read_finished_shard(folder: Folder, index: int) -> CommittedShard | None:
     """Return a shard if it is committed, else None."""
-    name = _marker(index)
-    return CommittedShard.from_json(folder.read_json(name)) if folder.exists(name) else None
+    return _parse(folder, _marker(index), CommittedShard.from_json)
+
+
+def _check_parts(folder: Folder, parts: Sequence[Part]) -> list[str]:
+    with ThreadPoolExecutor(_HASHED_AT_ONCE) as pool:
+        return [damage for damage in pool.map(lambda part: part.find_damage(folder), parts) if damage]
+
+
+def _check_files(folder: Folder, digests: Mapping[str, str]) -> list[str]:
+    return [damage for file, sha256 in digests.items() if (damage := _check_file(folder, file, sha256))]
+
+
+def _check_file(folder: Folder, file: str, sha256: str) -> str | None:
+    if not folder.exists(file):
+        return f"{file} is missing"
+    return None if folder.sha256(file) == sha256 else f"{file} is not as it was written"
+
+
+def _parse(folder: Folder, name: str, make: Callable[[Any], T]) -> T | None:
+    """Make an object from a JSON file; None if the file does not exist, or is not what it should be."""
+    try:
+        return make(folder.read_json(name))
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _marker(index: int) -> str:

@@ -26,8 +26,9 @@ from ancd_ray.engine.outputs import (
     Shard,
     ShardResult,
     commit_shard,
+    discard_shard,
+    inspect_folder,
     read_finished_shard,
-    read_finished_shards,
 )
 
 BLOCKS_A_CORE, ROWS_A_BLOCK = 4, 500  # blocks of Ray Data, which are its tasks
@@ -138,10 +139,12 @@ class Runtime:
         self, worker: Worker, shards: Sequence[Shard], folder: Folder, progress: Progress, resources: Resources
     ) -> list[CommittedShard]:
         """Run the worker on all shards that are not committed yet; returns all shards in order."""
-        done = read_finished_shards(folder)
+        done = dict(inspect_folder(folder).shards)
         progress.total(sum(shard.rows for shard in shards))
         progress.advance(sum(shard.rows for shard in shards if shard.index in done))
         todo = [shard for shard in shards if shard.index not in done]
+        for shard in todo:
+            discard_shard(folder, shard.index)  # of one that is damaged
         few = sum(shard.rows for shard in shards) < self.in_process_below
         alone = resources == "light" or (few and not (self.is_remote and self.devices()[1]))  # GPUs may be remote
         for finished in (

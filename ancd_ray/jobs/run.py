@@ -8,21 +8,28 @@ from typing import TYPE_CHECKING
 import yaml
 
 from ancd_ray.config.job import Job
-from ancd_ray.config.load import JobError, dump_resolved, validate
+from ancd_ray.config.load import JobError, validate
 from ancd_ray.data.store import Folder, StoreError, lock_folder
 from ancd_ray.engine.executor import run_steps
-from ancd_ray.engine.outputs import write_part
 from ancd_ray.engine.progress import Display
 from ancd_ray.engine.runtime import Runtime
 from ancd_ray.engine.status import plan_status
 from ancd_ray.jobs import tracking
 from ancd_ray.jobs.plan import JobPlan, make
 from ancd_ray.jobs.results import JobResults
+from ancd_ray.jobs.run_folder import (
+    RECORD,
+    REPORT,
+    SUMMARY,
+    check_counts,
+    is_complete,
+    read_record,
+    write_record,
+    write_results,
+)
 
 if TYPE_CHECKING:
     from ancd_ray.jobs.report import RunReport
-
-RECORD = "run.json"
 
 
 def run(job: Job, address: str | None, display: Display) -> Folder:
@@ -45,11 +52,14 @@ def run(job: Job, address: str | None, display: Display) -> Folder:
         results = JobResults.of(plan, done)
         folder = plan.run_folder
         summary = summarize(job, results)
-        folder.write_json("summary.json", summary)
-        if not folder.exists(RECORD):
-            with display.step("report", job.name):
-                _write_results(plan, results, folder)
-                folder.write_json(RECORD, results.record())
+        with display.step("report", job.name) as progress:
+            if is_complete(folder):
+                progress.cached()
+            else:
+                write_results(plan, results, folder)
+            check_counts(results, folder)
+            folder.write_json(SUMMARY, summary)
+            write_record(folder, results.record())
         with display.step("track", job.name) as progress:
             try:
                 tracking.log(plan, results, summary, folder)
@@ -79,25 +89,6 @@ def check_backbones(plan: JobPlan) -> None:
             raise JobError(str(error)) from error
 
 
-def _write_results(plan: JobPlan, results: JobResults, folder: Folder) -> None:
-    """Write the report, the resolved job, the models, and copies of the result tables."""
-    from ancd_ray.jobs.report import render
-    from ancd_ray.jobs.report.build import build_report
-    from ancd_ray.models.model import Model
-
-    folder.write("job.yaml", dump_resolved(plan.job).encode())
-    for name, artifacts in results.products.items():
-        for role in ("image_predictions", "region_predictions", "metrics"):
-            table = artifacts.table(role)
-            for part in table.parts:
-                table.folder.copy_to(part.file, folder / role, f"{name}-{part.file.rpartition('part-')[2]}")
-    write_part(folder, "quarantine", 0, [row for artifacts in results.every for row in artifacts.quarantine_rows()])
-    for product in plan.products:
-        Model.of(product.job, product.name, results.products[product.name]).save(folder / "models" / product.name)
-    report = build_report(plan.job, results, datetime.now(timezone.utc))
-    folder.write("report.html", render(report).encode())
-
-
 def rerender(folder: Folder) -> RunReport:
     """Render the report of a finished run again from its tables, and return its content.
 
@@ -111,13 +102,17 @@ def rerender(folder: Folder) -> RunReport:
 
     if folder.exists("sweep.parquet"):
         raise StoreError(f"{folder}: a sweep; submit it again, which trains nothing twice and draws its report")
-    if not folder.exists(RECORD):
+    record = read_record(folder)
+    if record is None:
         raise StoreError(f"{folder}: not a run folder (it has no {RECORD}); `ancd-ray submit` prints the one it made")
     root = Folder(folder.uri.rsplit("/", 2)[0])
-    results = JobResults.from_record(root, folder.read_json(RECORD))
+    results = JobResults.from_record(root, record)
     if results is None:
         raise StoreError(f"{folder}: the steps of this run are no longer in {root}; submit the job again")
     job = validate(yaml.safe_load(folder.read("job.yaml")))
     report = build_report(job, results, datetime.now(timezone.utc))
-    folder.write("report.html", render(report).encode())
+    folder.write(REPORT, render(report).encode())
+    if "files" in record:
+        record["files"][REPORT] = folder.sha256(REPORT)
+        folder.write_json(RECORD, record)
     return report

@@ -69,10 +69,10 @@ def test_trains_two_steps_and_classifies(tmp_path: Path) -> None:
     trained = Files(Output(root / "train", manifest), "trained")
     selecting = Context("p", root / "select", "light", Runtime(), StepProgress("select_head", "p"))
     SelectHead("loss", trunk).run(selecting, SelectHead.In(trained))
-    regions = (root / "novel", novel.parts("regions")[0].file)
+    regions = (root / "novel", novel.parts("regions")[0])
     encoded = EncodeRegions(trunk, keep_views=True, share=1.0)(Shard(0, {"regions": regions}, 3)).tables
     assert len(encoded["features"]) == 3
-    views = (root / "clean", write_part(root / "clean", "clean_views", 0, encoded["clean_views"]).file)
+    views = (root / "clean", write_part(root / "clean", "clean_views", 0, encoded["clean_views"]))
     worker = ClassifyRegions(trunk, root / "select")
     rows = worker(Shard(0, {"regions": regions, "clean_views": views}, 3)).tables["region_predictions"]
     assert [row["region_id"] for row in rows] == ["novel0-000", "novel1-000", "novel2-000"]

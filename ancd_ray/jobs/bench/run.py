@@ -16,7 +16,7 @@ from ancd_ray.config.errors import AncdError
 from ancd_ray.config.job import Job
 from ancd_ray.data.store import Folder
 from ancd_ray.jobs.bench.tables import TABLES, Figures, Row
-from ancd_ray.jobs.run import RECORD
+from ancd_ray.jobs.run_folder import RECORD
 
 LoadJob = Callable[[Sequence[str]], Job]  # from overrides
 RunJob = Callable[[Job], Folder]  # returns the run folder
