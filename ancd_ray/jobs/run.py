@@ -27,13 +27,25 @@ from ancd_ray.jobs.run_folder import (
     write_record,
     write_results,
 )
+from ancd_ray.jobs.verify import forget_changed
 
 if TYPE_CHECKING:
     from ancd_ray.jobs.report import RunReport
 
 
-def run(job: Job, address: str | None, display: Display) -> Folder:
+def run(job: Job, address: str | None, display: Display, verify: bool = False) -> Folder:
     """Run a job and return the run folder, with `report.html`, `summary.json` and the result tables.
+
+    Parameters
+    ----------
+    job
+        The job.
+    address
+        Address of Ray; None for this machine.
+    display
+        Shows the steps.
+    verify
+        Whether images are compared with the digests of cached catalogs first (see `jobs/verify.py`).
 
     Raises
     ------
@@ -46,6 +58,8 @@ def run(job: Job, address: str | None, display: Display) -> Folder:
     resources = job.resources
     with lock_folder(plan.root):
         tracking.check_server(tracking.resolve_uri(plan))
+        if verify:
+            forget_changed(plan, display)
         check_backbones(plan)
         with Runtime(resources.cpus, resources.gpus, resources.in_process_below, address) as runtime:
             done = run_steps(plan.steps, plan.root, runtime, display, resources.max_quarantined)
