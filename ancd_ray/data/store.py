@@ -11,7 +11,7 @@ import os
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -146,6 +146,11 @@ class Folder:
     def delete(self, name: str) -> None:
         """Delete a file."""
         self._place[0].delete_file(self.file(name))
+
+    def discard(self, name: str) -> None:
+        """Delete a file, if it exists."""
+        with suppress(FileNotFoundError):
+            self.delete(name)
 
     def remove(self) -> None:
         """Delete the folder with its content, if it exists."""

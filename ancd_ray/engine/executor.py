@@ -94,7 +94,7 @@ def run_steps(
                 folder.delete(MANIFEST)
             sources = {role: ref.bind(done[ref.step.fingerprint].output) for role, ref in step.inputs.items()}
             resources = step.stage.resources
-            context = Context(step.product, folder, resources, runtime, progress, max_quarantined, on_epoch)
+            context = Context(step.name, step.product, folder, resources, runtime, progress, max_quarantined, on_epoch)
             done[step.fingerprint] = StepRun(_execute(step, context, step.stage.In(**sources)), cached=False)
     return done
 

@@ -19,11 +19,13 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol, TypeVar, Union
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ancd_ray.data.store import Folder, StoreError
 from ancd_ray.data.tables import SCHEMAS, conform
 
 MANIFEST = "manifest.json"
+LISTS = ("listing", "images")  # tables with one row for every image
 MAPPED = ("views", "clean_views")  # tables with random access, stored as Arrow files, which can be memory-mapped
 
 _HASHED_AT_ONCE = 4  # files; hashing does not hold the interpreter's lock
@@ -182,21 +184,41 @@ class PartedTable(Protocol):
 
 @dataclass(frozen=True)
 class Shard:
-    """A unit of work of a step: the parts it reads, and their number of images or regions."""
+    """A unit of work of a step: the parts it reads, and their number of images or regions.
+
+    `only` has the ids of the images whose rows are read; None for all of them.
+    """
 
     index: int
     inputs: Mapping[str, tuple[Folder, Part]]
     rows: int
+    only: frozenset[str] | None = None
 
     def table(self, name: str, columns: list[str] | None = None) -> pa.Table:
         """Read an input table."""
         folder, part = self.inputs[name]
-        return part.read(folder, columns)
+        if self.only is None:
+            return part.read(folder, columns)
+        table = part.read(folder)
+        table = table.filter(pc.is_in(_find_image_ids(table), value_set=pa.array(sorted(self.only), pa.string())))
+        return table.select(columns) if columns else table
 
     def rows_of(self, name: str) -> list[dict[str, Any]]:
         """Read an input table as rows."""
         rows: list[dict[str, Any]] = self.table(name).to_pylist()
         return rows
+
+    def image_ids(self) -> list[str]:
+        """Return the ids of its images in order, by the table that lists them, if there is one."""
+        lists = next(name for name in (*LISTS, *self.inputs) if name in self.inputs)
+        return list(dict.fromkeys(_find_image_ids(self.table(lists)).to_pylist()))
+
+
+def _find_image_ids(table: pa.Table) -> Any:
+    """Return the image of each row; ids of regions start with that of their image."""
+    if "image_id" in table.column_names:
+        return table.column("image_id")
+    return pc.replace_substring_regex(table.column("region_id"), "-[0-9]+$", "")
 
 
 def align_shards(tables: Mapping[str, PartedTable], count: str | None = None) -> list[Shard]:
@@ -260,8 +282,7 @@ def inspect_folder(folder: Folder) -> Found:
 
 def discard_shard(folder: Folder, index: int) -> None:
     """Delete the marker of a shard, if there is one, so that it is done again."""
-    if folder.exists(_marker(index)):
-        folder.delete(_marker(index))
+    folder.discard(_marker(index))
 
 
 def read_finished_shard(folder: Folder, index: int) -> CommittedShard | None:
