@@ -14,7 +14,8 @@ import pytest
 
 from ancd_ray.data.store import Busy, Folder, StoreError, filesystem, local_copy, lock_folder
 from ancd_ray.data.tables import METRICS, SCHEMAS, conform
-from ancd_ray.engine.outputs import Output, ShardResult, commit_shard, inspect_folder
+from ancd_ray.engine.integrity import inspect_folder
+from ancd_ray.engine.outputs import Output, ShardResult, commit_shard
 
 ROW = {"product": "p", "level": "image", "name": "nmi", "value": 0.5}
 

@@ -104,6 +104,12 @@ def list_attempts(step: str, folder: Folder, shard: Shard, note: Callable[[str],
     return _list(Attempt(folder, shard, f"shard {shard.index} of {step}"), step, note)
 
 
+def forget_attempts(folder: Folder, shard: Shard) -> None:
+    """Delete the count of attempts at a shard, and its halves, so that another run begins anew."""
+    folder.discard(_count_file(shard))
+    (folder / "halves" / f"{shard.index:05d}").remove()
+
+
 def _list(attempt: Attempt, step: str, note: Callable[[str], None]) -> list[Attempt]:
     shard, begun = attempt.shard, attempt.begun
     if read_finished_shard(attempt.folder, shard.index):
@@ -159,8 +165,7 @@ def _join(attempt: Attempt, halves: Sequence[Attempt]) -> None:
             parts.setdefault(name, []).append(part)
     tables = {name: pa.concat_tables([part.read(place) for part in each]) for name, each in parts.items()}
     commit_shard(attempt.folder, attempt.shard.index, ShardResult(tables), sum(half.seconds for half in found))
-    place.remove()
-    attempt.folder.discard(_count_file(attempt.shard))
+    forget_attempts(attempt.folder, attempt.shard)
 
 
 def _count_file(shard: Shard) -> str:

@@ -12,7 +12,8 @@ from typing import Any
 
 from ancd_ray.data.store import Folder
 from ancd_ray.engine.context import Context
-from ancd_ray.engine.outputs import MANIFEST, Output, inspect_folder
+from ancd_ray.engine.integrity import inspect_folder
+from ancd_ray.engine.outputs import MANIFEST, Output
 from ancd_ray.engine.progress import Display
 from ancd_ray.engine.runtime import Runtime
 from ancd_ray.engine.stage import Step, get_roles

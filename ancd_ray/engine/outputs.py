@@ -8,13 +8,12 @@
 A killed writer leaves parts without a marker, or a step without a manifest; these are never read. A marker or manifest
 that cannot be read (empty, truncated) counts as missing, and so does one whose files are not as it records them: before
 results of an earlier run are used, existence, sha256 and rows of their files are compared with the record (see
-`inspect_folder`). Later reads compare the rows.
+`integrity.py`). Later reads compare the rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol, TypeVar, Union
 
@@ -27,8 +26,6 @@ from ancd_ray.data.tables import SCHEMAS, conform
 MANIFEST = "manifest.json"
 LISTS = ("listing", "images")  # tables with one row for every image
 MAPPED = ("views", "clean_views")  # tables with random access, stored as Arrow files, which can be memory-mapped
-
-_HASHED_AT_ONCE = 4  # files; hashing does not hold the interpreter's lock
 
 T = TypeVar("T")
 Rows = Union[Sequence[Mapping[str, Any]], Any]  # noqa: UP007  (or an Arrow table, which has no type stubs)
@@ -66,7 +63,7 @@ class Part:
 
     def find_damage(self, folder: Folder) -> str | None:
         """Return what is wrong with the file, in one line; None if it is as it was written."""
-        if damage := _check_file(folder, self.file, self.sha256):
+        if damage := find_damage(folder, self.file, self.sha256):
             return damage
         try:
             self.read(folder, [])
@@ -156,18 +153,6 @@ class Output:
             return pa.concat_tables(read)
         empty = SCHEMAS[table].empty_table()
         return empty.select(columns) if columns else empty
-
-
-@dataclass(frozen=True)
-class Found:
-    """What earlier runs left in the folder of a step: its output, or else its committed shards by index.
-
-    `damage` has a line for everything that is not as it was written, and is therefore done again.
-    """
-
-    output: Output | None
-    shards: Mapping[int, CommittedShard]
-    damage: Sequence[str]
 
 
 class PartedTable(Protocol):
@@ -260,26 +245,6 @@ def commit_shard(folder: Folder, index: int, work: ShardResult, seconds: float) 
     return done
 
 
-def inspect_folder(folder: Folder) -> Found:
-    """Find the output of a step, or else its committed shards, and compare their files with what was recorded."""
-    output = Output.find(folder)
-    if output:
-        parts = [part for table in output.manifest["tables"] for part in output.parts(table)]
-        damage = [*_check_parts(folder, parts), *_check_files(folder, output.manifest.get("files", {}))]
-        if not damage:
-            return Found(output, {}, [])
-    else:
-        damage = [f"{MANIFEST} cannot be read"] if folder.exists(MANIFEST) else []
-    shards = {}
-    for name in (folder / "shards").names():
-        done = _parse(folder, f"shards/{name}", CommittedShard.from_json)
-        found = _check_parts(folder, list(done.parts.values())) if done else [f"shards/{name} cannot be read"]
-        damage += found
-        if done and not found:
-            shards[done.index] = done
-    return Found(None, shards, list(dict.fromkeys(damage)))
-
-
 def discard_shard(folder: Folder, index: int) -> None:
     """Delete the marker of a shard, if there is one, so that it is done again."""
     folder.discard(_marker(index))
@@ -290,16 +255,8 @@ def read_finished_shard(folder: Folder, index: int) -> CommittedShard | None:
     return _parse(folder, _marker(index), CommittedShard.from_json)
 
 
-def _check_parts(folder: Folder, parts: Sequence[Part]) -> list[str]:
-    with ThreadPoolExecutor(_HASHED_AT_ONCE) as pool:
-        return [damage for damage in pool.map(lambda part: part.find_damage(folder), parts) if damage]
-
-
-def _check_files(folder: Folder, digests: Mapping[str, str]) -> list[str]:
-    return [damage for file, sha256 in digests.items() if (damage := _check_file(folder, file, sha256))]
-
-
-def _check_file(folder: Folder, file: str, sha256: str) -> str | None:
+def find_damage(folder: Folder, file: str, sha256: str) -> str | None:
+    """Return what is wrong with a file of recorded content, in one line; None if it is as it was written."""
     if not folder.exists(file):
         return f"{file} is missing"
     return None if folder.sha256(file) == sha256 else f"{file} is not as it was written"

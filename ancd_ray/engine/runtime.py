@@ -21,8 +21,9 @@ from typing import Any, Literal, Protocol
 
 from ancd_ray.config.errors import AncdError
 from ancd_ray.data.store import Folder
-from ancd_ray.engine.attempts import Attempt, Worker, list_attempts
-from ancd_ray.engine.outputs import CommittedShard, Shard, discard_shard, inspect_folder, read_finished_shard
+from ancd_ray.engine.attempts import Attempt, Worker, forget_attempts, list_attempts
+from ancd_ray.engine.integrity import inspect_folder
+from ancd_ray.engine.outputs import CommittedShard, Shard, discard_shard, read_finished_shard
 
 BLOCKS_A_CORE, ROWS_A_BLOCK = 4, 500  # blocks of Ray Data, which are its tasks
 STALLED_AFTER_S = 1800  # without a finished shard: the execution fails instead of hanging
@@ -147,15 +148,20 @@ class Runtime:
             discard_shard(folder, index)  # of one that is damaged
         few = sum(shard.rows for shard in shards) < self.in_process_below
         alone = resources == "light" or (few and not (self.is_remote and self.devices()[1]))  # GPUs may be remote
-        while todo:
-            attempts = {i: list_attempts(step, folder, shard, progress.note) for i, shard in todo.items()}
-            open_ = [attempt for each in attempts.values() for attempt in each]
-            joined = [index for index, each in attempts.items() if not each]
-            ran = self._run_here(worker, open_) if alone else self._run_on_ray(worker, open_, resources)
-            for index in chain(joined, (attempt.shard.index for attempt in ran if attempt.folder is folder)):
-                if finished := read_finished_shard(folder, index):
-                    done[index] = finished
-                    progress.advance(todo.pop(index).rows)
+        try:
+            while todo:
+                attempts = {i: list_attempts(step, folder, shard, progress.note) for i, shard in todo.items()}
+                open_ = [attempt for each in attempts.values() for attempt in each]
+                joined = [index for index, each in attempts.items() if not each]
+                ran = self._run_here(worker, open_) if alone else self._run_on_ray(worker, open_, resources)
+                for index in chain(joined, (attempt.shard.index for attempt in ran if attempt.folder is folder)):
+                    if finished := read_finished_shard(folder, index):
+                        done[index] = finished
+                        progress.advance(todo.pop(index).rows)
+        except AncdError:  # it ends the job: the next run, perhaps with more memory, begins anew
+            for shard in todo.values():
+                forget_attempts(folder, shard)
+            raise
         return [done[shard.index] for shard in shards]
 
     def _run_here(self, worker: Worker, attempts: Sequence[Attempt]) -> Iterator[Attempt]:
@@ -184,6 +190,8 @@ class Runtime:
         else:  # Ray reuses the processes of tasks, also for the next step, and with them the loaded model
             mapped = dataset.map(task, num_cpus=1)
         for row in mapped.iter_rows():
+            if row["refused"]:
+                raise AncdError(row["refused"])
             if not row["was_killed"]:
                 yield attempts[row["attempt"]]
 
@@ -216,11 +224,15 @@ class _Task:
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         number = int(row["attempt"])
         attempt = self.attempts[number]
+        was_killed, refused = False, ""
         if read_finished_shard(attempt.folder, attempt.shard.index) is None:  # Ray may run a task twice
-            if attempt.begun > self.begun[number]:
-                return {"attempt": number, "was_killed": True}
-            attempt.run(self.worker)
-        return {"attempt": number, "was_killed": False}
+            was_killed = attempt.begun > self.begun[number]
+            try:
+                if not was_killed:
+                    attempt.run(self.worker)
+            except AncdError as error:  # Ray would add the stack to its message
+                refused = str(error)
+        return {"attempt": number, "was_killed": was_killed, "refused": refused}
 
 
 class _Actor:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ancd_ray.data.store import Folder
-from ancd_ray.engine.outputs import Output, inspect_folder
+from ancd_ray.engine.integrity import inspect_folder
+from ancd_ray.engine.outputs import Output
 from ancd_ray.engine.stage import Step
 
 

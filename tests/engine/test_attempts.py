@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow.dataset as ds
 import pytest
 
+from ancd_ray.config.errors import AncdError
 from ancd_ray.config.job import Job
 from ancd_ray.config.load import dump_resolved
 from ancd_ray.data.store import Folder
@@ -142,6 +143,29 @@ def test_a_shard_that_kills_its_worker_of_ray_ends_in_quarantine(tmp_path: Path)
     assert (lost["uri"], lost["reason"]) == ("12.png", WHY)
     assert notes[0] == "shard 1 of step killed its worker (attempt 1 of 3)"
     assert notes[-1] == f"shard 1 of step: 12.png {WHY}"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_of_the_tests")
+def test_an_error_on_ray_is_one_line_and_forgets_the_attempts(tmp_path: Path) -> None:
+    source, folder = Folder(str(tmp_path / "in")), Folder(str(tmp_path / "out"))
+    shards = [_shard(source, i, 4) for i in range(2)]
+    (tmp_path / "in" / "images" / "part-00001.parquet").unlink()
+    folder.write_json("attempts/00001.json", 2)
+    with pytest.raises(AncdError, match=r"part-00001.parquet.*submit the job again") as error:
+        _map(folder, shards)
+    assert "\n" not in str(error.value)
+    assert not folder.exists("attempts/00001.json")
+
+
+def test_after_an_error_another_run_begins_anew(tmp_path: Path) -> None:
+    source, folder = Folder(str(tmp_path / "in")), Folder(str(tmp_path / "out"))
+    folder.write_json("attempts/00000.json", ATTEMPTS + 1)
+    shards, progress = [_shard(source, 0, 2)], StepProgress("step", "p")
+    with pytest.raises(WorkerKilled):
+        Runtime().map_shards("step", _copy(), shards, folder, progress, "images")
+    (done,) = Runtime().map_shards("step", _copy(), shards, folder, progress, "images")
+    assert done.parts["images"].rows == 2
 
 
 @pytest.mark.slow
