@@ -24,10 +24,11 @@ from timing import describe_machine
 
 from ancd_ray.config.load import validate
 from ancd_ray.data.store import Folder
+from ancd_ray.engine.attempts import Worker
 from ancd_ray.engine.executor import run_steps
 from ancd_ray.engine.outputs import CommittedShard, Shard, commit_shard
 from ancd_ray.engine.progress import Display
-from ancd_ray.engine.runtime import Progress, Resources, Runtime, Worker
+from ancd_ray.engine.runtime import Progress, Resources, Runtime
 from ancd_ray.jobs.plan import JobPlan, make
 
 STEPS = ("catalog", "detect", "regions")
@@ -41,6 +42,7 @@ class PlainLoop(Runtime):
 
     def map_shards(
         self,
+        step: str,  # noqa: ARG002
         worker: Worker,
         shards: list[Shard],
         folder: Folder,

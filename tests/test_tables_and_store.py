@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +14,8 @@ import pytest
 
 from ancd_ray.data.store import Busy, Folder, StoreError, filesystem, local_copy, lock_folder
 from ancd_ray.data.tables import METRICS, SCHEMAS, conform
-from ancd_ray.engine.outputs import Output, ShardResult, commit_shard, read_finished_shards
+from ancd_ray.engine.integrity import inspect_folder
+from ancd_ray.engine.outputs import Output, ShardResult, commit_shard
 
 ROW = {"product": "p", "level": "image", "name": "nmi", "value": 0.5}
 
@@ -58,10 +61,58 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
     assert folder.names() == ["a.txt"]
 
 
+def test_a_killed_writer_leaves_no_draft_in_the_folder_of_a_table(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys; from ancd_ray.data.store import *\n"
+        "with lock_folder(Folder(sys.argv[1])):\n"
+        "  with (Folder(sys.argv[1]) / 'runs' / 'r' / 'metrics')._atomically('part.parquet') as draft:\n"
+        "    open(draft, 'w').write('half'); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    assert ended.returncode == -signal.SIGKILL
+    assert not list((tmp_path / "runs" / "r" / "metrics").iterdir())
+    drafts = tmp_path / ".drafts"
+    assert len(list(drafts.iterdir())) == 1
+    with lock_folder(Folder(str(tmp_path))):
+        assert not list(drafts.iterdir())
+
+
+def test_drafts_are_swept_only_by_the_job_that_has_the_lock(tmp_path: Path) -> None:
+    folder = Folder(str(tmp_path))
+    code = "import sys; from ancd_ray.data.store import *; lock_folder(Folder(sys.argv[1])).__enter__()"
+    with lock_folder(folder), folder._atomically("a.txt") as draft:
+        Path(draft).write_bytes(b"whole")
+        command = [sys.executable, "-c", code, str(tmp_path)]
+        assert subprocess.run(command, capture_output=True, check=False).returncode
+        assert Path(draft).parent == tmp_path / ".drafts"
+    assert folder.read("a.txt") == b"whole"
+
+
+def test_drafts_outside_of_an_output_are_hidden(tmp_path: Path) -> None:
+    with Folder(str(tmp_path))._atomically("t/part.parquet") as draft:
+        Path(draft).write_bytes(b"x")
+        assert Path(draft).name.startswith(".")
+
+
+def test_drafts_are_on_disk_before_and_after_the_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed: list[str] = []
+    sync = os.fsync
+
+    def note(descriptor: int) -> None:
+        flushed.append(str(Path(f"/proc/self/fd/{descriptor}").readlink().relative_to(tmp_path)))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    (Folder(str(tmp_path)) / "a" / "b").write("c", b"x")
+    assert flushed[:2] == [".", "a"], "new folders, then the file, then its name"
+    assert flushed[2].startswith("a/b/.")
+    assert flushed[3:] == ["a/b"]
+
+
 def test_a_shard_counts_once_its_marker_is_there(tmp_path: Path) -> None:
     folder = Folder(str(tmp_path))
     done = commit_shard(folder, 3, ShardResult({"metrics": [ROW], "quarantine": []}, {"x": 1}), 0.1)
-    assert read_finished_shards(folder) == {3: done}
+    assert inspect_folder(folder).shards == {3: done}
     assert "quarantine" not in done.parts
     assert pq.read_table(tmp_path / done.parts["metrics"].file).num_rows == 1
     assert Output.find(folder) is None, "no manifest, no output"

@@ -59,7 +59,15 @@ def _add_job_arguments(command: _F) -> _F:
     metavar="FILE",
     help="For a sweep: write a job file with the best settings of each product.",
 )
-def submit(job_file: Path, overrides: tuple[str, ...], address: str | None, no_wait: bool, target: Path | None) -> None:
+@click.option(
+    "--verify",
+    is_flag=True,
+    help="Read all images of earlier catalogs again, and redo what rests on images that changed although their size "
+    "and time of change did not.",
+)
+def submit(
+    job_file: Path, overrides: tuple[str, ...], address: str | None, no_wait: bool, target: Path | None, verify: bool
+) -> None:
     """Run a job, or a sweep if it has a `sweep:` section, on this machine or on a cluster.
 
     KEY=VALUE changes a key of the job file; the value is YAML: `train.lambda=0.5`, `data.base=null`.
@@ -71,19 +79,24 @@ def submit(job_file: Path, overrides: tuple[str, ...], address: str | None, no_w
         boundary.output = job.output_root
         if target and not job.sweep:
             raise click.UsageError(f"--apply is for sweeps, and {job_file} has no `sweep:` section")
+        if verify and (job.sweep or (address and "://" in address)):
+            raise click.UsageError("--verify is for jobs that run here, without a `sweep:` section")
         if address and "://" in address:
             if target:
                 raise click.UsageError(f"--apply is for sweeps that run here; later: ancd-ray apply RUN {target}")
             sys.exit(_send(job, address, follow=not no_wait))
         from ancd_ray.engine.progress import Display
 
-        if job.sweep:
-            from ancd_ray.jobs.sweep.run import run
-        else:
-            from ancd_ray.jobs.run import run
         display = Display(f"{job.name} → {hide_secrets(job.output_root)}")
         with display.running():
-            folder = run(job, address, display)
+            if job.sweep:
+                from ancd_ray.jobs.sweep.run import run as run_sweep
+
+                folder = run_sweep(job, address, display)
+            else:
+                from ancd_ray.jobs.run import run
+
+                folder = run(job, address, display, verify)
         if target:
             _apply(str(folder), target)
         click.echo(str(folder))

@@ -23,8 +23,11 @@ from ancd_ray.config.errors import AncdError
 
 CONNECT_TIMEOUT_S, ATTEMPTS = 5.0, 6  # of requests to S3
 _S3_OPTIONS = frozenset(
-    "access_key secret_key session_token anonymous region scheme endpoint_override role_arn session_name external_id "
-    "proxy_options allow_bucket_creation force_virtual_addressing tls_ca_file_path".split()
+    {
+        *("access_key", "secret_key", "session_token", "anonymous", "role_arn", "session_name", "external_id"),
+        *("region", "scheme", "endpoint_override", "proxy_options", "force_virtual_addressing", "tls_ca_file_path"),
+        "allow_bucket_creation",
+    }
 )
 
 

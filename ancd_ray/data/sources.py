@@ -2,14 +2,18 @@
 
 Rows of an archive name files by URI. Rows made for inference on images in memory carry `image_bytes`, `mask_bytes` and
 `map_bytes` instead; no table that is written has these columns.
+
+A job reads an image up to three times, and takes it for the same image each time. Rows of `images` have the sha256 of
+the file that the catalog opened; another content is refused.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from ancd_ray.data.images import read_bytes
+from ancd_ray.data.images import BadImage, read_bytes
 
 
 def read_image(row: Mapping[str, Any]) -> bytes:
@@ -18,9 +22,12 @@ def read_image(row: Mapping[str, Any]) -> bytes:
     Raises
     ------
     BadImage
-        The file does not exist, cannot be read, or is empty.
+        The file does not exist, cannot be read, is empty, or is not the one of the row's `digest`.
     """
-    return _read(row, "image_bytes", "uri")
+    data = _read(row, "image_bytes", "uri")
+    if "digest" in row and hashlib.sha256(data).hexdigest() != row["digest"]:
+        raise BadImage("changed while the job ran")
+    return data
 
 
 def read_mask(row: Mapping[str, Any]) -> bytes:

@@ -11,8 +11,8 @@ import os
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import cached_property
+from contextlib import contextmanager, suppress
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,9 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from ancd_ray.config.errors import AncdError
+
+DRAFTS = ".drafts"  # in an output folder: files that are being written
+_HASHED_BLOCK = 1 << 20  # bytes
 
 
 class StoreError(AncdError):
@@ -95,6 +98,17 @@ class Folder:
         with self._place[0].open_input_stream(self.file(name)) as stream:
             return bytes(stream.read())
 
+    def files(self) -> list[str]:
+        """List the paths of all files below the folder, relative to it, sorted; without hidden ones."""
+        selector = pafs.FileSelector(self._place[1], allow_not_found=True, recursive=True)
+        found = [info for info in self._place[0].get_file_info(selector) if info.type == pafs.FileType.File]
+        return sorted(info.path[len(self.file("")) :] for info in found if not info.base_name.startswith("."))
+
+    def sha256(self, name: str) -> str:
+        """Compute the sha256 of a file; a process reads a file again only if its size or time of change is another."""
+        info = self._place[0].get_file_info(self.file(name))
+        return _hash_file(self.uri, name, info.size, info.mtime_ns)
+
     def write(self, name: str, data: bytes) -> None:
         """Write a file atomically, also with concurrent writers."""
         with self._atomically(name) as path, self._place[0].open_output_stream(path) as stream:
@@ -136,6 +150,11 @@ class Folder:
         """Delete a file."""
         self._place[0].delete_file(self.file(name))
 
+    def discard(self, name: str) -> None:
+        """Delete a file, if it exists."""
+        with suppress(FileNotFoundError):
+            self.delete(name)
+
     def remove(self) -> None:
         """Delete the folder with its content, if it exists."""
         if self._place[0].get_file_info(self._place[1]).type != pafs.FileType.NotFound:
@@ -150,19 +169,61 @@ class Folder:
 
     @contextmanager
     def _atomically(self, name: str) -> Iterator[str]:
-        system, path = self._place[0], self.file(name)
+        path = self.file(name)
         if not self.is_local:  # object stores show an object only after its upload is complete
             yield path
             return
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        draft = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
+        target = Path(path)
+        _make_folder(target.parent)
+        draft = _find_drafts(target.parent) / f".{uuid.uuid4().hex}"  # hidden, for folders outside of an output
         try:
-            yield draft
-            Path(draft).replace(path)
+            yield str(draft)
+            _flush(draft)  # before the rename: a power cut may keep the name and lose the content
+            draft.replace(target)
+            _flush(target.parent)
         except BaseException:
-            if Path(draft).exists():
-                system.delete_file(draft)
+            draft.unlink(missing_ok=True)
             raise
+
+
+@lru_cache(maxsize=100_000)
+def _hash_file(uri: str, name: str, size: int, time: int) -> str:  # noqa: ARG001
+    folder, total = Folder(uri), hashlib.sha256()
+    with folder._place[0].open_input_stream(folder.file(name)) as stream:
+        while block := stream.read(_HASHED_BLOCK):
+            total.update(block)
+    return total.hexdigest()
+
+
+def _find_drafts(folder: Path) -> Path:
+    """Return the folder for the draft of a file: `.drafts` of the output it belongs to, if any, else its own folder.
+
+    Readers that list the folder of a table would take a draft that a killed writer left there for a part.
+    """
+    device = folder.stat().st_dev  # a file cannot be renamed to another filesystem
+    for top in (folder, *folder.parents):
+        drafts = top / DRAFTS
+        if drafts.is_dir() and drafts.stat().st_dev == device:
+            return drafts
+    return folder
+
+
+def _make_folder(path: Path) -> None:
+    """Make a folder with its parents, so that they survive a power cut."""
+    if path.is_dir():
+        return
+    _make_folder(path.parent)
+    path.mkdir(exist_ok=True)
+    _flush(path.parent)
+
+
+def _flush(path: Path) -> None:
+    """Wait until the disk has the content of a file, or the names in a folder."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 class Busy(StoreError):
@@ -171,7 +232,9 @@ class Busy(StoreError):
 
 @contextmanager
 def lock_folder(folder: Folder) -> Iterator[None]:
-    """Lock a local output folder for one job; the operating system releases the lock when the process ends.
+    """Lock a local output folder for one job, and delete the drafts of earlier ones.
+
+    The operating system releases the lock when the process ends.
 
     Raises
     ------
@@ -196,7 +259,15 @@ def lock_folder(folder: Folder) -> Iterator[None]:
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
+        _sweep_drafts(folder.path / DRAFTS)
         yield
+
+
+def _sweep_drafts(drafts: Path) -> None:
+    """Delete what killed jobs were writing; the caller has the lock of the output."""
+    drafts.mkdir(exist_ok=True)
+    for draft in drafts.iterdir():
+        draft.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -57,10 +57,7 @@ class Table(Artifact):
 
     def read_part(self, part: Part, columns: list[str] | None = None) -> pa.Table:
         """Read one of its parts; Arrow files are memory-mapped."""
-        if part.file.endswith(".arrow"):
-            table = self.folder.open_arrow(part.file)
-            return table.select(columns) if columns else table
-        return self.folder.read_table(part.file, columns)
+        return part.read(self.folder, columns)
 
 
 @dataclass(frozen=True)

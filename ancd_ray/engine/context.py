@@ -9,8 +9,9 @@ from typing import Any
 
 from ancd_ray.config.errors import AncdError
 from ancd_ray.data.store import Folder
+from ancd_ray.engine.attempts import Worker
 from ancd_ray.engine.outputs import CommittedShard, Shard
-from ancd_ray.engine.runtime import Progress, Resources, Runtime, Worker
+from ancd_ray.engine.runtime import Progress, Resources, Runtime
 
 SHARDS = 32  # shards of a large step: enough to balance a cluster, few enough for Ray's overhead per task
 SHARD_ROWS = (16, 512)
@@ -24,6 +25,7 @@ class StageError(AncdError):
 class Context:
     """Runtime, progress display and output folder of a step."""
 
+    step: str
     product: str
     folder: Folder
     resources: Resources
@@ -39,8 +41,10 @@ class Context:
         ------
         StageError
             A larger share of the input was quarantined than the job allows.
+        WorkerKilled
+            A shard kills its worker, and no image can be left out.
         """
-        done = self.runtime.map_shards(worker, shards, self.folder, self.progress, self.resources)
+        done = self.runtime.map_shards(self.step, worker, shards, self.folder, self.progress, self.resources)
         rows = sum(shard.rows for shard in shards)
         lost = sum(shard.parts["quarantine"].rows for shard in done if "quarantine" in shard.parts)
         if lost and lost > self.max_quarantined * rows:
@@ -54,7 +58,7 @@ class Context:
     def first_reason(self, done: Sequence[CommittedShard]) -> str:
         """Return location and reason of the first quarantined input."""
         part = next(shard.parts["quarantine"] for shard in done if "quarantine" in shard.parts)
-        row = self.folder.read_table(part.file).slice(0, 1).to_pylist()[0]
+        row = part.read(self.folder).slice(0, 1).to_pylist()[0]
         return f"{row['uri']}: {row['reason']}"
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from ancd_ray.data.store import Folder
 from ancd_ray.engine.context import Context
+from ancd_ray.engine.integrity import inspect_folder
 from ancd_ray.engine.outputs import MANIFEST, Output
 from ancd_ray.engine.progress import Display
 from ancd_ray.engine.runtime import Runtime
@@ -83,14 +84,18 @@ def run_steps(
     for step in steps:
         folder = step.folder(root)
         with display.step(step.name, step.product) as progress:
-            found = Output.find(folder)
-            if found:
+            found = inspect_folder(folder)
+            if found.output:
                 progress.cached()
-                done[step.fingerprint] = StepRun(found, cached=True)
+                done[step.fingerprint] = StepRun(found.output, cached=True)
                 continue
+            for damage in found.damage:
+                display.warn(f"{step.product} · {step.name}: {damage}; done again")
+            if folder.exists(MANIFEST):
+                folder.delete(MANIFEST)
             sources = {role: ref.bind(done[ref.step.fingerprint].output) for role, ref in step.inputs.items()}
             resources = step.stage.resources
-            context = Context(step.product, folder, resources, runtime, progress, max_quarantined, on_epoch)
+            context = Context(step.name, step.product, folder, resources, runtime, progress, max_quarantined, on_epoch)
             done[step.fingerprint] = StepRun(_execute(step, context, step.stage.In(**sources)), cached=False)
     return done
 

@@ -5,23 +5,29 @@
         shards/00000.json ...              a finished shard: its files, rows, digests and figures
         manifest.json                      written last; readers follow it and never list a folder
 
-A killed writer leaves parts without a marker, or a step without a manifest; these are never read.
+A killed writer leaves parts without a marker, or a step without a manifest; these are never read. A marker or manifest
+that cannot be read (empty, truncated) counts as missing, and so does one whose files are not as it records them: before
+results of an earlier run are used, existence, sha256 and rows of their files are compared with the record (see
+`integrity.py`). Later reads compare the rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol, Union
+from typing import Any, Protocol, TypeVar, Union
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from ancd_ray.data.store import Folder
+from ancd_ray.data.store import Folder, StoreError
 from ancd_ray.data.tables import SCHEMAS, conform
 
 MANIFEST = "manifest.json"
+LISTS = ("listing", "images")  # tables with one row for every image
 MAPPED = ("views", "clean_views")  # tables with random access, stored as Arrow files, which can be memory-mapped
 
+T = TypeVar("T")
 Rows = Union[Sequence[Mapping[str, Any]], Any]  # noqa: UP007  (or an Arrow table, which has no type stubs)
 
 
@@ -32,6 +38,38 @@ class Part:
     file: str
     rows: int
     sha256: str
+
+    def read(self, folder: Folder, columns: list[str] | None = None) -> pa.Table:
+        """Read the file, or some of its columns; Arrow files are memory-mapped.
+
+        Raises
+        ------
+        StoreError
+            The file cannot be read, or has another number of rows than recorded.
+        """
+        try:
+            if self.file.endswith(".arrow"):
+                table = folder.open_arrow(self.file)
+                table = table.select(columns) if columns else table
+            else:
+                table = folder.read_table(self.file, columns)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise StoreError(f"{folder}/{self.file}: {str(error).splitlines()[0]}; submit the job again") from error
+        if table.num_rows != self.rows:
+            raise StoreError(
+                f"{folder}/{self.file}: {table.num_rows} rows, {self.rows} were written; submit the job again"
+            )
+        return table
+
+    def find_damage(self, folder: Folder) -> str | None:
+        """Return what is wrong with the file, in one line; None if it is as it was written."""
+        if damage := find_damage(folder, self.file, self.sha256):
+            return damage
+        try:
+            self.read(folder, [])
+        except StoreError:
+            return f"{self.file} has other rows than recorded"
+        return None
 
 
 @dataclass(frozen=True)
@@ -86,7 +124,8 @@ class Output:
     @classmethod
     def find(cls, folder: Folder) -> Output | None:
         """Return the output in a folder; None if the step is not finished."""
-        return cls(folder, folder.read_json(MANIFEST)) if folder.exists(MANIFEST) else None
+        found = _parse(folder, MANIFEST, lambda manifest: cls(folder, dict(manifest)))
+        return found if found and found.manifest.keys() >= {"fingerprint", "tables", "values"} else None
 
     @property
     def fingerprint(self) -> str:
@@ -109,7 +148,7 @@ class Output:
 
     def table(self, table: str, columns: list[str] | None = None) -> pa.Table:
         """Read a table, or some of its columns; an absent table is empty."""
-        read = [self.folder.read_table(part.file, columns) for part in self.parts(table) if part.rows]
+        read = [part.read(self.folder, columns) for part in self.parts(table) if part.rows]
         if read:
             return pa.concat_tables(read)
         empty = SCHEMAS[table].empty_table()
@@ -130,21 +169,41 @@ class PartedTable(Protocol):
 
 @dataclass(frozen=True)
 class Shard:
-    """A unit of work of a step: the parts it reads, and their number of images or regions."""
+    """A unit of work of a step: the parts it reads, and their number of images or regions.
+
+    `only` has the ids of the images whose rows are read; None for all of them.
+    """
 
     index: int
-    inputs: Mapping[str, tuple[Folder, str]]
+    inputs: Mapping[str, tuple[Folder, Part]]
     rows: int
+    only: frozenset[str] | None = None
 
     def table(self, name: str, columns: list[str] | None = None) -> pa.Table:
         """Read an input table."""
-        folder, file = self.inputs[name]
-        return folder.open_arrow(file) if file.endswith(".arrow") else folder.read_table(file, columns)
+        folder, part = self.inputs[name]
+        if self.only is None:
+            return part.read(folder, columns)
+        table = part.read(folder)
+        table = table.filter(pc.is_in(_find_image_ids(table), value_set=pa.array(sorted(self.only), pa.string())))
+        return table.select(columns) if columns else table
 
     def rows_of(self, name: str) -> list[dict[str, Any]]:
         """Read an input table as rows."""
         rows: list[dict[str, Any]] = self.table(name).to_pylist()
         return rows
+
+    def image_ids(self) -> list[str]:
+        """Return the ids of its images in order, by the table that lists them, if there is one."""
+        lists = next(name for name in (*LISTS, *self.inputs) if name in self.inputs)
+        return list(dict.fromkeys(_find_image_ids(self.table(lists)).to_pylist()))
+
+
+def _find_image_ids(table: pa.Table) -> Any:
+    """Return the image of each row; ids of regions start with that of their image."""
+    if "image_id" in table.column_names:
+        return table.column("image_id")
+    return pc.replace_substring_regex(table.column("region_id"), "-[0-9]+$", "")
 
 
 def align_shards(tables: Mapping[str, PartedTable], count: str | None = None) -> list[Shard]:
@@ -161,7 +220,7 @@ def align_shards(tables: Mapping[str, PartedTable], count: str | None = None) ->
     counted = parts[count or next(iter(parts))]
     assert all(len(files) == len(counted) for files in parts.values()), "steps of one product have the same shards"
     return [
-        Shard(i, {role: (tables[role].folder, files[i].file) for role, files in parts.items()}, counted[i].rows)
+        Shard(i, {role: (tables[role].folder, files[i]) for role, files in parts.items()}, counted[i].rows)
         for i in range(len(counted))
     ]
 
@@ -186,17 +245,29 @@ def commit_shard(folder: Folder, index: int, work: ShardResult, seconds: float) 
     return done
 
 
-def read_finished_shards(folder: Folder) -> dict[int, CommittedShard]:
-    """Return the committed shards of a folder by index."""
-    markers = [name for name in (folder / "shards").names() if name.endswith(".json")]
-    found = [CommittedShard.from_json((folder / "shards").read_json(name)) for name in markers]
-    return {done.index: done for done in found}
+def discard_shard(folder: Folder, index: int) -> None:
+    """Delete the marker of a shard, if there is one, so that it is done again."""
+    folder.discard(_marker(index))
 
 
 def read_finished_shard(folder: Folder, index: int) -> CommittedShard | None:
     """Return a shard if it is committed, else None."""
-    name = _marker(index)
-    return CommittedShard.from_json(folder.read_json(name)) if folder.exists(name) else None
+    return _parse(folder, _marker(index), CommittedShard.from_json)
+
+
+def find_damage(folder: Folder, file: str, sha256: str) -> str | None:
+    """Return what is wrong with a file of recorded content, in one line; None if it is as it was written."""
+    if not folder.exists(file):
+        return f"{file} is missing"
+    return None if folder.sha256(file) == sha256 else f"{file} is not as it was written"
+
+
+def _parse(folder: Folder, name: str, make: Callable[[Any], T]) -> T | None:
+    """Make an object from a JSON file; None if the file does not exist, or is not what it should be."""
+    try:
+        return make(folder.read_json(name))
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _marker(index: int) -> str:

@@ -12,23 +12,18 @@ import logging
 import os
 import signal
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from ancd_ray.config.errors import AncdError
 from ancd_ray.data.store import Folder
-from ancd_ray.engine.outputs import (
-    CommittedShard,
-    Shard,
-    ShardResult,
-    commit_shard,
-    read_finished_shard,
-    read_finished_shards,
-)
+from ancd_ray.engine.attempts import Attempt, Worker, forget_attempts, list_attempts
+from ancd_ray.engine.integrity import inspect_folder
+from ancd_ray.engine.outputs import CommittedShard, Shard, discard_shard, read_finished_shard
 
 BLOCKS_A_CORE, ROWS_A_BLOCK = 4, 500  # blocks of Ray Data, which are its tasks
 STALLED_AFTER_S = 1800  # without a finished shard: the execution fails instead of hanging
@@ -41,13 +36,6 @@ Resources = Literal["light", "images", "model"]
 
 class RuntimeProblem(AncdError):
     """Ray is unavailable or lacks the required resources; the message is one line."""
-
-
-class Worker(Protocol):
-    """Interface of workers, which compute the rows of a shard; they are pickled, and load models in the call."""
-
-    def __call__(self, shard: Shard) -> ShardResult:
-        """Compute the rows of a shard; they must depend on nothing but the worker and the shard."""
 
 
 class Progress(Protocol):
@@ -135,51 +123,77 @@ class Runtime:
         return int(have.get("CPU", 0)), int(have.get("GPU", 0))
 
     def map_shards(
-        self, worker: Worker, shards: Sequence[Shard], folder: Folder, progress: Progress, resources: Resources
+        self,
+        step: str,
+        worker: Worker,
+        shards: Sequence[Shard],
+        folder: Folder,
+        progress: Progress,
+        resources: Resources,
     ) -> list[CommittedShard]:
-        """Run the worker on all shards that are not committed yet; returns all shards in order."""
-        done = read_finished_shards(folder)
+        """Run the worker on all shards that are not committed yet; returns all shards in order.
+
+        Raises
+        ------
+        RuntimeProblem
+            Ray is unavailable.
+        WorkerKilled
+            A shard kills its worker, and no image can be left out.
+        """
+        done = dict(inspect_folder(folder).shards)
         progress.total(sum(shard.rows for shard in shards))
         progress.advance(sum(shard.rows for shard in shards if shard.index in done))
-        todo = [shard for shard in shards if shard.index not in done]
+        todo = {shard.index: shard for shard in shards if shard.index not in done}
+        for index in todo:
+            discard_shard(folder, index)  # of one that is damaged
         few = sum(shard.rows for shard in shards) < self.in_process_below
         alone = resources == "light" or (few and not (self.is_remote and self.devices()[1]))  # GPUs may be remote
-        for finished in (
-            self._run_in_process(worker, todo, folder) if alone else self._run_on_ray(worker, todo, folder, resources)
-        ):
-            done[finished.index] = finished
-            progress.advance(next(shard.rows for shard in todo if shard.index == finished.index))
+        try:
+            while todo:
+                attempts = {i: list_attempts(step, folder, shard, progress.note) for i, shard in todo.items()}
+                open_ = [attempt for each in attempts.values() for attempt in each]
+                joined = [index for index, each in attempts.items() if not each]
+                ran = self._run_here(worker, open_) if alone else self._run_on_ray(worker, open_, resources)
+                for index in chain(joined, (attempt.shard.index for attempt in ran if attempt.folder is folder)):
+                    if finished := read_finished_shard(folder, index):
+                        done[index] = finished
+                        progress.advance(todo.pop(index).rows)
+        except AncdError:  # it ends the job: the next run, perhaps with more memory, begins anew
+            for shard in todo.values():
+                forget_attempts(folder, shard)
+            raise
         return [done[shard.index] for shard in shards]
 
-    def _run_in_process(self, worker: Worker, shards: Sequence[Shard], folder: Folder) -> Iterator[CommittedShard]:
-        for shard in shards:
-            yield _run_shard(worker, shard, folder)
+    def _run_here(self, worker: Worker, attempts: Sequence[Attempt]) -> Iterator[Attempt]:
+        for attempt in attempts:
+            attempt.run(worker)
+            yield attempt
 
-    def _run_on_ray(
-        self, worker: Worker, shards: Sequence[Shard], folder: Folder, resources: Resources
-    ) -> Iterator[CommittedShard]:
-        if not shards:
+    def _run_on_ray(self, worker: Worker, attempts: Sequence[Attempt], resources: Resources) -> Iterator[Attempt]:
+        """Run attempts and yield those that are finished; the others killed their workers."""
+        if not attempts:
             return
         cpus, gpus = self.devices()
         if cpus < 1:
             raise RuntimeProblem("Ray has no whole CPU for the work; start a node with CPUs or raise resources.cpus")
         import ray
 
-        items = [{"shard": shard.index} for shard in shards]
+        items = [{"attempt": i} for i in range(len(attempts))]
         # A task costs about 50 ms of a core, and progress advances by tasks: a few per core, more if they are long.
-        blocks = max(BLOCKS_A_CORE * cpus, sum(shard.rows for shard in shards) // ROWS_A_BLOCK)
+        blocks = max(BLOCKS_A_CORE * cpus, sum(attempt.shard.rows for attempt in attempts) // ROWS_A_BLOCK)
         dataset = ray.data.from_items(items, override_num_blocks=min(len(items), blocks))
-        task = _ShardTask(worker, {shard.index: shard for shard in shards}, folder)
+        task = _Task(worker, attempts, [attempt.begun for attempt in attempts])
         if resources == "model" and gpus:
             # from_items has no read tasks that compete with the actors: they may take every CPU
-            compute = ray.data.ActorPoolStrategy(size=min(len(shards), gpus))
-            mapped = dataset.map(_ShardActor, fn_constructor_args=(task,), compute=compute, num_cpus=1, num_gpus=1)
+            compute = ray.data.ActorPoolStrategy(size=min(len(attempts), gpus))
+            mapped = dataset.map(_Actor, fn_constructor_args=(task,), compute=compute, num_cpus=1, num_gpus=1)
         else:  # Ray reuses the processes of tasks, also for the next step, and with them the loaded model
             mapped = dataset.map(task, num_cpus=1)
         for row in mapped.iter_rows():
-            finished = read_finished_shard(folder, int(row["shard"]))
-            assert finished is not None, "a shard is committed before its row comes back"
-            yield finished
+            if row["refused"]:
+                raise AncdError(row["refused"])
+            if not row["was_killed"]:
+                yield attempts[row["attempt"]]
 
     @staticmethod
     def _configure_data() -> None:
@@ -196,24 +210,35 @@ class Runtime:
 
 
 @dataclass(frozen=True)
-class _ShardTask:
-    """The function that Ray Data maps over shard numbers."""
+class _Task:
+    """The function that Ray Data maps over the numbers of attempts; `begun` has their counts before it.
+
+    Ray Data repeats a task whose worker was killed, without end. The attempt that was running has a higher count then
+    and is skipped: the driver decides how to go on, and the other attempts of the task are not held up.
+    """
 
     worker: Worker
-    shards: dict[int, Shard]
-    folder: Folder
+    attempts: Sequence[Attempt]
+    begun: Sequence[int]
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        shard = self.shards[int(row["shard"])]
-        if read_finished_shard(self.folder, shard.index) is None:  # Ray may run a task twice; the first commit is kept
-            _run_shard(self.worker, shard, self.folder)
-        return {"shard": shard.index}
+        number = int(row["attempt"])
+        attempt = self.attempts[number]
+        was_killed, refused = False, ""
+        if read_finished_shard(attempt.folder, attempt.shard.index) is None:  # Ray may run a task twice
+            was_killed = attempt.begun > self.begun[number]
+            try:
+                if not was_killed:
+                    attempt.run(self.worker)
+            except AncdError as error:  # Ray would add the stack to its message
+                refused = str(error)
+        return {"attempt": number, "was_killed": was_killed, "refused": refused}
 
 
-class _ShardActor:
-    """`_ShardTask` as an actor, whose process keeps the loaded model."""
+class _Actor:
+    """`_Task` as an actor, whose process keeps the loaded model."""
 
-    def __init__(self, task: _ShardTask) -> None:
+    def __init__(self, task: _Task) -> None:
         self._task = task
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -231,9 +256,3 @@ def _suppress_stderr() -> Iterator[None]:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
-
-
-def _run_shard(worker: Worker, shard: Shard, folder: Folder) -> CommittedShard:
-    start = time.perf_counter()
-    work = worker(shard)
-    return commit_shard(folder, shard.index, work, round(time.perf_counter() - start, 3))

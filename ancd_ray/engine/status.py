@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ancd_ray.data.store import Folder
-from ancd_ray.engine.outputs import MANIFEST, Output, read_finished_shards
+from ancd_ray.engine.integrity import inspect_folder
+from ancd_ray.engine.outputs import Output
 from ancd_ray.engine.stage import Step
 
 
@@ -24,15 +25,16 @@ def plan_status(steps: Sequence[Step], root: Folder) -> list[PlanStatus]:
     """Determine what a run would do with each step, and why."""
     found: list[PlanStatus] = []
     for step in steps:
-        folder = step.folder(root)
-        if folder.exists(MANIFEST):
+        earlier = inspect_folder(step.folder(root))
+        if earlier.output:
             found.append(PlanStatus(step, "cached", ""))
             continue
-        shards = len(read_finished_shards(folder))
-        if shards:
-            found.append(PlanStatus(step, "continue", f"{shards} shards are done"))
+        damage = [f"{earlier.damage[0]}{' (and others)' if earlier.damage[1:] else ''}"] if earlier.damage else []
+        if earlier.shards:
+            why = "; ".join([*damage, f"{len(earlier.shards)} shards are done"])
+            found.append(PlanStatus(step, "continue", why))
         else:
-            found.append(PlanStatus(step, "run", _explain(root, step)))
+            found.append(PlanStatus(step, "run", damage[0] if damage else _explain(root, step)))
     return found
 
 

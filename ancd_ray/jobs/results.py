@@ -72,13 +72,23 @@ def open_run(folder: Folder) -> tuple[Job, JobResults]:
     StoreError
         The folder is not a run folder, or results of steps were deleted.
     """
-    if not folder.exists(RECORD):
+    record = read_record(folder)
+    if record is None:
         raise StoreError(f"{folder}: not a run folder (it has no {RECORD}); `ancd-ray submit` prints the one it made")
     root = locate_root(folder)
-    results = JobResults.from_record(root, folder.read_json(RECORD))
+    results = JobResults.from_record(root, record)
     if results is None:
         raise StoreError(f"{folder}: the steps of this run are no longer in {root}; submit the job again")
     return validate(parse(folder.read("job.yaml"), f"{folder}/job.yaml")), results
+
+
+def read_record(folder: Folder) -> dict[str, Any] | None:
+    """Read the record of a run; None if there is none, or it cannot be read."""
+    try:
+        record: dict[str, Any] = folder.read_json(RECORD)
+        return record if record["steps"] and record["products"] else None
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
 
 
 def locate_root(run_folder: Folder) -> Folder:

@@ -45,7 +45,7 @@ class Catalog(Stage):
         size = shard_rows(len(self.rows))
         pieces = [self.rows[start : start + size] for start in range(0, len(self.rows), size)]
         parts = [write_part(context.folder, "listing", i, piece) for i, piece in enumerate(pieces)]
-        shards = [Shard(i, {"listing": (context.folder, part.file)}, part.rows) for i, part in enumerate(parts)]
+        shards = [Shard(i, {"listing": (context.folder, part)}, part.rows) for i, part in enumerate(parts)]
         result = Result.of_shards(context.map(OpenFiles(), shards))
         return Result({**result.tables, "listing": parts}, {"listed": len(self.rows)})
 

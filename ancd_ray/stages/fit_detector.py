@@ -68,7 +68,7 @@ class FitDetector(Stage):
 
 def _read_patches(context: Context, result: Result, size: int) -> Iterator[NDArray[np.float16]]:
     for part in result.tables["patches"]:
-        table = context.folder.read_table(part.file)
+        table = part.read(context.folder)
         for row in table.filter(pc.equal(table.column("image_size"), size)).to_batches(max_chunksize=256):
             for features, dim in zip(row.column("features"), row.column("dim"), strict=True):
                 yield np.frombuffer(features.as_buffer(), np.float16).reshape(-1, dim.as_py())

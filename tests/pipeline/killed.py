@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ancd_ray.config.load import load
 from ancd_ray.data.store import Folder
-from ancd_ray.engine import executor, runtime
+from ancd_ray.engine import attempts, executor
 from ancd_ray.engine.outputs import MANIFEST, CommittedShard
 from ancd_ray.engine.progress import Display
 from ancd_ray.jobs.run import run
@@ -21,7 +21,7 @@ from ancd_ray.jobs.run import run
 
 def main(step: str, job_file: Path) -> None:
     """Arms the kill, then runs the job as `submit` does."""
-    commit, write_json = runtime.commit_shard, Folder.write_json
+    commit, write_json = attempts.commit_shard, Folder.write_json
 
     def die() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -39,7 +39,7 @@ def main(step: str, job_file: Path) -> None:
         if name == "summary.json" and step == "report":
             die()
 
-    runtime.commit_shard = commit_then_die  # type: ignore[assignment]
+    attempts.commit_shard = commit_then_die  # type: ignore[assignment]
     Folder.write_json = die_before_manifest  # type: ignore[method-assign]
     assert executor.MANIFEST == MANIFEST
     run(load(job_file), None, Display("killed"))

@@ -59,7 +59,7 @@ def test_trains_two_steps_and_classifies(tmp_path: Path) -> None:
     novel = _output(root / "novel", "novel", [None, None, None])
     base = _output(root / "base", "base", ["cut", "dent"])
     config = TrainConfig.model_validate({"epochs": 1, "batch_size": 4, "views": {"fresh": True}})
-    context = Context("p", root / "train", "model", Runtime(), StepProgress("train", "p"))
+    context = Context("train", "p", root / "train", "model", Runtime(), StepProgress("train", "p"))
     before = load(NAME, "random").make_tail().state_dict()
     stage = Train(config, trunk, Classes(("cut", "dent"), 3, has_normal=True))
     result = stage.run(context, Train.In(Table(novel, "regions"), Table(base, "regions")))
@@ -67,12 +67,12 @@ def test_trains_two_steps_and_classifies(tmp_path: Path) -> None:
 
     manifest = {"tables": {}, "values": result.values, "files": result.files, "fingerprint": "x"}
     trained = Files(Output(root / "train", manifest), "trained")
-    selecting = Context("p", root / "select", "light", Runtime(), StepProgress("select_head", "p"))
+    selecting = Context("select_head", "p", root / "select", "light", Runtime(), StepProgress("select_head", "p"))
     SelectHead("loss", trunk).run(selecting, SelectHead.In(trained))
-    regions = (root / "novel", novel.parts("regions")[0].file)
+    regions = (root / "novel", novel.parts("regions")[0])
     encoded = EncodeRegions(trunk, keep_views=True, share=1.0)(Shard(0, {"regions": regions}, 3)).tables
     assert len(encoded["features"]) == 3
-    views = (root / "clean", write_part(root / "clean", "clean_views", 0, encoded["clean_views"]).file)
+    views = (root / "clean", write_part(root / "clean", "clean_views", 0, encoded["clean_views"]))
     worker = ClassifyRegions(trunk, root / "select")
     rows = worker(Shard(0, {"regions": regions, "clean_views": views}, 3)).tables["region_predictions"]
     assert [row["region_id"] for row in rows] == ["novel0-000", "novel1-000", "novel2-000"]

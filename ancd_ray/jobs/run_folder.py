@@ -1,0 +1,93 @@
+"""Run folder: result tables, models and report of a job, with a record of what was written.
+
+`run.json` names the steps of the run and the sha256 of every file. A run is done if its files are exactly those; else
+they are written anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from typing import Any
+
+from ancd_ray.config.load import dump_resolved
+from ancd_ray.data.store import Folder
+from ancd_ray.engine.context import StageError
+from ancd_ray.engine.outputs import write_part
+from ancd_ray.jobs.plan import JobPlan
+from ancd_ray.jobs.results import RECORD, JobResults, read_record
+
+SUMMARY = "summary.json"
+REPORT = "report.html"
+COPIED = ("image_predictions", "region_predictions", "metrics")
+_FOLDERS = (*COPIED, "quarantine", "models")
+
+
+def is_complete(folder: Folder) -> bool:
+    """Whether the files of a run are exactly those that were recorded."""
+    record = read_record(folder)
+    return record is not None and record.get("files") == _hash_files(folder)
+
+
+def write_results(plan: JobPlan, results: JobResults, folder: Folder) -> None:
+    """Write the report, the resolved job, the models, and copies of the result tables, in place of earlier ones."""
+    from ancd_ray.jobs.report import render
+    from ancd_ray.jobs.report.build import build_report
+    from ancd_ray.models.model import Model
+
+    if folder.exists(RECORD):
+        folder.delete(RECORD)
+    for name in _FOLDERS:
+        (folder / name).remove()
+    folder.write("job.yaml", dump_resolved(plan.job).encode())
+    for name, artifacts in results.products.items():
+        for role in COPIED:
+            table = artifacts.table(role)
+            for part in table.parts:
+                table.folder.copy_to(part.file, folder / role, f"{name}-{part.file.rpartition('part-')[2]}")
+    write_part(folder, "quarantine", 0, [row for artifacts in results.every for row in artifacts.quarantine_rows()])
+    for product in plan.products:
+        Model.of(product.job, product.name, results.products[product.name]).save(folder / "models" / product.name)
+    report = build_report(plan.job, results, datetime.now(timezone.utc))
+    folder.write(REPORT, render(report).encode())
+
+
+def write_record(folder: Folder, record: Mapping[str, Any]) -> None:
+    """Write the record of a run whose other files are written."""
+    folder.write_json(RECORD, {**record, "files": _hash_files(folder)})
+
+
+def check_counts(results: JobResults, folder: Folder) -> None:
+    """Count the images of each product in the files of the run: all are predicted or in quarantine.
+
+    Raises
+    ------
+    StageError
+        Images are missing, or are there more than once.
+    """
+    predicted = _read_products(folder, "image_predictions")
+    quarantined = _read_products(folder, "quarantine", role="query")
+    for name, artifacts in results.products.items():
+        listed = artifacts.table("listing").read(["role"]).column("role").to_pylist().count("query")
+        found = predicted.count(name), quarantined.count(name)
+        if sum(found) != listed:
+            raise StageError(
+                f"product {name}: {listed} images were listed, but the tables of {folder} have {found[0]} predictions "
+                f"and {found[1]} images in quarantine; submit the job again with another output="
+            )
+
+
+def _read_products(folder: Folder, table: str, role: str | None = None) -> list[str]:
+    """Read the product of each row of a result table, or of its rows with a role, from all files of its folder."""
+    products: list[str] = []
+    for name in (folder / table).names():
+        rows = (folder / table).read_table(name, ["product", *(["role"] if role else [])]).to_pylist()
+        products += [row["product"] for row in rows if role is None or row["role"] == role]
+    return products
+
+
+def _hash_files(folder: Folder) -> dict[str, str]:
+    """Compute the sha256 of the files of a run by their paths, without its record."""
+    files = [f"{name}/{file}" for name in _FOLDERS for file in (folder / name).files()]
+    files += [name for name in ("job.yaml", REPORT, SUMMARY) if folder.exists(name)]
+    return {file: folder.sha256(file) for file in files}
