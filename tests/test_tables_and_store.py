@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ancd_ray.data.store import Busy, Folder, StoreError, filesystem, local_copy, lock_folder
+from ancd_ray.data.location import Location, StoreError
+from ancd_ray.data.store import Busy, Folder, local_copy, lock_folder
 from ancd_ray.data.tables import METRICS, SCHEMAS, conform
 from ancd_ray.engine.integrity import inspect_folder
 from ancd_ray.engine.outputs import Output, ShardResult, commit_shard
@@ -141,7 +142,7 @@ def test_one_job_at_a_time(tmp_path: Path) -> None:
 
 def test_an_unknown_scheme_is_one_line() -> None:
     with pytest.raises(StoreError, match="nowhere://x"):
-        filesystem("nowhere://x")
+        Location.parse("nowhere://x").open()
     assert issubclass(Busy, StoreError)
 
 

@@ -107,6 +107,7 @@ def submit(
 def plan(job_file: Path, overrides: tuple[str, ...]) -> None:
     """Show what a job would do: which steps are done, which would run, and why."""
     with explain_errors():
+        from ancd_ray.data.layouts.peek import peek
         from ancd_ray.engine.status import plan_status
         from ancd_ray.jobs.plan import make
 
@@ -128,6 +129,9 @@ def plan(job_file: Path, overrides: tuple[str, ...]) -> None:
             line = f"{step.product:<{width[0]}}  {step.name:<{width[1]}}  {status.state:<8}  {status.why}"
             click.echo(line.rstrip())
         ready = sum(status.state == "cached" for status in statuses)
+        for product in made.products:
+            for text in [*product.listing.account.lines, *peek(product.listing.images, product.listing.bits)]:
+                click.echo(f"{product.name}: {text}")
         click.echo(f"{ready} of {len(statuses)} steps are done; results go to {hide_secrets(str(made.run_folder))}")
 
 

@@ -3,20 +3,37 @@
 from __future__ import annotations
 
 import io
+import math
+import os
 import posixpath
+import stat
 import warnings
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from ancd_ray.data.store import StoreError, filesystem
+from ancd_ray.data.location import Location, StoreError
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
-_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
+SUFFIXES = frozenset(
+    {
+        *(".png", ".jpg", ".jpeg", ".jfif", ".jpe", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".jp2"),
+        *(".pgm", ".ppm", ".pnm", ".pbm"),
+    }
+)
+_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM", "GIF", "JPEG2000")
+_ORIENTATION, _SUBFILE, _BITS = 274, 254, 258  # tags
+_TRANSPOSED = 5  # orientations from here on swap the sides
+_DEPTHS = (8, 10, 12, 14, 16, 24, 32)
+_MAX_PAGES = 64
 MAX_PIXELS = 120_000_000  # a 12,000 x 10,000 line scan; larger ones are errors or decompression bombs
+
+MAX_BYTES = 1 << 30
 
 ImageU8 = NDArray[np.uint8]
 
@@ -40,70 +57,177 @@ def read_bytes(uri: str) -> bytes:
         The file does not exist, cannot be read, or is empty.
     """
     try:
-        system, path = filesystem(uri)
+        system, path = Location.parse(uri).open()
+        if "://" not in uri or uri.startswith("file:"):
+            _check_file(path)
         with system.open_input_stream(path) as stream:
-            data = bytes(stream.read())
+            data = bytes(stream.read(MAX_BYTES + 1))
     except FileNotFoundError:
         raise BadImage("no such file") from None
-    except (OSError, StoreError) as error:
+    except (OSError, StoreError, UnicodeError) as error:
         raise BadImage(f"cannot be read: {_first_line(error)}") from error
+    if len(data) > MAX_BYTES:
+        raise BadImage(f"has more than {MAX_BYTES:,} bytes")
     if not data:
         raise BadImage("the file is empty (0 bytes)")
     return data
 
 
-def image_size(data: bytes) -> tuple[int, int]:
-    """Read (width, height) in pixels from the header.
+def _check_file(path: str) -> None:
+    """Refuse what is no regular file: a pipe would never end, a device has no end."""
+    if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116
+        raise BadImage("not a regular file")
+
+
+class Header(NamedTuple):
+    """What the header of an image says; width and height are those of the upright image."""
+
+    width: int
+    height: int
+    orientation: int  # EXIF tag 274; 1: as stored
+    is_deep: bool  # more than 8 bits a channel
+
+
+@dataclass(frozen=True)
+class PixelRange:
+    """Range of the pixel values of all deep images of a product; `bits` is None if there are no integers.
+
+    Depth is a property of a camera: an image that is scaled by its own range has another gain than its neighbor.
+    """
+
+    bits: int | None = None
+    low: float = 0.0
+    high: float = 1.0  # of floats
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any] | None) -> PixelRange | None:
+        """Make a range from its JSON form."""
+        return None if document is None else cls(**document)
+
+    @classmethod
+    def of(cls, extremes: Iterable[Extremes], bits: int | None = None) -> PixelRange:
+        """Combine what `measure_extremes` found in the images of a product; `bits` is the declared depth."""
+        found = list(extremes)
+        top = max((each.high for each in found if each.is_integer), default=None)
+        if top is not None and bits is None:
+            bits = next((n for n in _DEPTHS if top < 2**n), 32)
+        low = min((each.low for each in found if not each.is_integer), default=0.0)
+        high = max((each.high for each in found if not each.is_integer), default=1.0)
+        return cls(bits, *((0.0, 1.0) if low >= 0 and high <= 1 else (low, high)))
+
+
+class Extremes(NamedTuple):
+    """Lowest and highest finite value of a deep image."""
+
+    is_integer: bool
+    low: float
+    high: float
+
+
+def read_header(data: bytes) -> Header:
+    """Read size and orientation from the header of an image.
 
     Raises
     ------
     BadImage
-        The file has no known image format, or the image is too large.
+        The file has no known image format, is too large, or has several pages.
     """
-    return _open(data).size
+    with _rejecting("the header is broken"):
+        image = _open(data)
+        tag = _read_orientation(image)
+        width, height = image.size
+        if tag >= _TRANSPOSED and image.format != "TIFF":  # Pillow swaps the sides of a TIFF itself
+            width, height = height, width
+        return Header(width, height, tag, _is_deep(image, data))
 
 
-def decode_rgb(data: bytes) -> ImageU8:
-    """Decode an image to (H, W, 3) uint8: palettes are resolved, alpha is dropped, 16 bits are scaled to 8.
+def image_size(data: bytes) -> tuple[int, int]:
+    """Read (width, height) of the upright image in pixels; see `read_header`."""
+    header = read_header(data)
+    return header.width, header.height
 
-    Pixels are kept as stored: EXIF rotation is not applied, since the mask would no longer match.
+
+def measure_extremes(data: bytes) -> Extremes:
+    """Measure the extremes of a deep image; see `decode_rgb`."""
+    values = _load(data)
+    finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+    return Extremes(values.dtype.kind in "iu", low, high)
+
+
+def decode_rgb(data: bytes, pixel_range: PixelRange | None = None) -> ImageU8:
+    """Decode an image to (H, W, 3) uint8, upright: palettes are resolved, alpha is dropped, deep values are scaled.
+
+    Parameters
+    ----------
+    data
+        Encoded image.
+    pixel_range
+        Range of the product's deep images; None measures the image itself.
 
     Raises
     ------
     BadImage
         The file is truncated or broken, has no known image format, or the image is too large.
     """
-    image = _load(data)
-    if image.mode.startswith("I") or image.mode == "F":
-        gray = _to_8_bit(np.asarray(image))
-        return np.repeat(gray[..., None], 3, axis=2)
-    return np.asarray(image.convert("RGB"))
+    values = _load(data)
+    if values.dtype != np.uint8:
+        values = _to_8_bit(values, pixel_range or PixelRange.of([measure_extremes(data)]))
+    return np.repeat(values[..., None], 3, axis=2) if values.ndim == 2 else values
 
 
-def decode_mask(data: bytes) -> ImageU8:
-    """Decode a mask to (H, W) uint8: 255 where the largest channel is in the upper half of its range, else 0.
+def decode_mask(data: bytes, threshold: int | None = None) -> ImageU8:
+    """Decode a mask to (H, W) uint8: 255 where it is foreground, else 0.
 
-    A mask with maximum 1 is interpreted as a class map, in which 1 is foreground.
+    Foreground are values above 0: numbers of classes, 127, 255 or 4,095 alike. Of a palette these are the indices, of
+    an image whose color is constant the alpha channel; a transparent pixel is background. JPEG smears edges, so its
+    masks have the threshold 127 by default.
+
+    Parameters
+    ----------
+    data
+        Encoded mask.
+    threshold
+        Values above it are foreground, for soft edges; None is 0, or 127 in a JPEG.
 
     Raises
     ------
     BadImage
         See `decode_rgb`.
     """
-    image = _load(data)
-    if image.mode == "P":
-        values = np.asarray(image.convert("RGB"))
-    elif "A" in image.getbands():
-        values = np.asarray(image.convert("RGB" if "R" in image.getbands() else "L"))
-    else:
-        values = np.asarray(image)
-    if values.ndim == 3:
-        values = values.max(axis=2)
-    if values.dtype == bool:
-        return values.astype(np.uint8) * 255
-    top = values.max(initial=0)
-    threshold = 0 if top <= 1 else 127 if top <= 255 else 32767
-    return (values > threshold).astype(np.uint8) * 255
+    with _rejecting("the mask cannot be decoded"):
+        image = _open(data)
+        tag = _read_orientation(image)
+        if threshold is None:
+            threshold = 127 if image.format in ("JPEG", "MPO") else 0
+        if _is_deep(image, data) and len(image.getbands()) > 1:
+            values, alpha = _decode_deep_colors(data), None
+        else:
+            image.load()
+            bands = image.getbands()
+            alpha = np.asarray(image.getchannel("A")) if "A" in bands else None
+            if image.mode in ("LA", "RGBA"):
+                image = image.convert("L" if image.mode == "LA" else "RGB")
+            elif image.mode not in ("1", "L", "P", "I", "F", "RGB") and not image.mode.startswith("I;16"):
+                image = image.convert("RGB")
+            values = np.asarray(image)
+            tag = 1 if image.format == "TIFF" else tag
+        if values.ndim == 3:
+            values = values.max(axis=2)
+        found = values > threshold
+        if alpha is not None and alpha.min() < alpha.max():
+            is_drawn = found & (alpha > threshold)
+            found = is_drawn if values.min() < values.max() and is_drawn.any() else alpha > threshold
+        return np.ascontiguousarray(turn_upright(found.astype(np.uint8) * 255, tag))
+
+
+def turn_upright(array: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Apply the EXIF orientation (1 to 8) to an array (H, W) or (H, W, 3)."""
+    if orientation >= _TRANSPOSED:
+        array = array.swapaxes(0, 1)
+    rows = slice(None, None, -1 if orientation in (3, 4, 7, 8) else 1)
+    columns = slice(None, None, -1 if orientation in (2, 3, 6, 7) else 1)
+    return array[rows, columns]
 
 
 def decode_map(data: bytes) -> NDArray[Any]:
@@ -115,12 +239,11 @@ def decode_map(data: bytes) -> NDArray[Any]:
         The file has none of these formats, is not two-dimensional, or has values that are not finite.
     """
     if data[:6] == b"\x93NUMPY":
-        try:
+        with _rejecting("not a readable .npy file"):
+            _check_npy(data)
             values = np.load(io.BytesIO(data), allow_pickle=False)
-        except (ValueError, EOFError, OSError) as error:
-            raise BadImage(f"not a readable .npy file: {_first_line(error)}") from error
     else:
-        values = np.asarray(_load(data))
+        values = _load(data)
     values = np.asarray(np.squeeze(values))
     if values.ndim != 2 or values.size == 0 or values.dtype.kind not in "fiub":
         raise BadImage(f"an anomaly map must have one number per pixel, but is {values.dtype} of shape {values.shape}")
@@ -141,39 +264,108 @@ def encode_png(array: ImageU8) -> bytes:
     return bytes(cv2.imencode(".png", array, [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE])[1])
 
 
+@contextmanager
+def _rejecting(what: str) -> Iterator[None]:
+    """Turn whatever a decoder raises into a `BadImage`: the files are foreign, and their decoders have many errors."""
+    try:
+        yield
+    except BadImage:
+        raise
+    except (Image.DecompressionBombError, MemoryError):
+        raise BadImage("too many pixels") from None
+    except Exception as error:
+        raise BadImage(f"{what}: {_first_line(error)}") from error
+
+
 def _open(data: bytes) -> Image.Image:
     with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)  # Pillow's limit is lower for some formats
+        warnings.simplefilter("ignore")  # Pillow warns of 89 megapixels; MAX_PIXELS is checked here
         try:
             image = Image.open(io.BytesIO(data), formats=_FORMATS)
         except UnidentifiedImageError:
-            raise BadImage("not an image of a known format (PNG, JPEG, BMP, TIFF, WebP)") from None
-        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-            raise BadImage("too many pixels") from None
-        except (OSError, ValueError, SyntaxError) as error:
-            raise BadImage(f"the header is broken: {_first_line(error)}") from error
+            raise BadImage(f"not an image of a known format ({', '.join(_FORMATS)})") from None
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise BadImage(f"{width} x {height} pixels are more than {MAX_PIXELS:,}")
+    if image.format == "TIFF" and (pages := _count_pages(image)) > 1:
+        raise BadImage(f"has {pages} pages; save each as a file of its own")
     return image
 
 
-def _load(data: bytes) -> Image.Image:
-    image = _open(data)
+def _count_pages(image: Image.Image) -> int:
+    """Count the pages of a TIFF, without reduced copies of a page, such as those of a pyramid."""
+    pages = 1
+    frames: int = getattr(image, "n_frames", 1)
+    for frame in range(1, min(frames, _MAX_PAGES)):
+        image.seek(frame)
+        pages += not image.tag_v2.get(_SUBFILE, 0) & 1  # type: ignore[attr-defined]
+    image.seek(0)
+    return pages
+
+
+def _load(data: bytes) -> NDArray[Any]:
+    """Decode to an upright array: (H, W, 3) uint8, or deep values (H, W) or (H, W, 3)."""
+    with _rejecting("the image cannot be decoded"):
+        image = _open(data)
+        tag = _read_orientation(image)
+        if _is_deep(image, data):
+            if len(image.getbands()) > 1:
+                return turn_upright(_decode_deep_colors(data), tag)
+            image.load()
+            values = np.asarray(image)
+        else:
+            image.load()
+            values = np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))
+        return values if image.format == "TIFF" else turn_upright(values, tag)
+
+
+def _is_deep(image: Image.Image, data: bytes) -> bool:
+    """Whether an image has more than 8 bits a channel; Pillow would cut colors to their upper 8 bits."""
+    if image.mode.startswith("I") or image.mode == "F":
+        return True
+    if image.format == "PNG":
+        return data[24] == 16  # bit depth in the header
+    if image.format == "TIFF":
+        return bool(max(image.tag_v2.get(_BITS, (8,))) > 8)  # type: ignore[attr-defined]
+    return False
+
+
+def _decode_deep_colors(data: bytes) -> NDArray[Any]:
+    values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if values is None:
+        raise BadImage("the image cannot be decoded: its colors have more than 8 bits in a form that is not known")
+    return np.asarray(values[..., 2::-1] if values.ndim == 3 else values)
+
+
+def _read_orientation(image: Image.Image) -> int:
     try:
-        image.load()
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, MemoryError) as error:
-        raise BadImage(f"the image cannot be decoded: {_first_line(error)}") from error
-    return image
+        tag = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # broken metadata of a good image
+        return 1
+    return tag if isinstance(tag, int) and 1 <= tag <= 8 else 1
 
 
-def _to_8_bit(values: NDArray[Any]) -> ImageU8:
-    """Scale 16-bit integers from their full range, floats from 0..1 or, if values exceed it, from their own range."""
+def _check_npy(data: bytes) -> None:
+    """Check type, shape and length before memory is allocated."""
+    stream = io.BytesIO(data)
+    version = np.lib.format.read_magic(stream)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(stream)
+    if dtype.hasobject or dtype.kind not in "fiub":
+        raise ValueError(f"its values are {dtype}")
+    needed, left = math.prod(shape) * dtype.itemsize, len(data) - stream.tell()
+    if math.prod(shape) > MAX_PIXELS or needed > left:
+        raise ValueError(f"its shape {shape} needs {needed:,} bytes, and {left:,} are there")
+
+
+def _to_8_bit(values: NDArray[Any], pixel_range: PixelRange) -> ImageU8:
+    """Scale integers by their depth, and floats by the range."""
     if values.dtype.kind in "iu":
-        return np.asarray(np.clip(values, 0, 65535) // 257, np.uint8)
-    values = np.nan_to_num(values)
-    low, high = (0.0, 1.0) if values.min() >= 0 and values.max() <= 1 else (float(values.min()), float(values.max()))
-    return np.asarray((values - low) / max(high - low, 1e-12) * 255, np.uint8)
+        bits = pixel_range.bits or 16
+        return np.asarray(np.clip(values, 0, 2**bits - 1) >> max(bits - 8, 0), np.uint8)
+    low, high = pixel_range.low, pixel_range.high
+    scaled = (np.nan_to_num(values, nan=low, posinf=high, neginf=low) - low) / max(high - low, 1e-12)
+    return np.asarray(np.clip(scaled, 0, 1) * 255, np.uint8)
 
 
 def _first_line(error: BaseException) -> str:

@@ -22,10 +22,21 @@ class ListedImage:
     uri: str
     role: Role
     label: str | None = None
-    mask_uri: str | None = None
+    mask_uris: tuple[str, ...] = ()
+    mask_shapes: str | None = None  # annotation, see `data/shapes.py`
     captured_at: str | None = None
     stamp: str = ""  # sizes and times of its files, by which changed files are found
     problem: str | None = None
+
+    @property
+    def has_mask(self) -> bool:
+        """Whether a mask is known."""
+        return bool(self.mask_uris or self.mask_shapes)
+
+    @property
+    def is_defect(self) -> bool:
+        """Whether it is labeled as a defect."""
+        return self.role == "query" and self.label is not None and self.label != GOOD
 
 
 @dataclass(frozen=True)

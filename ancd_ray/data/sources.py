@@ -1,22 +1,36 @@
-"""Reads the files that a row of the table `images` names, or the bytes that it carries itself.
+"""Reads image, mask and anomaly map of a row of the table `images`, all in the orientation of the upright image.
 
-Rows of an archive name files by URI. Rows made for inference on images in memory carry `image_bytes`, `mask_bytes` and
-`map_bytes` instead; no table that is written has these columns.
-
-A job reads an image up to three times, and takes it for the same image each time. Rows of `images` have the sha256 of
-the file that the catalog opened; another content is refused.
+Rows of an archive name files. Rows made for inference on images in memory carry `image_bytes`, `mask_bytes` and
+`map_bytes` instead; no table that is written has these columns. Rows of a product with deep images carry its
+`pixel_range`.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ancd_ray.data.images import BadImage, read_bytes
+import numpy as np
+from numpy.typing import NDArray
+
+from ancd_ray.data.images import (
+    BadImage,
+    ImageU8,
+    PixelRange,
+    decode_map,
+    decode_mask,
+    decode_rgb,
+    read_bytes,
+    turn_upright,
+)
+from ancd_ray.data.roles import GOOD
+from ancd_ray.data.shapes import draw_mask
+
+Row = Mapping[str, Any]
 
 
-def read_image(row: Mapping[str, Any]) -> bytes:
+def read_image(row: Row) -> bytes:
     """Return the encoded image of a row.
 
     Raises
@@ -24,22 +38,83 @@ def read_image(row: Mapping[str, Any]) -> bytes:
     BadImage
         The file does not exist, cannot be read, is empty, or is not the one of the row's `digest`.
     """
-    data = _read(row, "image_bytes", "uri")
+    data = _read(row, "image_bytes", row["uri"])
     if "digest" in row and hashlib.sha256(data).hexdigest() != row["digest"]:
         raise BadImage("changed while the job ran")
     return data
 
 
-def read_mask(row: Mapping[str, Any]) -> bytes:
-    """Return the encoded mask of a row; see `read_image`."""
-    return _read(row, "mask_bytes", "mask_uri")
+def read_rgb(row: Row) -> ImageU8:
+    """Read the pixels (H, W, 3) of a row's image; see `images.decode_rgb`."""
+    return decode_rgb(read_image(row), row.get("pixel_range"))
 
 
-def read_map(row: Mapping[str, Any]) -> bytes:
-    """Return the encoded anomaly map of a row; see `read_image`."""
-    return _read(row, "map_bytes", "map_uri")
+def has_mask(row: Row) -> bool:
+    """Whether a row names a mask."""
+    return bool(row["mask_uris"] or row.get("mask_shapes"))
 
 
-def _read(row: Mapping[str, Any], content: str, uri: str) -> bytes:
+def read_mask(row: Row) -> ImageU8:
+    """Read the mask (H, W) of a row, 0 or 255 at image size; the masks of several files are united.
+
+    A mask of the stored image's size is turned like the image; where sizes cannot decide, it was drawn upright. Without
+    a mask, an image that is not labeled as a defect has none.
+
+    Raises
+    ------
+    BadImage
+        The mask of a defect is missing or empty; a mask cannot be read, or has another size.
+    """
+    height, width = row["height"], row["width"]
+    is_defect = row["label"] is not None and row["label"] != GOOD
+    if not has_mask(row):
+        if is_defect:
+            raise BadImage(f"is labeled {row['label']!r}, but has no mask")
+        return np.zeros((height, width), np.uint8)
+    united = np.zeros((height, width), np.uint8)
+    if row.get("mask_shapes"):
+        united |= draw_mask(row["mask_shapes"], height, width)
+    for uri in row["mask_uris"] or ():
+        try:
+            mask = decode_mask(_read(row, "mask_bytes", uri), row.get("mask_threshold"))
+            united |= _fit_mask(mask, row)
+        except BadImage as error:
+            raise BadImage(f"its mask {uri}: {error}") from error
+    if is_defect and not united.any():
+        raise BadImage(f"is labeled {row['label']!r}, but its mask is empty")
+    return united
+
+
+def read_map(row: Row) -> NDArray[Any]:
+    """Read the anomaly map (h, w) of a row, turned like the image if it has the aspect of the stored one."""
+    values = decode_map(_read(row, "map_bytes", row["map_uri"]))
+    if _is_transposed(row):
+        height, width = values.shape
+        upright = abs(height * row["width"] - width * row["height"])
+        stored = abs(height * row["height"] - width * row["width"])
+        if stored < upright:
+            return turn_upright(values, row["orientation"])
+    return values
+
+
+def attach_range(rows: Iterable[Row], pixel_range: PixelRange | None) -> list[dict[str, Any]]:
+    """Return rows with the pixel range of their product."""
+    return [{**row, "pixel_range": pixel_range} for row in rows]
+
+
+def _fit_mask(mask: ImageU8, row: Row) -> ImageU8:
+    size = (row["height"], row["width"])
+    if mask.shape != size and _is_transposed(row) and mask.shape == size[::-1]:
+        mask = turn_upright(mask, row["orientation"])
+    if mask.shape != size:
+        raise BadImage(f"is {mask.shape[1]} x {mask.shape[0]}, the image {size[1]} x {size[0]}")
+    return mask
+
+
+def _is_transposed(row: Row) -> bool:
+    return int(row.get("orientation") or 1) >= 5
+
+
+def _read(row: Row, content: str, uri: str) -> bytes:
     carried: bytes | None = row.get(content)
-    return read_bytes(row[uri]) if carried is None else carried
+    return read_bytes(uri) if carried is None else carried

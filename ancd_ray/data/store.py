@@ -20,50 +20,40 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from ancd_ray.config.errors import AncdError
+from ancd_ray.data.location import Location, StoreError
 
 DRAFTS = ".drafts"  # in an output folder: files that are being written
 _HASHED_BLOCK = 1 << 20  # bytes
 
 
-class StoreError(AncdError):
-    """A folder or file cannot be used; the message is one line."""
-
-
-def filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
-    """Split a URI into its filesystem and the path in it; a path without a scheme is local.
-
-    Raises
-    ------
-    StoreError
-        Unknown scheme, or the filesystem is unavailable.
-    """
-    if "://" not in uri:
-        return pafs.LocalFileSystem(), str(Path(uri).expanduser().absolute())
-    try:
-        return pafs.FileSystem.from_uri(uri)  # type: ignore[no-any-return]
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
-        raise StoreError(f"{uri}: {str(error).splitlines()[0]}") from error
-
-
 class Folder:
     """A folder that steps write to and read from."""
 
-    def __init__(self, uri: str) -> None:
-        self.uri = uri if "://" in uri else str(Path(uri).expanduser().absolute())
+    def __init__(self, location: str | Location) -> None:
+        self.location = location if isinstance(location, Location) else Location.parse(location)
 
-    def __reduce__(self) -> tuple[type[Folder], tuple[str]]:
-        return Folder, (self.uri,)
+    def __reduce__(self) -> tuple[type[Folder], tuple[Location]]:
+        return Folder, (self.location,)
 
     def __truediv__(self, name: str) -> Folder:
-        return Folder(f"{self.uri.rstrip('/')}/{name}")
+        return Folder(self.location / name)
 
     def __str__(self) -> str:
         return self.uri
 
+    @property
+    def uri(self) -> str:
+        """Its path or URI, without credentials and options."""
+        return str(self.location)
+
+    @property
+    def parent(self) -> Folder:
+        """The folder that contains it."""
+        return Folder(self.location.parent)
+
     @cached_property
     def _place(self) -> tuple[pafs.FileSystem, str]:
-        return filesystem(self.uri)
+        return self.location.open()
 
     @property
     def is_local(self) -> bool:
@@ -273,7 +263,7 @@ def _sweep_drafts(drafts: Path) -> None:
 @contextmanager
 def local_copy(uri: str) -> Iterator[Path]:
     """Provide a file as a local path: the file itself, or a temporary download."""
-    system, path = filesystem(uri)
+    system, path = Location.parse(uri).open()
     if isinstance(system, pafs.LocalFileSystem):
         yield Path(path)
         return

@@ -24,6 +24,13 @@ _ID = [
 ]
 
 
+_MASK = [
+    pa.field("mask_uris", pa.list_(pa.field("element", pa.string()))),  # files that are united
+    pa.field("mask_shapes", pa.string()),  # annotation, see `data/shapes.py`
+    pa.field("mask_threshold", pa.int32()),  # values above it are foreground; null: see `images.decode_mask`
+]
+
+
 def _schema(name: str, fields: Sequence[pa.Field]) -> pa.Schema:
     return pa.schema(fields, metadata={"table": name, "schema_version": str(SCHEMA_VERSION)})
 
@@ -35,7 +42,7 @@ LISTING = _schema(
         pa.field("uri", pa.string(), nullable=False),
         pa.field("role", pa.string(), nullable=False),  # query | normal | base
         pa.field("label", pa.string()),
-        pa.field("mask_uri", pa.string()),
+        *_MASK,
         pa.field("map_uri", pa.string()),  # a precomputed anomaly map
         pa.field("captured_at", pa.string()),
         pa.field("problem", pa.string()),  # known from the listing alone: two files with one stem, no such file
@@ -49,11 +56,14 @@ IMAGES = _schema(
         pa.field("uri", pa.string(), nullable=False),
         pa.field("role", pa.string(), nullable=False),
         pa.field("label", pa.string()),
-        pa.field("mask_uri", pa.string()),
+        *_MASK,
         pa.field("map_uri", pa.string()),
         pa.field("captured_at", pa.string()),
         pa.field("width", pa.int32(), nullable=False),  # pixels
         pa.field("height", pa.int32(), nullable=False),
+        pa.field(
+            "orientation", pa.int32(), nullable=False
+        ),  # EXIF tag; width and height are those of the upright image
         pa.field("digest", pa.string(), nullable=False),  # sha256 of the file
     ],
 )

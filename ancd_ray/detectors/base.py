@@ -68,7 +68,7 @@ class DetectorConfig(Section):
                 f"product {product}: has no normal images, which {self.name} learns from; "
                 "give it some (train/good, `normals:`), or another detector.name"
             ]
-        if self.needs == "masks" and not any(image.mask_uri for image in images):
+        if self.needs == "masks" and not any(image.has_mask for image in images):
             return [f"product {product}: has no masks, which detector.name {self.name} takes for anomaly maps"]
         return []
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-import numpy as np
-
-from ancd_ray.data.images import BadImage, decode_mask
+from ancd_ray.data.images import BadImage
 from ancd_ray.data.sources import read_mask
 from ancd_ray.detectors.base import AnomalyMap, DetectorConfig, ImageRow
 
@@ -28,7 +26,7 @@ class GroundTruth(DetectorConfig):
 
 
 class MaskReader:
-    """Reads masks; an image without a mask file has no defect and a map of zeros."""
+    """Reads masks; see `data.sources.read_mask`."""
 
     def score(self, images: Sequence[ImageRow]) -> list[AnomalyMap | BadImage]:
         """Return the masks (H, W) of 0 and 255 at image size."""
@@ -36,13 +34,7 @@ class MaskReader:
 
 
 def _read(image: ImageRow) -> AnomalyMap | BadImage:
-    size = (image["height"], image["width"])
-    if image["mask_uri"] is None:
-        return np.zeros(size, np.uint8)
     try:
-        mask = decode_mask(read_mask(image))
+        return read_mask(image)
     except BadImage as error:
-        return BadImage(f"its mask {image['mask_uri']}: {error}")
-    if mask.shape != size:
-        return BadImage(f"its mask is {mask.shape[1]} x {mask.shape[0]}, the image {size[1]} x {size[0]}")
-    return mask
+        return error

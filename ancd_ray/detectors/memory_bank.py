@@ -20,8 +20,8 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from ancd_ray.backbones.base import Backbone
-from ancd_ray.data.images import BadImage, ImageU8, decode_rgb
-from ancd_ray.data.sources import read_image
+from ancd_ray.data.images import BadImage, ImageU8
+from ancd_ray.data.sources import read_rgb
 from ancd_ray.detectors.base import AnomalyMap, ImageRow
 from ancd_ray.detectors.patchcore import PatchCore
 
@@ -74,7 +74,7 @@ class PatchFeatures:
 
 def _decode(image: ImageRow) -> ImageU8 | BadImage:
     try:
-        return decode_rgb(read_image(image))
+        return read_rgb(image)
     except BadImage as error:
         return error
 

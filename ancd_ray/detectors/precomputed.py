@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 from pydantic import field_validator
 
-from ancd_ray.data.images import BadImage, decode_map
+from ancd_ray.data.images import BadImage
 from ancd_ray.data.sources import read_map
 from ancd_ray.detectors.base import AnomalyMap, DetectorConfig, ImageRow, check_values
 
@@ -53,7 +53,7 @@ class MapReader:
         if image["map_uri"] is None:
             return BadImage("it has no anomaly map")
         try:
-            values = decode_map(read_map(image))
+            values = read_map(image)
             if values.dtype == np.uint8 and (self._low, self._high) == (0.0, 255.0):
                 return check_values(values)
             if values.dtype.kind == "f":

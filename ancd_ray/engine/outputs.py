@@ -20,7 +20,8 @@ from typing import Any, Protocol, TypeVar, Union
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ancd_ray.data.store import Folder, StoreError
+from ancd_ray.data.location import StoreError
+from ancd_ray.data.store import Folder
 from ancd_ray.data.tables import SCHEMAS, conform
 
 MANIFEST = "manifest.json"

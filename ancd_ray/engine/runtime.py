@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from ancd_ray.config.errors import AncdError
+from ancd_ray.data.location import Location, remember, remembered
 from ancd_ray.data.store import Folder
 from ancd_ray.engine.attempts import Attempt, Worker, forget_attempts, list_attempts
 from ancd_ray.engine.integrity import inspect_folder
@@ -182,7 +183,7 @@ class Runtime:
         # A task costs about 50 ms of a core, and progress advances by tasks: a few per core, more if they are long.
         blocks = max(BLOCKS_A_CORE * cpus, sum(attempt.shard.rows for attempt in attempts) // ROWS_A_BLOCK)
         dataset = ray.data.from_items(items, override_num_blocks=min(len(items), blocks))
-        task = _Task(worker, attempts, [attempt.begun for attempt in attempts])
+        task = _Task(worker, attempts, [attempt.begun for attempt in attempts], remembered())
         if resources == "model" and gpus:
             # from_items has no read tasks that compete with the actors: they may take every CPU
             compute = ray.data.ActorPoolStrategy(size=min(len(attempts), gpus))
@@ -220,8 +221,10 @@ class _Task:
     worker: Worker
     attempts: Sequence[Attempt]
     begun: Sequence[int]
+    access: Sequence[Location]  # to hosts of files, in memory only
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        remember(self.access)
         number = int(row["attempt"])
         attempt = self.attempts[number]
         was_killed, refused = False, ""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ancd_ray.config.job import Job
-from ancd_ray.data.layouts import ProductConfig, list_product
+from ancd_ray.data.layouts import Account, ProductConfig, list_product
 from ancd_ray.data.layouts.maps import pair_maps
 from ancd_ray.data.roles import GOOD, Classes, ListedImage
 from ancd_ray.data.store import digest
@@ -24,6 +24,8 @@ class ProductListing:
     images: Sequence[ListedImage]
     rows: Sequence[Mapping[str, Any]]
     digest: str
+    account: Account
+    bits: int | None = None  # declared depth
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -88,12 +90,12 @@ class Archive:
         return self._listings[key]
 
     def _list(self, product: ProductConfig, is_base: bool, with_maps: bool) -> ProductListing:
-        listing = list_product(product, self.root)
+        listing, account = list_product(product, self.root)
         maps: Mapping[str, str] = {}
         if is_base:
             listing = [image for image in listing if image.role == "query" and image.label != GOOD]
         if with_maps:
             listing, maps = pair_maps(product, self.root, listing)
-        rows = make_listing_rows(product.name, listing, is_base, maps)
+        rows = make_listing_rows(product.name, listing, is_base, maps, product.mask_threshold)
         stamps = sorted([image.path, image.stamp] for image in listing)
-        return ProductListing(listing, rows, digest([rows, stamps]))
+        return ProductListing(listing, rows, digest([rows, stamps]), account, product.bits)

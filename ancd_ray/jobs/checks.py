@@ -18,7 +18,7 @@ def check_base(base: ProductConfig, listing: Sequence[ListedImage]) -> list[str]
         return [f"data.base: product {base.name} has no labelled defect image"]
     if any(image.label is None for image in listing):
         return [f"data.base: product {base.name} has images without a label; a base set is labelled"]
-    if not any(image.mask_uri for image in listing):
+    if not any(image.has_mask for image in listing):
         return [f"data.base: product {base.name} has no masks; a base set shows where its defects are"]
     return []
 

@@ -11,6 +11,7 @@ from ancd_ray.config.job import Job
 from ancd_ray.config.load import JobError
 from ancd_ray.config.overrides import apply_overrides
 from ancd_ray.data.layouts import LayoutError
+from ancd_ray.data.location import Location, remember
 from ancd_ray.data.roles import Classes
 from ancd_ray.data.store import Folder, digest
 from ancd_ray.engine.stage import Flow, Step
@@ -29,6 +30,7 @@ class ProductPlan:
     base: Flow | None
     classes: Classes
     labelled: bool  # whether any image has a label
+    listing: ProductListing
 
     @property
     def steps(self) -> list[Step]:
@@ -103,7 +105,7 @@ def make(job: Job, archive: Archive | None = None) -> JobPlan:
         own = pin_weights(own)
         known = base_flow(own, own.data.base.name, base) if own.data.base and base else None
         flow = discovery_flow(own, product.name, listing, classes, known)
-        products.append(ProductPlan(product.name, own, flow, known, classes, bool(listing.labels)))
+        products.append(ProductPlan(product.name, own, flow, known, classes, bool(listing.labels), listing))
     if problems:
         raise JobError(*dict.fromkeys(problems))
     return JobPlan(job, Folder(job.output_root), tuple(products))
@@ -111,7 +113,9 @@ def make(job: Job, archive: Archive | None = None) -> JobPlan:
 
 def resolve_root(job: Job) -> Job:
     """Make `data.root` absolute: workers of Ray have other working directories."""
-    root = Folder(job.data.root).uri
+    place = Location.parse(job.data.root)
+    remember([place])
+    root = str(place)
     return job.model_copy(update={"data": job.data.model_copy(update={"root": root})})
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from ancd_ray.config.job import Job
 from ancd_ray.config.load import parse, validate
-from ancd_ray.data.store import Folder, StoreError
+from ancd_ray.data.location import StoreError
+from ancd_ray.data.store import Folder
 from ancd_ray.engine.artifacts import KINDS, ArtifactSet
 from ancd_ray.engine.executor import StepRun, read_versions
 from ancd_ray.engine.outputs import Output

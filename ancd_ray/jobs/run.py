@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from ancd_ray.config.job import Job
 from ancd_ray.config.load import JobError
-from ancd_ray.data.store import Folder, StoreError, lock_folder
+from ancd_ray.data.location import StoreError
+from ancd_ray.data.store import Folder, lock_folder
 from ancd_ray.engine.executor import run_steps
 from ancd_ray.engine.progress import Display
 from ancd_ray.engine.runtime import Runtime

@@ -13,7 +13,7 @@ checked when they are loaded.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,8 +30,9 @@ from ancd_ray.backbones.loaded import load_cached
 from ancd_ray.config.errors import AncdError
 from ancd_ray.config.job import Job
 from ancd_ray.config.sections import BackboneConfig, MebinConfig, MergeConfig
-from ancd_ray.data.images import encode_png
+from ancd_ray.data.images import PixelRange, encode_png
 from ancd_ray.data.roles import Classes, name_classes
+from ancd_ray.data.sources import attach_range
 from ancd_ray.data.store import Folder
 from ancd_ray.data.tables import SCHEMAS, conform
 from ancd_ray.detectors.base import DetectorConfig, FittedDetector, Scorer
@@ -95,6 +96,7 @@ class Model:
     backbone: BackboneConfig
     classifier: Classifier
     merge: MergeConfig
+    pixel_range: PixelRange | None = None  # of the deep images it was made from
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     # --- saving and loading
@@ -126,6 +128,7 @@ class Model:
             backbone=job.backbone,
             classifier=load_classifier(artifacts.files("classifier").read),
             merge=job.merge,
+            pixel_range=PixelRange.from_json(artifacts.table("images").values.get("pixel_range")),
             provenance={"job": job.name, "ancd_ray": __version__, "steps": steps},
         )
 
@@ -149,6 +152,7 @@ class Model:
             "score_range": [self.score_range.low, self.score_range.high] if self.score_range else None,
             "backbone": {**self.backbone.model_dump(mode="json"), "digest": self.classifier.backbone_digest},
             "merge": self.merge.model_dump(mode="json"),
+            "pixel_range": asdict(self.pixel_range) if self.pixel_range else None,
             "classes": [
                 {"index": i, "name": name, "is_normal": self.classes.has_normal and i == 0}
                 for i, name in enumerate(names)
@@ -199,6 +203,7 @@ class Model:
             backbone=backbone,
             classifier=classifier,
             merge=merge,
+            pixel_range=PixelRange.from_json(document.get("pixel_range")),
             provenance=document["provenance"],
         )
 
@@ -231,7 +236,8 @@ class Model:
         ModelError
             The detector needs masks or anomaly maps and no image has one, or the weights of the backbone differ.
         """
-        opened, bad = open_files(self.make_rows(images))
+        opened, bad, _ = open_files(self.make_rows(images))
+        opened = attach_range(opened, self.pixel_range)
         maps, lost = score_images(self._scorer, opened)
         bad += lost
         maps_table = conform(maps, SCHEMAS["maps"])
@@ -277,15 +283,17 @@ class Model:
             "uri": uri or name,
             "role": "query",
             "label": None,
-            "mask_uri": None if each.mask is None else name,
+            "mask_uris": None if each.mask is None else [name],
+            "mask_shapes": None,
+            "mask_threshold": None,
             "map_uri": None if each.anomaly_map is None else name,
             "captured_at": None,
         }
         contents = {"image_bytes": each.image, "mask_bytes": each.mask, "map_bytes": each.anomaly_map}
-        uris = {"image_bytes": "uri", "mask_bytes": "mask_uri", "map_bytes": "map_uri"}
+        uris = {"image_bytes": "uri", "mask_bytes": "mask_uris", "map_bytes": "map_uri"}
         for key, content in contents.items():
             if isinstance(content, str | Path):
-                row[uris[key]] = str(content)
+                row[uris[key]] = [str(content)] if key == "mask_bytes" else str(content)
             elif isinstance(content, bytes):
                 row[key] = content
             elif content is not None:

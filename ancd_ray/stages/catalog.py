@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
-from ancd_ray.data.images import BadImage, image_size
+from ancd_ray.data.images import BadImage, Extremes, PixelRange, measure_extremes, read_header
 from ancd_ray.data.roles import ListedImage
 from ancd_ray.data.sources import read_image
 from ancd_ray.engine.artifacts import Table
@@ -24,7 +24,7 @@ class Catalog(Stage):
     """Lists the readable images of a product; `listing_digest` covers `rows` and the stamps of their files."""
 
     name: ClassVar[str] = "catalog"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     resources: ClassVar[Resources] = "images"
 
     @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class Catalog(Stage):
         images: Table
 
     listing_digest: str
+    bits: int | None = None  # declared depth of the images
     rows: Sequence[Row] = unhashed(())
 
     def run(self, context: Context, inputs: In) -> Result:  # noqa: ARG002
@@ -46,8 +47,11 @@ class Catalog(Stage):
         pieces = [self.rows[start : start + size] for start in range(0, len(self.rows), size)]
         parts = [write_part(context.folder, "listing", i, piece) for i, piece in enumerate(pieces)]
         shards = [Shard(i, {"listing": (context.folder, part)}, part.rows) for i, part in enumerate(parts)]
-        result = Result.of_shards(context.map(OpenFiles(), shards))
-        return Result({**result.tables, "listing": parts}, {"listed": len(self.rows)})
+        done = context.map(OpenFiles(), shards)
+        extremes = [Extremes(*each) for shard in done for each in shard.values.get("extremes", ())]
+        pixel_range = asdict(PixelRange.of(extremes, self.bits)) if extremes else None
+        tables = {**Result.of_shards(done).tables, "listing": parts}
+        return Result(tables, {"listed": len(self.rows), "pixel_range": pixel_range})
 
     def for_travel(self) -> Catalog:
         """Return the stage without its listing."""
@@ -60,13 +64,15 @@ class OpenFiles:
 
     def __call__(self, shard: Shard) -> ShardResult:
         """Compute the rows of `images` and `quarantine`."""
-        images, bad = open_files(shard.rows_of("listing"))
-        return ShardResult({"images": images, "quarantine": bad})
+        images, bad, extremes = open_files(shard.rows_of("listing"))
+        return ShardResult({"images": images, "quarantine": bad}, {"extremes": [list(each) for each in extremes]})
 
 
-def open_files(listing: Iterable[Row]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Compute the rows of `images` and `quarantine` of rows of a listing."""
-    images, bad = [], []
+def open_files(
+    listing: Iterable[Row],
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[Extremes]]:
+    """Compute the rows of `images` and `quarantine` of rows of a listing, and the extremes of the deep images."""
+    images, bad, extremes = [], [], []
     for listed in listing:
         row = dict(listed)
         problem = row.pop("problem")
@@ -74,12 +80,16 @@ def open_files(listing: Iterable[Row]) -> tuple[list[dict[str, Any]], list[dict[
             if problem:
                 raise BadImage(problem)
             data = read_image(row)
-            width, height = image_size(data)
+            header = read_header(data)
+            deep = measure_extremes(data) if header.is_deep else None
         except BadImage as error:
             bad.append(quarantine_row(row, "catalog", str(error)))
             continue
-        images.append({**row, "width": width, "height": height, "digest": hashlib.sha256(data).hexdigest()})
-    return images, bad
+        if deep:
+            extremes.append(deep)
+        about = {"width": header.width, "height": header.height, "orientation": header.orientation}
+        images.append({**row, **about, "digest": hashlib.sha256(data).hexdigest()})
+    return images, bad, extremes
 
 
 def make_image_id(product: str, path: str) -> str:
@@ -88,7 +98,11 @@ def make_image_id(product: str, path: str) -> str:
 
 
 def make_listing_rows(
-    product: str, listed: Sequence[ListedImage], is_base: bool, maps: Mapping[str, str]
+    product: str,
+    listed: Sequence[ListedImage],
+    is_base: bool,
+    maps: Mapping[str, str],
+    mask_threshold: int | None = None,
 ) -> list[dict[str, Any]]:
     """Make the rows of a product's listing, sorted by id.
 
@@ -102,6 +116,8 @@ def make_listing_rows(
         Whether the product is the base set.
     maps
         URI of the precomputed anomaly map by path of the image.
+    mask_threshold
+        Values of masks above it are foreground.
     """
     rows = [
         {
@@ -110,7 +126,9 @@ def make_listing_rows(
             "uri": image.uri,
             "role": "base" if is_base else image.role,
             "label": image.label,
-            "mask_uri": image.mask_uri,
+            "mask_uris": list(image.mask_uris) or None,
+            "mask_shapes": image.mask_shapes,
+            "mask_threshold": mask_threshold,
             "map_uri": maps.get(image.path),
             "captured_at": image.captured_at,
             "problem": image.problem,

@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ancd_ray.config.sections import BackboneConfig
-from ancd_ray.data.images import BadImage
+from ancd_ray.data.images import BadImage, PixelRange
+from ancd_ray.data.sources import attach_range
 from ancd_ray.data.store import Folder
 from ancd_ray.detectors.base import AnomalyMap, DetectorConfig, FittedDetector, Scorer
 from ancd_ray.engine.artifacts import Files, Table
@@ -27,7 +28,7 @@ class Detect(Stage):
     """Computes anomaly maps; `backbone` is None if the detector does not use one."""
 
     name: ClassVar[str] = "detect"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     @dataclass(frozen=True)
     class In:
@@ -57,7 +58,9 @@ class Detect(Stage):
     def run(self, context: Context, inputs: In) -> Result:
         """Compute the tables `maps` and `quarantine`."""
         state = inputs.detector_state.folder if inputs.detector_state else None
-        worker = ScoreImages(self.detector, self.backbone, state)
+        worker = ScoreImages(
+            self.detector, self.backbone, state, PixelRange.from_json(inputs.images.values.get("pixel_range"))
+        )
         return Result.of_shards(context.map(worker, align_shards({"images": inputs.images})))
 
 
@@ -68,6 +71,7 @@ class ScoreImages:
     detector: DetectorConfig
     backbone: BackboneConfig | None
     state: Folder | None
+    pixel_range: PixelRange | None = None
 
     def __call__(self, shard: Shard) -> ShardResult:
         """Compute the rows of `maps` and `quarantine`; normal images have no maps."""
@@ -75,7 +79,8 @@ class ScoreImages:
         if isinstance(self.detector, FittedDetector):
             assert self.state is not None
             state = self.state.read(self.detector.state_file)
-        images = [row for row in shard.rows_of("images") if row["role"] != "normal"]
+        images = attach_range(shard.rows_of("images"), self.pixel_range)
+        images = [row for row in images if row["role"] != "normal"]
         rows, bad = score_images(make_scorer(self.detector, self.backbone, state), images)
         return ShardResult({"maps": rows, "quarantine": bad})
 

@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ancd_ray.config.sections import BackboneConfig
-from ancd_ray.data.images import BadImage
+from ancd_ray.data.images import BadImage, PixelRange
+from ancd_ray.data.sources import attach_range
 from ancd_ray.detectors.base import FittedDetector
 from ancd_ray.engine.artifacts import Files, Table
 from ancd_ray.engine.context import Context, StageError, quarantine_row
@@ -57,7 +58,9 @@ class FitDetector(Stage):
                 f"product {context.product} has no usable normal image, which {self.detector.name} learns from; "
                 "give it some (train/good, `normals:`) or choose another detector.name"
             )
-        worker = CollectPatches(self.detector, self.backbone, normals)
+        worker = CollectPatches(
+            self.detector, self.backbone, normals, PixelRange.from_json(inputs.images.values.get("pixel_range"))
+        )
         result = Result.of_shards(context.map(worker, align_shards({"images": inputs.images})))
         context.progress.note("fitting")
         state, values = self.detector.fit(lambda size: _read_patches(context, result, size))
@@ -81,12 +84,14 @@ class CollectPatches:
     detector: FittedDetector
     backbone: BackboneConfig
     n_normals: int
+    pixel_range: PixelRange | None = None
 
     def __call__(self, shard: Shard) -> ShardResult:
         """Compute the rows of `patches` and `quarantine`."""
         from ancd_ray.backbones.loaded import load_cached
 
-        images = [row for row in shard.rows_of("images") if row["role"] == "normal"]
+        images = attach_range(shard.rows_of("images"), self.pixel_range)
+        images = [row for row in images if row["role"] == "normal"]
         rows: list[dict[str, Any]] = []
         bad = []
         for image, found in self.detector.collect(images, load_cached(self.backbone), self.n_normals):

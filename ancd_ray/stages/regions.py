@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ancd_ray.config.sections import MebinConfig
-from ancd_ray.data.images import BadImage, ImageU8, decode_rgb, encode_png
-from ancd_ray.data.sources import read_image
+from ancd_ray.data.images import BadImage, ImageU8, PixelRange, encode_png
+from ancd_ray.data.sources import attach_range, read_rgb
 from ancd_ray.data.tables import decode_anomaly_map
 from ancd_ray.engine.artifacts import Table
 from ancd_ray.engine.context import Context, quarantine_row
@@ -53,7 +53,7 @@ class Regions(Stage):
     """Cuts sub-images around anomalous regions; `from_masks`: the maps are masks and are not binarized."""
 
     name: ClassVar[str] = "regions"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     resources: ClassVar[Resources] = "images"
 
     @dataclass(frozen=True)
@@ -87,7 +87,9 @@ class Regions(Stage):
             )
             context.progress.note(values["warning"])
         shards = align_shards({"images": inputs.images, "maps": inputs.maps}, count="maps")
-        return Result.of_shards(context.map(CutRegions(self.mebin, measured), shards), values)
+        pixel_range = PixelRange.from_json(inputs.images.values.get("pixel_range"))
+        worker = CutRegions(self.mebin, measured, pixel_range)
+        return Result.of_shards(context.map(worker, shards), values)
 
 
 def measure_score_range(maps: Table, config: MebinConfig) -> Range:
@@ -106,10 +108,11 @@ class CutRegions:
 
     config: MebinConfig
     measured: Range | None
+    pixel_range: PixelRange | None = None
 
     def __call__(self, shard: Shard) -> ShardResult:
         """Compute the rows of `regions` and `quarantine`."""
-        rows, bad = self.cut(shard.rows_of("images"), shard.rows_of("maps"))
+        rows, bad = self.cut(attach_range(shard.rows_of("images"), self.pixel_range), shard.rows_of("maps"))
         return ShardResult({"regions": rows, "quarantine": bad})
 
     def cut(
@@ -123,7 +126,7 @@ class CutRegions:
             if image["image_id"] not in maps:
                 continue  # quarantined by the detect step, or normal
             try:
-                rgb = decode_rgb(read_image(image))
+                rgb = read_rgb(image)
                 found = list(self._cut_image(image, rgb, decode_anomaly_map(maps[image["image_id"]])))
             except BadImage as error:
                 bad.append(quarantine_row(image, "regions", str(error)))

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from ancd_ray.data.images import BadImage
 from ancd_ray.data.roles import GOOD
+from ancd_ray.data.sources import has_mask
 from ancd_ray.data.tables import decode_anomaly_map
 from ancd_ray.detectors.ground_truth import MaskReader
 from ancd_ray.engine.artifacts import Figures, Table
@@ -72,7 +73,7 @@ class CompareMasks:
         curve, compared = MapCurve(0.0, max(self.high, 1e-12)), 0
         for row in shard.rows_of("maps"):
             image = images[row["image_id"]]
-            if image["mask_uri"] is None and image["label"] != GOOD:
+            if not has_mask(image) and image["label"] != GOOD:
                 continue  # its anomalous pixels are not known
             values = decode_anomaly_map(row)
             mask = MaskReader().score([image])[0]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Union
 from pydantic import Field, PositiveInt
 
 from ancd_ray.config.base import Name, Section
+from ancd_ray.data.roles import GOOD
 from ancd_ray.detectors import DETECTORS
 
 if TYPE_CHECKING:
@@ -27,6 +28,25 @@ class ProductConfig(Section):
     path: str = "."
     detector: Detector | None = None  # for this product, instead of the job's
     maps: str | None = None  # folder of anomaly maps for `detector.name: precomputed`, paired by relative name
+    bits: Annotated[int, Field(ge=8, le=32)] | None = None  # depth of the camera; null: measured over all images
+    mask_threshold: Annotated[int, Field(ge=0)] | None = (
+        None  # mask values above it are foreground; null: see docs/inputs.md
+    )
+    normal_labels: tuple[str, ...] = (
+        "good",
+        "ok",
+        "normal",
+        "free",
+        "no_defect",
+    )  # labels of the normal class, in any case
     exclude: tuple[str, ...] = ()  # classes to leave out, such as `combined` or `good`
     novel: PositiveInt | None = None  # number of classes of this product, instead of `classes.novel`
     overrides: dict[str, Any] = Field({})  # values for this product by dotted key: `train.lambda: 0.5`
+
+    def is_normal(self, label: str) -> bool:
+        """Whether a label is a name of the normal class."""
+        return label.casefold() in {name.casefold() for name in self.normal_labels}
+
+    def name_label(self, label: str | None) -> str | None:
+        """Return a label, with one name for the normal class."""
+        return GOOD if label is not None and self.is_normal(label) else label

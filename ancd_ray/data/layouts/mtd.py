@@ -29,13 +29,11 @@ def list_images(product: MtdProduct, tree: Tree) -> Iterator[ListedImage]:
     for path in pictures:
         name = _parse_class(path)
         mask = masks.get(stem(path)) if name != "free" else None
-        yield ListedImage(
-            tree.path_of(path),
-            tree.uri_of(path),
+        yield tree.make(
+            path,
             "normal" if name == "free" and PurePosixPath(path).name in train else "query",
             "good" if name == "free" else name,
-            mask_uri=tree.uri_of(mask) if mask else None,
-            stamp=tree.stamp(path, mask),
+            [mask] if mask else (),
             problem=TWINS if path in ambiguous else None,
         )
 

@@ -1,41 +1,52 @@
-"""MVTec AD: `train/good`, `test/<class>/NNN.png`, `ground_truth/<class>/NNN_mask.png`; `good` has no masks."""
+"""MVTec AD: `train/good`, `test/<class>/NNN.png`, `ground_truth/<class>/NNN_mask.png`, and archives in its form.
+
+The normal class may have another name, folders below those of the classes may be nested by date, and masks may have
+other endings: `NNN_gt.png`, `NNN_label.png`, or several files in a folder `NNN/`, as in MVTec LOCO. BTAD is this layout
+with the names `ok` and `ko`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from ancd_ray.data.layouts.base import ProductConfig
-from ancd_ray.data.layouts.tree import TWINS, Tree, find_twins, stem
+from ancd_ray.data.layouts.masks import Named, find_masks
+from ancd_ray.data.layouts.tree import TWINS, Tree
 from ancd_ray.data.roles import ListedImage
+
+_PATTERNS = ("{stem}_mask.*", "{stem}.*", "{stem}/*", "{stem}[_-]*.*")
+MASKS = "ground_truth"
 
 
 class MvtecProduct(ProductConfig):
     """`train/good`, `test/<class>`, `ground_truth/<class>/<stem>_mask.png`."""
 
-    layout: Literal["mvtec"]
+    layout: Literal["mvtec", "btad"]
+    masks: str | tuple[str, ...] | None = None  # patterns below ground_truth, such as `{class}/{stem}*.png`
 
 
-def list_images(product: MvtecProduct, tree: Tree) -> Iterator[ListedImage]:  # noqa: ARG001
-    """List `train/good` as normal images; the folders of `test` are labels."""
-    for path in tree.images("train/good"):
-        yield ListedImage(tree.path_of(path), tree.uri_of(path), "normal", "good", stamp=tree.stamp(path))
-    tests = tree.images("test")
-    ambiguous = find_twins(tests)
-    masks = {stem(path): path for path in tree.images("ground_truth")}
-    for path in tests:
+def list_images(product: MvtecProduct, tree: Tree) -> Iterator[ListedImage]:
+    """List `train/<normal>` as normal images; the folders of `test` are labels."""
+    for path in tree.images("train"):
         parts = path.split("/")
-        if len(parts) != 3:  # test/<class>/<file>
-            continue
-        name = stem(path).removeprefix("test/")
-        mask = masks.get(f"ground_truth/{name}_mask") or masks.get(f"ground_truth/{name}")
-        problem = TWINS if path in ambiguous and mask else None
-        yield ListedImage(
-            tree.path_of(path),
-            tree.uri_of(path),
-            "query",
-            parts[1],
-            mask_uri=tree.uri_of(mask) if mask else None,
-            stamp=tree.stamp(path, mask),
-            problem=problem,
-        )
+        if len(parts) > 2 and product.is_normal(parts[1]):
+            yield tree.make(path, "normal", product.name_label(parts[1]))
+    named = {}
+    for path in tree.images("test"):
+        parts = path.split("/")
+        if len(parts) > 2:  # test/<class>/[<folders>/]<file>
+            folder = "".join(f"{part}/" for part in parts[2:-1])
+            named[path] = Named(parts[1], folder, parts[-1].rpartition(".")[0])
+    found = find_masks(named, tree.images(MASKS), _make_patterns(product.masks))
+    for path, name in named.items():
+        problem = TWINS if path in found.ambiguous else None
+        yield tree.make(path, "query", product.name_label(name.label), found.masks.get(path, ()), problem=problem)
+
+
+def _make_patterns(declared: str | Sequence[str] | None) -> list[str]:
+    if declared is None:
+        nested = [f"{MASKS}/{{class}}/{{dir}}{pattern}" for pattern in _PATTERNS]
+        return [*nested, *(f"{MASKS}/{{class}}/{pattern}" for pattern in _PATTERNS)]
+    given = [declared] if isinstance(declared, str) else declared
+    return [form for pattern in given for form in (pattern, f"{MASKS}/{pattern}")]

@@ -12,21 +12,26 @@ import pyarrow.fs as pafs
 
 from ancd_ray.data.images import is_image
 from ancd_ray.data.layouts.base import LayoutError
-from ancd_ray.data.store import filesystem
+from ancd_ray.data.location import Location, join, locate, remember
+from ancd_ray.data.roles import ListedImage, Role
+from ancd_ray.data.walk import Entry, Walk, walk
 
 
 class Tree:
     """All files below `root/path` on any filesystem, with sizes and times, by relative path."""
 
     def __init__(self, root: str, path: str) -> None:
-        self.root = root.rstrip("/") or "/"
-        self.uri = _join_paths(self.root, path)
-        self._system, self._base = filesystem(self.uri)
-        self.prefix = "" if path in ("", ".") else f"{path.rstrip('/')}/"
+        self.root = Location.parse(root)
+        self.location = locate(path, self.root)
+        remember([self.root, self.location])
+        self.uri = str(self.location)
+        self.prefix = "" if path in ("", ".") else f"{path.rstrip('/')}/" if "://" not in path else f"{self.uri}/"
+        self.used: set[str] = set()  # files that images are, or that go with images
+        self.notes: list[str] = []  # what a person should know before any work
 
     @cached_property
-    def files(self) -> dict[str, pafs.FileInfo]:
-        """Files by relative path.
+    def walk(self) -> Walk:
+        """The files, and what is left out.
 
         Raises
         ------
@@ -34,30 +39,64 @@ class Tree:
             The folder does not exist or cannot be read.
         """
         try:
-            found = self._system.get_file_info(pafs.FileSelector(self._base, recursive=True))
+            return walk(self.location, [self.root])
         except FileNotFoundError:
             raise LayoutError(f"{self.uri}: no such folder") from None
-        except (OSError, NotADirectoryError) as error:
+        except OSError as error:
             raise LayoutError(f"{self.uri}: {str(error).splitlines()[0]}") from error
-        base = self._base.rstrip("/") + "/"
-        return {info.path.removeprefix(base): info for info in found if info.type == pafs.FileType.File}
+
+    @property
+    def files(self) -> dict[str, Entry]:
+        """Files by relative path."""
+        return self.walk.files
 
     def restrict_to(self, relatives: Sequence[str]) -> None:
         """Restrict `files` to the given paths, without listing the folder, which may have millions of other files."""
-        paths = [f"{self._base.rstrip('/')}/{relative}" for relative in relatives]
-        infos = self._system.get_file_info(paths)
-        self.files = {
-            name: info for name, info in zip(relatives, infos, strict=True) if info.type == pafs.FileType.File
-        }
+        system, base = self.location.open()
+        infos = system.get_file_info([f"{base.rstrip('/')}/{relative}" for relative in relatives])
+        found = zip(relatives, infos, strict=True)
+        self.walk = Walk(
+            {
+                name: Entry(info.size, info.mtime_ns)
+                for name, info in found
+                if info.type not in (pafs.FileType.NotFound, pafs.FileType.Directory)
+            }
+        )
+
+    def make(
+        self,
+        relative: str,
+        role: Role,
+        label: str | None = None,
+        masks: Sequence[str] = (),
+        shapes: str | None = None,
+        captured_at: str | None = None,
+        problem: str | None = None,
+        path: str | None = None,
+    ) -> ListedImage:
+        """Make the image of a file, with its masks; `path` is the name it is known by, if that is another one."""
+        self.used.update((relative, *masks))
+        entry = self.files.get(relative)
+        return ListedImage(
+            path or self.path_of(relative),
+            self.uri_of(relative),
+            role,
+            label,
+            tuple(self.uri_of(mask) for mask in masks),
+            shapes,
+            captured_at,
+            self.stamp(relative, *masks) + (f" {shapes}" if shapes else ""),
+            problem or (entry.problem if entry else None),
+        )
 
     def stamp(self, *relatives: str | None) -> str:
         """Return sizes and modification times of the files that exist."""
-        infos = [self.files.get(relative) for relative in relatives if relative]
-        return " ".join(f"{info.size}@{info.mtime_ns}" for info in infos if info)
+        entries = [self.files.get(relative) for relative in relatives if relative]
+        return " ".join(f"{entry.size}@{entry.time_ns}" for entry in entries if entry)
 
     def uri_of(self, relative: str) -> str:
-        """Return the URI of a file."""
-        return f"{self.uri.rstrip('/')}/{relative}"
+        """Return the path or URI of a file."""
+        return join(self.uri, relative)
 
     def path_of(self, relative: str) -> str:
         """Return the path of a file relative to the archive's root."""
@@ -68,6 +107,12 @@ class Tree:
         start = f"{below.rstrip('/')}/" if below else ""
         return sorted(name for name in self.files if name.startswith(start) and is_image(name))
 
+    def read(self, relative: str) -> bytes:
+        """Read a file."""
+        system, base = self.location.open()
+        with system.open_input_stream(f"{base.rstrip('/')}/{relative}") as stream:
+            return bytes(stream.read())
+
     def read_text(self, relative: str) -> str:
         """Read a text file.
 
@@ -77,8 +122,7 @@ class Tree:
             The file does not exist, or is not text in UTF-8.
         """
         try:
-            with self._system.open_input_stream(f"{self._base.rstrip('/')}/{relative}") as stream:
-                return bytes(stream.read()).decode("utf-8")
+            return self.read(relative).decode("utf-8")
         except FileNotFoundError:
             raise LayoutError(f"{self.uri_of(relative)}: no such file") from None
         except UnicodeDecodeError:
@@ -86,17 +130,9 @@ class Tree:
 
     def contains(self, relative: str) -> bool:
         """Whether a local file is in the archive after links are followed; always True on other filesystems."""
-        if not isinstance(self._system, pafs.LocalFileSystem):
+        if not self.location.is_local:
             return True
-        _, root = filesystem(self.root)
-        return Path(self._base, relative).resolve().is_relative_to(Path(root).resolve())
-
-
-def _join_paths(root: str, path: str) -> str:
-    """Join a path to the root; an absolute path or URI is returned unchanged."""
-    if path in ("", "."):
-        return root
-    return path.rstrip("/") if "://" in path or path.startswith("/") else f"{root}/{path.strip('/')}"
+        return Path(self.location.path, relative).resolve().is_relative_to(Path(self.root.path).resolve())
 
 
 def stem(path: str) -> str:

@@ -7,7 +7,8 @@ from pathlib import Path
 import yaml
 
 from ancd_ray.config.load import parse
-from ancd_ray.data.store import Folder, StoreError
+from ancd_ray.data.location import StoreError
+from ancd_ray.data.store import Folder
 
 _HEADER = "# Made by ancd-ray from the sweep {folder}: each product has the settings that were best for it.\n"
 

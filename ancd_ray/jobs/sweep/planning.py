@@ -19,9 +19,8 @@ from ancd_ray.config.job import Job
 from ancd_ray.config.load import JobError
 from ancd_ray.config.overrides import apply_overrides, override, value_at
 from ancd_ray.config.sweep import Metric, SweepConfig
-from ancd_ray.data.store import Folder
 from ancd_ray.jobs.archive import Archive
-from ancd_ray.jobs.plan import JobPlan, ProductPlan, make
+from ancd_ray.jobs.plan import JobPlan, ProductPlan, make, resolve_root
 from ancd_ray.jobs.sweep.space import WHERE, Space, Trial, add_settings, cross, select_products
 
 
@@ -41,7 +40,7 @@ def build_search_space(job: Job) -> Space:
             close = difflib.get_close_matches(name, names, n=1)
             raise JobError(f"sweep.products: no product {name!r}; there are {', '.join(close or names)}")
     job = select_products(job, sweep.products or names)
-    archive = Archive(Folder(job.data.root).uri)
+    archive = Archive(resolve_root(job).data.root)
     plan = make(job, archive)
     values = _check_values(job, sweep)
     touches = {key: _find_touched_step(job, archive, plan, key, some) for key, some in values.items()}

@@ -1,0 +1,87 @@
+"""Accounts for the files of a product, one by one, as `plan` says it."""
+
+from __future__ import annotations
+
+import posixpath
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ancd_ray.data.images import is_image
+from ancd_ray.data.layouts.tree import Tree
+from ancd_ray.data.roles import ListedImage
+
+
+@dataclass(frozen=True)
+class Account:
+    """What a listing found: files, images by role and label, masks, what was not taken and why, and notes."""
+
+    files: int
+    normals: int
+    labels: Mapping[str | None, int]
+    masks: int
+    without_mask: int  # images that are labeled as defects, where others have masks
+    problems: Mapping[str, int]  # images that go to quarantine, by reason
+    not_taken: Mapping[str, int]
+    notes: tuple[str, ...]
+
+    @property
+    def lines(self) -> list[str]:
+        """Lines for a person who wants to know what will happen."""
+        queries = sum(self.labels.values())
+        known = {label: n for label, n in self.labels.items() if label is not None}
+        labels = ", ".join(f"{label} {n}" for label, n in sorted(known.items())) or "none"
+        if known and None in self.labels:
+            labels += f", without a label {self.labels[None]}"
+        line = f"{self.files:,} files: {self.normals + queries:,} taken"
+        parts = [f"{self.normals:,} normal"] if self.normals else []
+        line += f" ({', '.join([*parts, f'{queries:,} to classify'])})"
+        if self.masks:
+            line += f", {self.masks:,} masks"
+        missing = sum(self.not_taken.values())
+        if missing:
+            line += f", {missing:,} not ({', '.join(f'{n:,} {reason}' for reason, n in self.not_taken.items())})"
+        lines = [f"{line}; labels: {labels}"]
+        if self.without_mask:
+            lines.append(
+                f"{self.without_mask:,} images labeled as defects have no mask: they are quarantined where masks are "
+                "needed, and count as unlabeled in the evaluation of maps; `masks:` of the product names patterns"
+            )
+        lines += [f"{n:,} to quarantine: {reason}" for reason, n in self.problems.items()]
+        return [*lines, *self.notes]
+
+
+def make_account(tree: Tree, images: Sequence[ListedImage], excluded: int) -> Account:
+    """Account for the files of a tree, whose images are listed."""
+    queries = [image for image in images if image.role == "query"]
+    masks = {mask for image in images for mask in image.mask_uris}
+    shapes = sum(image.mask_shapes is not None for image in images)
+    without = sum(image.is_defect and not image.has_mask for image in queries)
+    walked = "walk" in tree.__dict__  # a manifest does not list its folder
+    files = len(tree.files) + sum(map(len, tree.walk.left_out.values())) if walked else len(images)
+    return Account(
+        files,
+        sum(image.role == "normal" for image in images),
+        Counter(image.label for image in queries),
+        len(masks) + shapes,
+        without if masks or shapes else 0,
+        Counter(image.problem for image in images if image.problem),
+        (_count_rest(tree) if walked else {}) | ({"of excluded classes": excluded} if excluded else {}),
+        tuple(tree.notes),
+    )
+
+
+def _count_rest(tree: Tree) -> dict[str, int]:
+    """Count the files that are no images of the layout, by reason."""
+    reasons: Counter[str] = Counter()
+    suffixes: Counter[str] = Counter()
+    for path in tree.files.keys() - tree.used:
+        if is_image(path):
+            reasons[f"not where the layout has images: {path.partition('/')[0]}/"] += 1
+        else:
+            suffixes[posixpath.splitext(path)[1].lower() or "without a suffix"] += 1
+    if suffixes:
+        reasons[f"of unknown type: {', '.join(sorted(suffixes))}"] = sum(suffixes.values())
+    for reason, paths in tree.walk.left_out.items():
+        reasons[reason] = len(paths)
+    return dict(reasons)

@@ -1,0 +1,66 @@
+"""COCO instances, as CVAT and Label Studio export them: one JSON file with polygons or run lengths, and its images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+from ancd_ray.data.layouts.annotations import AnnotationError
+from ancd_ray.data.layouts.base import LayoutError, ProductConfig
+from ancd_ray.data.layouts.coco_file import parse_coco
+from ancd_ray.data.layouts.file_names import match_files
+from ancd_ray.data.layouts.tree import Tree
+from ancd_ray.data.roles import ListedImage
+
+
+class CocoProduct(ProductConfig):
+    """Images, and a JSON file of COCO with their annotations."""
+
+    layout: Literal["coco"]
+    annotations: str | None = None  # the JSON file; null: the only one below `path`
+    normals: str | None = None  # subfolder of normal images
+
+
+def list_images(product: CocoProduct, tree: Tree) -> Iterator[ListedImage]:
+    """List the annotated images; the label is the category with the largest area, `good` without annotations."""
+    file = product.annotations or _find_file(product, tree)
+    if file not in tree.files:
+        raise LayoutError(f"product {product.name}: {tree.uri_of(file)}: no such file")
+    tree.used.add(file)
+    try:
+        coco = parse_coco(tree.read(file), file)
+    except AnnotationError as error:
+        raise LayoutError(f"product {product.name}: {error}") from error
+    tree.notes += coco.notes
+    normals = f"{product.normals.strip('/')}/" if product.normals else None
+    normal_paths = tree.images(normals) if normals else []
+    paths = [path for path in tree.images() if normals is None or not path.startswith(normals)]
+    matches = match_files([image.file_name for image in coco.images], paths)
+    taken: set[str] = set()
+    for image in coco.images:
+        match = matches[image.file_name]
+        label = product.name_label(image.label)
+        problem = image.problem or match.reason
+        if match.path is not None and match.path in taken:
+            match, problem = match._replace(path=None), "listed more than once"
+        if match.path is None:
+            name = f"{tree.path_of(image.file_name)}#{len(taken)}" if problem == "listed more than once" else ""
+            shown = name or tree.path_of(image.file_name)
+            yield ListedImage(shown, tree.uri_of(image.file_name), "query", label, problem=problem or "no such file")
+            continue
+        taken.add(match.path)
+        yield tree.make(match.path, "query", label, shapes=image.shapes, problem=problem)
+    for path in normal_paths:
+        yield tree.make(path, "normal", "good")
+    for path in paths:
+        if path not in taken:
+            yield tree.make(path, "query")  # nobody has looked at it
+
+
+def _find_file(product: CocoProduct, tree: Tree) -> str:
+    found = sorted(path for path in tree.files if path.lower().endswith(".json"))
+    if len(found) != 1:
+        raise LayoutError(
+            f"product {product.name}: {len(found)} JSON files in {tree.uri}; name the one of COCO with `annotations:`"
+        )
+    return found[0]
