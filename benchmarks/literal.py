@@ -50,7 +50,7 @@ def cut_with_files(image_file: Path, map_file: Path, lo: float, hi: float, folde
     Image.fromarray(mask).save(mask_file)
     image = np.asarray(Image.open(image_file).convert("RGB"))
     mask = mask_to_image_size(np.asarray(Image.open(mask_file)), *image.shape[:2])
-    boxes = region_boxes(mask, n_regions, CropParams())
+    boxes = region_boxes(mask, n_regions, CropParams(relative_to="long"))
     for number, box in enumerate(boxes):
         Image.fromarray(crop(image, box)).save(folder / f"{map_file.stem}-{number}.png")
         Image.fromarray(crop(mask, box)).save(folder / f"{map_file.stem}-{number}-mask.png")

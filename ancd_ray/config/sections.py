@@ -28,8 +28,9 @@ class MebinConfig(Section):
     range: Literal["measured"] | tuple[float, float] = "measured"
     floor: float | None = None  # lower end of the range when every image is defective
     padding: Annotated[float, Field(ge=0, le=2)] = 0.1
-    min_crop: Share = 0.1  # smallest radius of a crop, as a share of the image's long side
+    min_crop: Share = 0.1  # smallest radius of a crop, as a share of a side of the image
     merge_gap: Share = 0.01
+    relative_to: Literal["auto", "short", "long"] = "auto"  # that side; auto: long as in the paper, short beyond 2:1
     keep: Literal["est+1", "est", "all"] = "est+1"
 
 

@@ -181,7 +181,8 @@ def _make_s3(bucket: str, user: str, options: Mapping[str, str]) -> pafs.FileSys
     key, _, secret = user.partition(":")
     arguments: dict[str, Any] = {"access_key": unquote(key), "secret_key": unquote(secret)} if key else {}
     arguments |= {name: {"true": True, "false": False}.get(value.lower(), value) for name, value in options.items()}
-    if not arguments.keys() & {"region", "endpoint_override"} and not os.environ.get("AWS_REGION"):
+    known = ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3")
+    if not arguments.keys() & {"region", "endpoint_override"} and not any(map(os.environ.get, known)):
         arguments["region"] = pafs.resolve_s3_region(bucket)
     retry = pafs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS)
     return pafs.S3FileSystem(connect_timeout=CONNECT_TIMEOUT_S, retry_strategy=retry, **arguments)

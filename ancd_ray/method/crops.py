@@ -17,6 +17,7 @@ from PIL import Image
 
 Mask = NDArray[np.uint8]
 Floats = NDArray[np.floating[Any]]
+MAX_ASPECT = 2  # longer images have squares relative to their short side
 _RESIZE_UP_TO = 16_000_000  # pixels of a map, or of an image under a box; larger ones are scored without resizing
 
 
@@ -34,9 +35,16 @@ class CropParams:
     """Geometry of the squares around main elements; the defaults are those of the released program."""
 
     padding: float = 0.1  # side of the square relative to the element's longest side, minus 1
-    min_crop: float = 0.1  # minimum half side, as a fraction of the image's long side
-    merge_gap: float = 0.01  # squares closer than this fraction of the long side are merged
+    min_crop: float = 0.1  # minimum half side, as a fraction of a side of the image
+    merge_gap: float = 0.01  # squares closer than this fraction of a side are merged
+    relative_to: Literal["auto", "short", "long"] = "auto"  # that side; auto: the long one, as in the paper, up to 2:1
     keep: Literal["est+1", "est", "all"] = "est+1"  # number of the largest squares that are kept
+
+    def side(self, height: int, width: int) -> int:
+        """Return the side of the image that fractions refer to; the length of a line scan says nothing of defects."""
+        short, long = sorted((height, width))
+        is_elongated = long > MAX_ASPECT * short
+        return short if self.relative_to == "short" or (self.relative_to == "auto" and is_elongated) else long
 
 
 def mask_to_image_size(mask: Mask, height: int, width: int) -> Mask:
@@ -79,7 +87,7 @@ def region_boxes(mask: Mask, n_estimated: int, params: CropParams = CropParams()
         return [Box(0, 0, width, height)]
     rects = sorted((cv2.boundingRect(contour) for contour in contours), key=lambda r: (r[2] * r[3], *r))
     squares = np.array([_square_around(rect, height, width, params) for rect in rects], float)
-    merged = _merge_near(squares, params.merge_gap * max(height, width))
+    merged = _merge_near(squares, params.merge_gap * params.side(height, width))
     merged = merged[np.argsort(merged[:, 0] - merged[:, 2], kind="stable")]
     n_kept = {"est+1": n_estimated + 1, "est": max(n_estimated, 1), "all": len(merged)}[params.keep]
     return [Box(*(round(edge) for edge in square)) for square in merged[:n_kept].tolist()]
@@ -169,7 +177,7 @@ def _square_around(rect: Sequence[int], height: int, width: int, params: CropPar
     """Place a square around a bounding rectangle (x, y, w, h), shifted into the image as far as it fits."""
     x, y, w, h = rect
     longest = max(height, width)
-    radius = int(max(max(w, h) * (1 + params.padding) / 2, params.min_crop * longest))
+    radius = int(max(max(w, h) * (1 + params.padding) / 2, params.min_crop * params.side(height, width)))
     radius = max(min(radius, longest // 2), (max(w, h) + 1) // 2)  # rounding must not cut off the element
     center_x, center_y = x + w // 2, y + h // 2
     left = max(min(center_x - radius, width - 2 * radius), 0)

@@ -143,7 +143,9 @@ class CutRegions:
 
     def _find_boxes(self, values: NDArray[Any], height: int, width: int) -> tuple[ImageU8, list[Box]]:
         """Compute the mask at image size and the square boxes around its main elements."""
-        params = CropParams(self.config.padding, self.config.min_crop, self.config.merge_gap, self.config.keep)
+        params = CropParams(
+            self.config.padding, self.config.min_crop, self.config.merge_gap, self.config.relative_to, self.config.keep
+        )
         if self.measured is None:
             mask, n_regions = values, 0
         else:

@@ -29,7 +29,7 @@ def _shard(folder: Folder, index: int, n: int) -> Shard:
     rows = [
         {
             **{"image_id": f"{index}{i}", "product": "p", "uri": f"{index}{i}.png", "role": "query"},
-            **{"width": 1, "height": 1, "digest": ""},
+            **{"width": 1, "height": 1, "orientation": 1, "digest": ""},
         }
         for i in range(n)
     ]

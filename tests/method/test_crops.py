@@ -36,7 +36,7 @@ def test_golden(golden_map: tuple[dict[str, Any], dict[str, Any], Path]) -> None
     found = binarize(values, low, high)
     mask = mask_to_image_size(found.mask, height, width)
     assert np.array_equal(mask, expected)
-    boxes = region_boxes(mask, found.n_regions)
+    boxes = region_boxes(mask, found.n_regions, CropParams(relative_to="long"))
     assert [list(box) for box in boxes] == case["boxes_final_pil"]
     assert [np.count_nonzero(crop(mask, box)) for box in boxes] == case["crop_mask_px255"]
     for box, score in zip(boxes, case["score_per_crop"], strict=True):
