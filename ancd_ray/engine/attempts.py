@@ -94,7 +94,7 @@ def list_attempts(step: str, folder: Folder, shard: Shard, note: Callable[[str],
     shard
         The shard.
     note
-        Is told of shards that killed their workers.
+        Is called with shards that killed their workers.
 
     Raises
     ------

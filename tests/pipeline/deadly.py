@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ancd_ray.config.load import load
+from ancd_ray.data.images import ImageU8
 from ancd_ray.engine import context
 from ancd_ray.engine.executor import run_steps
 from ancd_ray.engine.progress import Display
@@ -23,14 +24,14 @@ from ancd_ray.stages import regions
 
 def main(job_file: Path, deadly: str) -> None:
     """Arms the kill, then runs the steps."""
-    read = regions.read_image
+    read = regions.read_rgb
 
-    def read_or_die(row: Mapping[str, Any]) -> bytes:
+    def read_or_die(row: Mapping[str, Any]) -> ImageU8:
         if str(row["uri"]).endswith(deadly):
             os.kill(os.getpid(), signal.SIGKILL)
         return read(row)
 
-    regions.read_image = read_or_die  # type: ignore[attr-defined]
+    regions.read_rgb = read_or_die  # type: ignore[attr-defined]
     context.SHARD_ROWS = (1, 1)
     plan = make(load(job_file))
     steps = [step for step in plan.steps if step.name in ("catalog", "detect", "regions")]
