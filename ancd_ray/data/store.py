@@ -99,18 +99,19 @@ class Folder:
         info = self._place[0].get_file_info(self.file(name))
         return _hash_file(self.uri, name, info.size, info.mtime_ns)
 
-    def write(self, name: str, data: bytes) -> None:
-        """Write a file atomically, also with concurrent writers."""
-        with self._atomically(name) as path, self._place[0].open_output_stream(path) as stream:
+    def write(self, name: str, data: bytes, durable: bool = True) -> None:
+        """Write a file atomically, also with concurrent writers; unless `durable`, a power cut may undo it."""
+        with self._atomically(name, durable) as path, self._place[0].open_output_stream(path) as stream:
             stream.write(data)
 
     def read_json(self, name: str) -> Any:
         """Read a JSON file."""
         return json.loads(self.read(name))
 
-    def write_json(self, name: str, document: Any) -> None:
-        """Write a JSON file atomically."""
-        self.write(name, (json.dumps(document, indent=1, ensure_ascii=False, sort_keys=True) + "\n").encode())
+    def write_json(self, name: str, document: Any, durable: bool = True) -> None:
+        """Write a JSON file; see `write`."""
+        data = (json.dumps(document, indent=1, ensure_ascii=False, sort_keys=True) + "\n").encode()
+        self.write(name, data, durable)
 
     def write_table(self, name: str, table: pa.Table) -> str:
         """Write a Parquet file (or Arrow IPC for `.arrow`, to be memory-mapped) atomically; returns its sha256."""
@@ -158,7 +159,7 @@ class Folder:
             )
 
     @contextmanager
-    def _atomically(self, name: str) -> Iterator[str]:
+    def _atomically(self, name: str, durable: bool = True) -> Iterator[str]:
         path = self.file(name)
         if not self.is_local:  # object stores show an object only after its upload is complete
             yield path
@@ -168,9 +169,11 @@ class Folder:
         draft = _find_drafts(target.parent) / f".{uuid.uuid4().hex}"  # hidden, for folders outside of an output
         try:
             yield str(draft)
-            _flush(draft)  # before the rename: a power cut may keep the name and lose the content
+            if durable:
+                _flush(draft)  # before the rename: a power cut may keep the name and lose the content
             draft.replace(target)
-            _flush(target.parent)
+            if durable:
+                _flush(target.parent)
         except BaseException:
             draft.unlink(missing_ok=True)
             raise

@@ -73,11 +73,11 @@ class Attempt:
     @contextmanager
     def _count(self) -> Iterator[None]:
         before = self.begun
-        self.folder.write_json(_count_file(self.shard), before + 1)
+        self.folder.write_json(_count_file(self.shard), before + 1, durable=False)
         try:
             yield
         except BaseException:
-            self.folder.write_json(_count_file(self.shard), before)
+            self.folder.write_json(_count_file(self.shard), before, durable=False)
             raise
         self.folder.discard(_count_file(self.shard))
 

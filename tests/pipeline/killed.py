@@ -32,10 +32,10 @@ def main(step: str, job_file: Path) -> None:
             die()
         return done
 
-    def die_before_manifest(self: Folder, name: str, document: object) -> None:
+    def die_before_manifest(self: Folder, name: str, document: object, durable: bool = True) -> None:
         if name == MANIFEST and f"/steps/{step}/" in self.uri:
             die()
-        write_json(self, name, document)
+        write_json(self, name, document, durable)
         if name == "summary.json" and step == "report":
             die()
 
