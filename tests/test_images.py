@@ -90,6 +90,7 @@ def test_maps() -> None:
     np.save(buffer, values[None])
     assert np.array_equal(decode_map(buffer.getvalue()), values)
     assert decode_map(_encode(GRADIENT)).dtype == np.uint8
+    assert np.array_equal(decode_map(_encode(GRADIENT > 100)), GRADIENT > 100), "one bit a pixel"
     for bad in (np.full((2, 2), np.inf), np.zeros((2, 2, 3)), np.array(["a"])):
         buffer = io.BytesIO()
         np.save(buffer, bad)

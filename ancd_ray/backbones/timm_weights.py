@@ -13,6 +13,8 @@ from safetensors.torch import load_file
 from timm.models import eva, load_pretrained, vision_transformer
 from torch import Tensor, nn
 
+from ancd_ray.config.errors import first_line
+
 
 def download(model: nn.Module, name: str) -> None:
     """Load the pretrained weights of a timm model.
@@ -26,7 +28,7 @@ def download(model: nn.Module, name: str) -> None:
         load_pretrained(model, num_classes=0, filter_fn=_timm_names)
     except Exception as error:  # hub, HTTP client, torch and timm each raise their own types
         raise ValueError(
-            f"cannot get the weights of {name} ({_first_line(error)}); on a machine with internet access run "
+            f"cannot get the weights of {name} ({first_line(error)[:200]}); on a machine with internet access run "
             f"`ancd-ray weights pull {name} --to DIR`, then set backbone.weights=FILE"
         ) from error
 
@@ -49,7 +51,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
         if kernel in state and state[kernel].shape == wanted[kernel].shape:
             state = _timm_names(state, model)
     except (KeyError, RuntimeError) as error:
-        raise ValueError(f"{path} does not fit the model: {_first_line(error)}") from error
+        raise ValueError(f"{path} does not fit the model: {first_line(error)[:200]}") from error
     missing = [name for name in wanted if name not in state]
     misfits = [name for name in wanted if name in state and state[name].shape != wanted[name].shape]
     if missing or misfits:
@@ -70,7 +72,7 @@ def _read_state(path: Path) -> dict[str, Tensor]:
         else:
             raise ValueError(f"{path}: weights are .safetensors or .pth files")
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
-        raise ValueError(f"cannot read the weights {path}: {_first_line(error)}") from error
+        raise ValueError(f"cannot read the weights {path}: {first_line(error)[:200]}") from error
     for wrapper in ("teacher", "model", "state_dict"):
         state = state.get(wrapper, state) if isinstance(state, dict) else {}
     return {_bare(name): value for name, value in state.items() if isinstance(value, Tensor)}
@@ -86,7 +88,3 @@ def _timm_names(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]
 def _bare(name: str) -> str:
     head, _, rest = name.partition(".")
     return _bare(rest) if head in ("module", "backbone", "model") else name
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

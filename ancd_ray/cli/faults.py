@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 
+from ancd_ray.config.errors import first_line
+
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _FULL_SIGNS = ("No space left on device", "os error 28")  # of libraries that keep no errno
 _CLOSED = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
@@ -20,12 +22,6 @@ def describe(error: BaseException) -> str:
         if not _is_of_ray(cause):
             return f"{type(cause).__name__}: {first_line(cause)} (unforeseen; please report it)"
     return f"Ray: {type(error).__name__}: {first_line(error)}"
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of a message, or the name of the exception if it has none."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
 
 
 def _list_causes(error: BaseException | None) -> Iterator[BaseException]:

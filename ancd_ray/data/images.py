@@ -8,9 +8,9 @@ import os
 import posixpath
 import stat
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import cv2
@@ -18,7 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from ancd_ray.config.errors import first_line
 from ancd_ray.data.location import Location, StoreError
+from ancd_ray.data.pixel_range import Extremes, PixelRange
 
 SUFFIXES = frozenset(
     {
@@ -28,8 +30,6 @@ SUFFIXES = frozenset(
 )
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM", "GIF", "JPEG2000")
 _ORIENTATION, _SUBFILE, _BITS = 274, 254, 258  # tags
-_TRANSPOSED = 5  # orientations from here on swap the sides
-_DEPTHS = (8, 10, 12, 14, 16, 24, 32)
 _MAX_PAGES = 64
 MAX_PIXELS = 120_000_000  # a 12,000 x 10,000 line scan; larger ones are errors or decompression bombs
 
@@ -65,7 +65,7 @@ def read_bytes(uri: str) -> bytes:
     except FileNotFoundError:
         raise BadImage("no such file") from None
     except (OSError, StoreError, UnicodeError) as error:
-        raise BadImage(f"cannot be read: {_first_line(error)}") from error
+        raise BadImage(f"cannot be read: {first_line(error)}") from error
     if len(data) > MAX_BYTES:
         raise BadImage(f"has more than {MAX_BYTES:,} bytes")
     if not data:
@@ -88,42 +88,6 @@ class Header(NamedTuple):
     is_deep: bool  # more than 8 bits a channel
 
 
-@dataclass(frozen=True)
-class PixelRange:
-    """Range of the pixel values of all deep images of a product; `bits` is None if there are no integers.
-
-    Depth is a property of a camera: an image that is scaled by its own range has another gain than its neighbor.
-    """
-
-    bits: int | None = None
-    low: float = 0.0
-    high: float = 1.0  # of floats
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any] | None) -> PixelRange | None:
-        """Make a range from its JSON form."""
-        return None if document is None else cls(**document)
-
-    @classmethod
-    def of(cls, extremes: Iterable[Extremes], bits: int | None = None) -> PixelRange:
-        """Combine what `measure_extremes` found in the images of a product; `bits` is the declared depth."""
-        found = list(extremes)
-        top = max((each.high for each in found if each.is_integer), default=None)
-        if top is not None and bits is None:
-            bits = next((n for n in _DEPTHS if top < 2**n), 32)
-        low = min((each.low for each in found if not each.is_integer), default=0.0)
-        high = max((each.high for each in found if not each.is_integer), default=1.0)
-        return cls(bits, *((0.0, 1.0) if low >= 0 and high <= 1 else (low, high)))
-
-
-class Extremes(NamedTuple):
-    """Lowest and highest finite value of a deep image."""
-
-    is_integer: bool
-    low: float
-    high: float
-
-
 def read_header(data: bytes) -> Header:
     """Read size and orientation from the header of an image.
 
@@ -136,7 +100,7 @@ def read_header(data: bytes) -> Header:
         image = _open(data)
         tag = _read_orientation(image)
         width, height = image.size
-        if tag >= _TRANSPOSED and image.format != "TIFF":  # Pillow swaps the sides of a TIFF itself
+        if is_transposed(tag) and image.format != "TIFF":  # Pillow swaps the sides of a TIFF itself
             width, height = height, width
         return Header(width, height, tag, _is_deep(image, data))
 
@@ -149,10 +113,7 @@ def image_size(data: bytes) -> tuple[int, int]:
 
 def measure_extremes(data: bytes) -> Extremes:
     """Measure the extremes of a deep image; see `decode_rgb`."""
-    values = _load(data)
-    finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
-    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
-    return Extremes(values.dtype.kind in "iu", low, high)
+    return Extremes.of(_load(data))
 
 
 def decode_rgb(data: bytes, pixel_range: PixelRange | None = None) -> ImageU8:
@@ -172,7 +133,7 @@ def decode_rgb(data: bytes, pixel_range: PixelRange | None = None) -> ImageU8:
     """
     values = _load(data)
     if values.dtype != np.uint8:
-        values = _to_8_bit(values, pixel_range or PixelRange.of([measure_extremes(data)]))
+        values = (pixel_range or PixelRange.of([Extremes.of(values)])).to_8_bit(values)
     return np.repeat(values[..., None], 3, axis=2) if values.ndim == 2 else values
 
 
@@ -195,35 +156,39 @@ def decode_mask(data: bytes, threshold: int | None = None) -> ImageU8:
     BadImage
         See `decode_rgb`.
     """
-    with _rejecting("the mask cannot be decoded"):
-        image = _open(data)
-        tag = _read_orientation(image)
-        if threshold is None:
-            threshold = 127 if image.format in ("JPEG", "MPO") else 0
-        if _is_deep(image, data) and len(image.getbands()) > 1:
-            values, alpha = _decode_deep_colors(data), None
-        else:
-            image.load()
-            bands = image.getbands()
-            alpha = np.asarray(image.getchannel("A")) if "A" in bands else None
-            if image.mode in ("LA", "RGBA"):
-                image = image.convert("L" if image.mode == "LA" else "RGB")
-            elif image.mode not in ("1", "L", "P", "I", "F", "RGB") and not image.mode.startswith("I;16"):
-                image = image.convert("RGB")
-            values = np.asarray(image)
-            tag = 1 if image.format == "TIFF" else tag
-        if values.ndim == 3:
-            values = values.max(axis=2)
-        found = values > threshold
-        if alpha is not None and alpha.min() < alpha.max():
-            is_drawn = found & (alpha > threshold)
-            found = is_drawn if values.min() < values.max() and is_drawn.any() else alpha > threshold
-        return np.ascontiguousarray(turn_upright(found.astype(np.uint8) * 255, tag))
+    return _load(data, partial(_mark_foreground, threshold=threshold))
+
+
+def _mark_foreground(image: Image.Image | NDArray[Any], threshold: int | None) -> ImageU8:
+    """Return 255 where a loaded mask, or the values of one with deep colors, is foreground."""
+    if threshold is None:
+        threshold = 127 if getattr(image, "format", None) in ("JPEG", "MPO") else 0
+    alpha = None
+    if isinstance(image, Image.Image):
+        alpha = np.asarray(image.getchannel("A")) if "A" in image.getbands() else None
+        if image.mode in ("LA", "RGBA"):
+            image = image.convert("L" if image.mode == "LA" else "RGB")
+        elif image.mode not in ("1", "L", "P", "I", "F", "RGB") and not image.mode.startswith("I;16"):
+            image = image.convert("RGB")
+    values = np.asarray(image)
+    if values.ndim == 3:
+        values = values.max(axis=2)
+    found = values > threshold
+    if alpha is not None and alpha.min() < alpha.max():
+        is_drawn = found & (alpha > threshold)
+        found = is_drawn if values.min() < values.max() and is_drawn.any() else alpha > threshold
+    mask: ImageU8 = np.where(found, np.uint8(255), np.uint8(0))
+    return mask
+
+
+def is_transposed(orientation: int) -> bool:
+    """Whether an EXIF orientation swaps the sides of an image."""
+    return orientation >= 5
 
 
 def turn_upright(array: NDArray[Any], orientation: int) -> NDArray[Any]:
     """Apply the EXIF orientation (1 to 8) to an array (H, W) or (H, W, 3)."""
-    if orientation >= _TRANSPOSED:
+    if is_transposed(orientation):
         array = array.swapaxes(0, 1)
     rows = slice(None, None, -1 if orientation in (3, 4, 7, 8) else 1)
     columns = slice(None, None, -1 if orientation in (2, 3, 6, 7) else 1)
@@ -243,7 +208,7 @@ def decode_map(data: bytes) -> NDArray[Any]:
             _check_npy(data)
             values = np.load(io.BytesIO(data), allow_pickle=False)
     else:
-        values = _load(data)
+        values = _load(data, np.asarray)  # the numbers as they are stored, of a palette its indices
     values = np.asarray(np.squeeze(values))
     if values.ndim != 2 or values.size == 0 or values.dtype.kind not in "fiub":
         raise BadImage(f"an anomaly map must have one number per pixel, but is {values.dtype} of shape {values.shape}")
@@ -274,7 +239,7 @@ def _rejecting(what: str) -> Iterator[None]:
     except (Image.DecompressionBombError, MemoryError):
         raise BadImage("too many pixels") from None
     except Exception as error:
-        raise BadImage(f"{what}: {_first_line(error)}") from error
+        raise BadImage(f"{what}: {first_line(error)}") from error
 
 
 def _open(data: bytes) -> Image.Image:
@@ -303,25 +268,35 @@ def _count_pages(image: Image.Image) -> int:
     return pages
 
 
-def _load(data: bytes) -> NDArray[Any]:
-    """Decode to an upright array: (H, W, 3) uint8, or deep values (H, W) or (H, W, 3)."""
+def _load(data: bytes, to_array: Callable[[Any], NDArray[Any]] | None = None) -> NDArray[Any]:
+    """Decode to an upright array: by default (H, W) or (H, W, 3), uint8 or deep values.
+
+    `to_array` converts the loaded Pillow image; of deep colors, which Pillow would cut, it gets the values.
+    """
+    to_array = to_array or _to_colors
     with _rejecting("the image cannot be decoded"):
         image = _open(data)
         tag = _read_orientation(image)
-        if _is_deep(image, data):
-            if len(image.getbands()) > 1:
-                return turn_upright(_decode_deep_colors(data), tag)
-            image.load()
-            values = np.asarray(image)
-        else:
-            image.load()
-            values = np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))
-        return values if image.format == "TIFF" else turn_upright(values, tag)
+        if _is_deep(image, data) and len(image.getbands()) > 1:
+            return np.ascontiguousarray(turn_upright(to_array(_decode_deep_colors(data)), tag))
+        image.load()
+        values = to_array(image)
+        return values if image.format == "TIFF" else np.ascontiguousarray(turn_upright(values, tag))
+
+
+def _to_colors(image: Image.Image | NDArray[Any]) -> NDArray[Any]:
+    if isinstance(image, Image.Image) and not _is_deep_mode(image.mode) and image.mode not in ("L", "RGB"):
+        image = image.convert("RGB")
+    return np.asarray(image)
+
+
+def _is_deep_mode(mode: str) -> bool:
+    return mode.startswith("I") or mode == "F"
 
 
 def _is_deep(image: Image.Image, data: bytes) -> bool:
     """Whether an image has more than 8 bits a channel; Pillow would cut colors to their upper 8 bits."""
-    if image.mode.startswith("I") or image.mode == "F":
+    if _is_deep_mode(image.mode):
         return True
     if image.format == "PNG":
         return data[24] == 16  # bit depth in the header
@@ -356,17 +331,3 @@ def _check_npy(data: bytes) -> None:
     needed, left = math.prod(shape) * dtype.itemsize, len(data) - stream.tell()
     if math.prod(shape) > MAX_PIXELS or needed > left:
         raise ValueError(f"its shape {shape} needs {needed:,} bytes, and {left:,} are there")
-
-
-def _to_8_bit(values: NDArray[Any], pixel_range: PixelRange) -> ImageU8:
-    """Scale integers by their depth, and floats by the range."""
-    if values.dtype.kind in "iu":
-        bits = pixel_range.bits or 16
-        return np.asarray(np.clip(values, 0, 2**bits - 1) >> max(bits - 8, 0), np.uint8)
-    low, high = pixel_range.low, pixel_range.high
-    scaled = (np.nan_to_num(values, nan=low, posinf=high, neginf=low) - low) / max(high - low, 1e-12)
-    return np.asarray(np.clip(scaled, 0, 1) * 255, np.uint8)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

@@ -12,14 +12,14 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from ancd_ray.config.errors import AncdError
+from ancd_ray.config.errors import AncdError, first_line
 
 CONNECT_TIMEOUT_S, ATTEMPTS = 5.0, 6  # of requests to S3
 _S3_OPTIONS = frozenset(
@@ -100,11 +100,6 @@ class Location:
         return not self.scheme
 
     @property
-    def name(self) -> str:
-        """Its last component."""
-        return PurePosixPath(self.path).name
-
-    @property
     def parent(self) -> Location:
         """The folder that contains it."""
         return replace(self, path=self.path.rpartition("/")[0] or ("/" if self.is_local else ""))
@@ -130,7 +125,7 @@ class Location:
         try:
             return _make_filesystem(self.scheme, self.host, known.user, known.options), self.place
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError, ValueError) as error:
-            raise StoreError(f"{self}: {_first_line(error, known)}") from None
+            raise StoreError(f"{self}: {_describe(error, known)}") from None
 
 
 def locate(text: str, root: Location) -> Location:
@@ -219,8 +214,9 @@ def _split_options(text: str) -> tuple[str, tuple[tuple[str, str], ...]]:
     return path, tuple(options)
 
 
-def _first_line(error: BaseException, secret: Location) -> str:
-    line = (str(error) or type(error).__name__).splitlines()[0]
+def _describe(error: BaseException, secret: Location) -> str:
+    """Return the first line of an error without the secrets of a location."""
+    line = first_line(error)
     for part in (secret.user, *secret.user.split(":"), *(value for _, value in secret.options)):
         line = line.replace(part, "***") if len(part) > 3 else line
     return line

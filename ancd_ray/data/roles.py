@@ -11,6 +11,11 @@ GOOD = "good"  # the label of images without a defect
 Role = Literal["query", "normal", "base"]
 
 
+def is_defect(label: str | None) -> bool:
+    """Whether a label is that of a defect."""
+    return label is not None and label != GOOD
+
+
 @dataclass(frozen=True)
 class ListedImage:
     """An image that a layout names, before its file is opened.
@@ -36,7 +41,7 @@ class ListedImage:
     @property
     def is_defect(self) -> bool:
         """Whether it is labeled as a defect."""
-        return self.role == "query" and self.label is not None and self.label != GOOD
+        return self.role == "query" and is_defect(self.label)
 
 
 @dataclass(frozen=True)

@@ -17,14 +17,15 @@ from numpy.typing import NDArray
 from ancd_ray.data.images import (
     BadImage,
     ImageU8,
-    PixelRange,
     decode_map,
     decode_mask,
     decode_rgb,
+    is_transposed,
     read_bytes,
     turn_upright,
 )
-from ancd_ray.data.roles import GOOD
+from ancd_ray.data.pixel_range import PixelRange
+from ancd_ray.data.roles import is_defect
 from ancd_ray.data.shapes import draw_mask
 
 Row = Mapping[str, Any]
@@ -66,9 +67,9 @@ def read_mask(row: Row) -> ImageU8:
         The mask of a defect is missing or empty; a mask cannot be read, or has another size.
     """
     height, width = row["height"], row["width"]
-    is_defect = row["label"] is not None and row["label"] != GOOD
+    is_labeled = is_defect(row["label"])
     if not has_mask(row):
-        if is_defect:
+        if is_labeled:
             raise BadImage(f"is labeled {row['label']!r}, but has no mask")
         return np.zeros((height, width), np.uint8)
     united = np.zeros((height, width), np.uint8)
@@ -80,7 +81,7 @@ def read_mask(row: Row) -> ImageU8:
             united |= _fit_mask(mask, row)
         except BadImage as error:
             raise BadImage(f"its mask {uri}: {error}") from error
-    if is_defect and not united.any():
+    if is_labeled and not united.any():
         raise BadImage(f"is labeled {row['label']!r}, but its mask is empty")
     return united
 
@@ -112,7 +113,7 @@ def _fit_mask(mask: ImageU8, row: Row) -> ImageU8:
 
 
 def _is_transposed(row: Row) -> bool:
-    return int(row.get("orientation") or 1) >= 5
+    return is_transposed(row.get("orientation") or 1)
 
 
 def _read(row: Row, content: str, uri: str) -> bytes:

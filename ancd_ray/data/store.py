@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from ancd_ray.data.location import Location, StoreError
+from ancd_ray.data.location import Location, StoreError, remember
 
 DRAFTS = ".drafts"  # in an output folder: files that are being written
 _HASHED_BLOCK = 1 << 20  # bytes
@@ -31,6 +31,7 @@ class Folder:
 
     def __init__(self, location: str | Location) -> None:
         self.location = location if isinstance(location, Location) else Location.parse(location)
+        remember([self.location])  # its text, which others pass on, has no credentials
 
     def __reduce__(self) -> tuple[type[Folder], tuple[Location]]:
         return Folder, (self.location,)

@@ -18,7 +18,7 @@ from ancd_ray.engine.progress import Display
 from ancd_ray.engine.runtime import Runtime
 from ancd_ray.engine.stage import Step, get_roles
 
-_LIBRARIES = (
+LIBRARIES = (
     "ancd-ray",
     "ray",
     "torch",
@@ -131,7 +131,7 @@ def _execute(step: Step, context: Context, inputs: Any) -> Output:
 def read_versions() -> dict[str, str]:
     """Return the versions of the libraries that a result depends on."""
     found = {}
-    for name in _LIBRARIES:
+    for name in LIBRARIES:
         try:
             found[name] = version(name)
         except PackageNotFoundError:  # another distribution of the same package, such as opencv-python

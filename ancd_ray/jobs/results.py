@@ -94,7 +94,7 @@ def read_record(folder: Folder) -> dict[str, Any] | None:
 
 def locate_root(run_folder: Folder) -> Folder:
     """Return the output folder that a run folder lies in."""
-    return Folder(run_folder.uri.rsplit("/", 2)[0])
+    return run_folder.parent.parent
 
 
 def bind(flow: Flow, done: Mapping[str, StepRun]) -> ArtifactSet:

@@ -6,6 +6,7 @@ from datetime import datetime, timezone
 from functools import partial
 from typing import TYPE_CHECKING
 
+from ancd_ray.config.errors import first_line
 from ancd_ray.config.job import Job
 from ancd_ray.config.load import JobError
 from ancd_ray.data.location import StoreError
@@ -105,8 +106,7 @@ def check_backbones(plan: JobPlan) -> None:
         except ValueError as error:
             raise JobError(str(error)) from error
         except (OSError, RuntimeError, EOFError, UnpicklingError, SafetensorError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise JobError(f"backbone.weights: cannot read {config.weights}: {reason}") from error
+            raise JobError(f"backbone.weights: cannot read {config.weights}: {first_line(error)}") from error
 
 
 def rerender(folder: Folder) -> RunReport:

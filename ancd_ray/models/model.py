@@ -30,7 +30,8 @@ from ancd_ray.backbones.loaded import load_cached
 from ancd_ray.config.errors import AncdError
 from ancd_ray.config.job import Job
 from ancd_ray.config.sections import BackboneConfig, MebinConfig, MergeConfig
-from ancd_ray.data.images import PixelRange, encode_png
+from ancd_ray.data.images import encode_png
+from ancd_ray.data.pixel_range import PixelRange
 from ancd_ray.data.roles import Classes, name_classes
 from ancd_ray.data.sources import attach_range
 from ancd_ray.data.store import Folder
@@ -128,7 +129,7 @@ class Model:
             backbone=job.backbone,
             classifier=load_classifier(artifacts.files("classifier").read),
             merge=job.merge,
-            pixel_range=PixelRange.from_json(artifacts.table("images").values.get("pixel_range")),
+            pixel_range=PixelRange.find(artifacts.table("images").values),
             provenance={"job": job.name, "ancd_ray": __version__, "steps": steps},
         )
 
@@ -203,7 +204,7 @@ class Model:
             backbone=backbone,
             classifier=classifier,
             merge=merge,
-            pixel_range=PixelRange.from_json(document.get("pixel_range")),
+            pixel_range=PixelRange.find(document),
             provenance=document["provenance"],
         )
 

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
-from ancd_ray.data.images import BadImage, Extremes, PixelRange, measure_extremes, read_header
+from ancd_ray.data.images import BadImage, measure_extremes, read_header
+from ancd_ray.data.pixel_range import Extremes, PixelRange
 from ancd_ray.data.roles import ListedImage
 from ancd_ray.data.sources import read_image
 from ancd_ray.engine.artifacts import Table

@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ancd_ray.config.sections import BackboneConfig
-from ancd_ray.data.images import BadImage, PixelRange
+from ancd_ray.data.images import BadImage
+from ancd_ray.data.pixel_range import PixelRange
 from ancd_ray.data.sources import attach_range
 from ancd_ray.data.store import Folder
 from ancd_ray.detectors.base import AnomalyMap, DetectorConfig, FittedDetector, Scorer
@@ -58,9 +59,7 @@ class Detect(Stage):
     def run(self, context: Context, inputs: In) -> Result:
         """Compute the tables `maps` and `quarantine`."""
         state = inputs.detector_state.folder if inputs.detector_state else None
-        worker = ScoreImages(
-            self.detector, self.backbone, state, PixelRange.from_json(inputs.images.values.get("pixel_range"))
-        )
+        worker = ScoreImages(self.detector, self.backbone, state, PixelRange.find(inputs.images.values))
         return Result.of_shards(context.map(worker, align_shards({"images": inputs.images})))
 
 

@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ancd_ray.config.sections import BackboneConfig
-from ancd_ray.data.images import BadImage, PixelRange
+from ancd_ray.data.images import BadImage
+from ancd_ray.data.pixel_range import PixelRange
 from ancd_ray.data.sources import attach_range
 from ancd_ray.detectors.base import FittedDetector
 from ancd_ray.engine.artifacts import Files, Table
@@ -58,9 +59,7 @@ class FitDetector(Stage):
                 f"product {context.product} has no usable normal image, which {self.detector.name} learns from; "
                 "give it some (train/good, `normals:`) or choose another detector.name"
             )
-        worker = CollectPatches(
-            self.detector, self.backbone, normals, PixelRange.from_json(inputs.images.values.get("pixel_range"))
-        )
+        worker = CollectPatches(self.detector, self.backbone, normals, PixelRange.find(inputs.images.values))
         result = Result.of_shards(context.map(worker, align_shards({"images": inputs.images})))
         context.progress.note("fitting")
         state, values = self.detector.fit(lambda size: _read_patches(context, result, size))

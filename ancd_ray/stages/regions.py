@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ancd_ray.config.sections import MebinConfig
-from ancd_ray.data.images import BadImage, ImageU8, PixelRange, encode_png
+from ancd_ray.data.images import BadImage, ImageU8, encode_png
+from ancd_ray.data.pixel_range import PixelRange
 from ancd_ray.data.sources import attach_range, read_rgb
 from ancd_ray.data.tables import decode_anomaly_map
 from ancd_ray.engine.artifacts import Table
@@ -87,7 +88,7 @@ class Regions(Stage):
             )
             context.progress.note(values["warning"])
         shards = align_shards({"images": inputs.images, "maps": inputs.maps}, count="maps")
-        pixel_range = PixelRange.from_json(inputs.images.values.get("pixel_range"))
+        pixel_range = PixelRange.find(inputs.images.values)
         worker = CutRegions(self.mebin, measured, pixel_range)
         return Result.of_shards(context.map(worker, shards), values)
 

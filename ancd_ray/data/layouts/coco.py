@@ -41,15 +41,14 @@ def list_images(product: CocoProduct, tree: Tree) -> Iterator[ListedImage]:
         match = matches[image.file_name]
         label = product.name_label(image.label)
         problem = image.problem or match.reason
-        if match.path is not None and match.path in taken:
-            match, problem = match._replace(path=None), "listed more than once"
+        name, uri = tree.path_of(image.file_name), tree.uri_of(image.file_name)
         if match.path is None:
-            name = f"{tree.path_of(image.file_name)}#{len(taken)}" if problem == "listed more than once" else ""
-            shown = name or tree.path_of(image.file_name)
-            yield ListedImage(shown, tree.uri_of(image.file_name), "query", label, problem=problem or "no such file")
-            continue
-        taken.add(match.path)
-        yield tree.make(match.path, "query", label, shapes=image.shapes, problem=problem)
+            yield ListedImage(name, uri, "query", label, problem=problem or "no such file")
+        elif match.path in taken:
+            yield ListedImage(f"{name}#{len(taken)}", uri, "query", label, problem="listed more than once")
+        else:
+            taken.add(match.path)
+            yield tree.make(match.path, "query", label, shapes=image.shapes, problem=problem)
     for path in normal_paths:
         yield tree.make(path, "normal", "good")
     for path in paths:

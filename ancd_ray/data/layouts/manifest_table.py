@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ancd_ray.config.errors import first_line
 from ancd_ray.data.images import is_image
 from ancd_ray.data.layouts.csv_records import CsvRecords
 from ancd_ray.data.layouts.table_paths import PathPrefix, normalize_path
@@ -119,7 +120,7 @@ def _read_parquet(data: bytes, prefix: PathPrefix | None) -> Manifest:
         read = sorted(index for indices in columns.values() for index in indices)
         table = file.read(columns=[header[index] for index in read])
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"is not a readable Parquet file: {_first_line(error)}") from None
+        raise ValueError(f"is not a readable Parquet file: {clip(first_line(error))}") from None
     names = [header[index] for index in read]
     texts = [_to_texts(table.column(name), name) for name in names]
     records = enumerate(([cell.strip() for cell in cells] for cells in zip(*texts, strict=True)), 1)
@@ -133,7 +134,7 @@ def _to_texts(column: Any, name: str) -> list[str]:
     try:
         return list(column.cast(pa.string()).fill_null("").to_pylist())
     except (pa.ArrowException, ValueError) as error:
-        raise ValueError(f"column {name!r} has {column.type}, which is no text: {_first_line(error)}") from None
+        raise ValueError(f"column {name!r} has {column.type}, which is no text: {clip(first_line(error))}") from None
 
 
 def _count_names(header: Sequence[str]) -> int:
@@ -227,7 +228,3 @@ def _note_ignored(header: Sequence[str], columns: dict[str, list[int]]) -> list[
 def _list_rows(rows: Sequence[int]) -> str:
     more = f" and {len(rows) - 5} more" if len(rows) > 5 else ""
     return f"{', '.join(map(str, rows[:5]))}{more}"
-
-
-def _first_line(error: BaseException) -> str:
-    return clip((str(error) or type(error).__name__).splitlines()[0])

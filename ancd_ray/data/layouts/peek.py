@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from ancd_ray.data.images import BadImage, PixelRange, measure_extremes, read_bytes, read_header
+from ancd_ray.data.images import BadImage, measure_extremes, read_bytes, read_header
+from ancd_ray.data.pixel_range import PixelRange
 from ancd_ray.data.roles import ListedImage
 
 LOOKED_AT = 12

@@ -13,24 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ancd_ray.data.store import Folder
-from ancd_ray.engine.executor import read_versions
+from ancd_ray.engine.executor import LIBRARIES, read_versions
 from ancd_ray.jobs.tracking.store import TrackingProblem, explain, prepare_mlflow
 
 if TYPE_CHECKING:
     from ancd_ray.models.model import Model
 
-# libraries that predictions depend on
-SERVED = (
-    "ancd-ray",
-    "torch",
-    "timm",
-    "numpy",
-    "pyarrow",
-    "opencv-python-headless",
-    "openvino",
-    "scikit-learn",
-    "mlflow",
-)
+SERVED = tuple(name for name in LIBRARIES if name != "ray")  # libraries that predictions depend on
 
 
 def log_model(client: Any, run: str, model: Model) -> str:
