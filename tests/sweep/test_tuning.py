@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pytest
 
 from ancd_ray.config.job import Job
@@ -16,6 +15,7 @@ from ancd_ray.data.store import Folder
 from ancd_ray.engine.outputs import Output
 from ancd_ray.jobs.sweep.planning import build_search_space
 from ancd_ray.jobs.sweep.trial import read_records
+from tests.processes import children_named
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.usefixtures("ray_of_the_tests")]
 
@@ -54,9 +54,7 @@ def test_a_killed_worker_is_made_up_for_and_a_broken_trial_is_a_row(
     def kill_one() -> None:
         while not list(tmp_path.glob("steps/train/*/checkpoints/epoch-*")):
             time.sleep(0.02)
-        children = psutil.Process().children(recursive=True)
-        workers = [child for child in children if "ImplicitFunc" in " ".join(child.cmdline())]
-        for worker in workers:
+        for worker in children_named("ImplicitFunc"):
             worker.kill()
             killed.append(worker.pid)
 
