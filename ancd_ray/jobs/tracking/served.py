@@ -35,7 +35,6 @@ def save_pyfunc(model: Model, path: Path) -> None:
     """Save a model as an MLflow pyfunc, for `mlflow models serve`."""
     import pandas as pd
     from mlflow.models import ModelSignature
-    from mlflow.pyfunc import save_model
     from mlflow.types.schema import ColSpec, Schema
 
     from ancd_ray.data.images import encode_png
@@ -47,7 +46,9 @@ def save_pyfunc(model: Model, path: Path) -> None:
     code = importlib.util.find_spec("ancd_ray.models.pyfunc")
     assert code is not None
     with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # MLflow suggests type hints, although there is a signature
+        warnings.simplefilter("ignore")  # MLflow suggests type hints, for its own classes when they are imported too
+        from mlflow.pyfunc import save_model
+
         folder = Path(scratch) / "model"
         model.save(Folder(str(folder)))
         save_model(
