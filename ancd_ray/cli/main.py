@@ -14,6 +14,7 @@ from ancd_ray import __version__
 from ancd_ray.cli import finished
 from ancd_ray.cli import remote as cli_remote
 from ancd_ray.cli.errors import explain_errors, write
+from ancd_ray.cli.init import init
 from ancd_ray.cli.predict import predict
 from ancd_ray.config.secrets import hide_secrets
 
@@ -33,8 +34,9 @@ def main() -> None:
       ancd-ray demo-data demo
       ancd-ray submit jobs/quickstart.yaml
     On your own:
-      ancd-ray plan   jobs/mtd.yaml data.root=/archive     what would run, and why
-      ancd-ray submit jobs/mtd.yaml data.root=/archive train.lambda=0.5
+      ancd-ray init   /archive/tiles     recognizes the layout, and writes tiles.yaml
+      ancd-ray plan   tiles.yaml         accounts for every file; what would run, and why
+      ancd-ray submit tiles.yaml train.lambda=0.5
 
     Running the same command again resumes an interrupted job; finished steps are not recomputed.
     """  # noqa: D301
@@ -130,7 +132,8 @@ def plan(job_file: Path, overrides: tuple[str, ...]) -> None:
             click.echo(line.rstrip())
         ready = sum(status.state == "cached" for status in statuses)
         for product in made.products:
-            for text in [*product.listing.account.lines, *peek(product.listing.images, product.listing.bits)]:
+            listing = product.listing
+            for text in [*listing.account.lines, *peek(listing.images, listing.bits), product.describe_classes()]:
                 click.echo(f"{product.name}: {text}")
         click.echo(f"{ready} of {len(statuses)} steps are done; results go to {hide_secrets(str(made.run_folder))}")
 
@@ -296,5 +299,5 @@ def schema() -> None:
         click.echo(json.dumps(job_schema(), indent=1, ensure_ascii=False))
 
 
-for _verb in (predict, *finished.VERBS, *cli_remote.VERBS):
+for _verb in (init, predict, *finished.VERBS, *cli_remote.VERBS):
     main.add_command(_verb)

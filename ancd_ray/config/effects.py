@@ -42,7 +42,7 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[Situation], bool]], ...] = (
     ),
     (("mebin.floor",), lambda s: s.job.mebin.range != "measured"),
     (
-        tuple(f"mebin.{key}" for key in ("padding", "min_crop", "merge_gap", "keep")),
+        tuple(f"mebin.{key}" for key in ("padding", "min_crop", "merge_gap", "relative_to", "max_enlargement", "keep")),
         lambda s: s.job.mebin.crop == "image",
     ),
     (("backbone.mask_layers",), lambda s: s.job.backbone.name == "lite"),  # it has one block

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from ancd_ray.config.base import Section, Share, reset_keys
 
@@ -31,6 +31,8 @@ class MebinConfig(Section):
     min_crop: Share = 0.1  # smallest radius of a crop, as a share of a side of the image
     merge_gap: Share = 0.01
     relative_to: Literal["auto", "short", "long"] = "auto"  # that side; auto: long as in the paper, short beyond 2:1
+    # A crop is at most this many times as wide as its region, whatever `min_crop` says; null: no limit.
+    max_enlargement: Annotated[float, Field(ge=1)] | None = None
     keep: Literal["est+1", "est", "all"] = "est+1"
 
 
@@ -107,7 +109,16 @@ class ClassesConfig(Section):
     """Number of classes to look for, including the normal one."""
 
     novel: PositiveInt | Literal["from_labels", "auto"] = "from_labels"  # auto: estimated on frozen features
+    # Whether one of them is normal; auto: if images are labeled as normal, or if nothing is labeled and `good` is not
+    # excluded.
+    normal: Literal["auto", "yes", "no"] = "auto"
     max_classes: Annotated[int, Field(ge=3, le=64)] = 12  # the largest number that `auto` tries
+
+    @field_validator("normal", mode="before")
+    @classmethod
+    def _read_boolean(cls, value: Any) -> Any:
+        """Accept what YAML makes of `yes` and `no`."""
+        return {True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else value
 
 
 # --- running ----------------------------------------------------------------------------------------------------

@@ -80,6 +80,14 @@ MAPS = _schema(
     ],
 )
 
+NORMAL_SCORES = _schema(
+    "normal_scores",
+    [  # scores of normal images, each by a detector that has not learned from it (leave-one-out)
+        *_ID,
+        pa.field("score", pa.float32(), nullable=False),
+    ],
+)
+
 PATCHES = _schema(
     "patches",
     [  # features of some patches of a normal image at one size, row-major float16
@@ -213,6 +221,7 @@ SCHEMAS: Mapping[str, pa.Schema] = {
     "listing": LISTING,
     "images": IMAGES,
     "maps": MAPS,
+    "normal_scores": NORMAL_SCORES,
     "patches": PATCHES,
     "regions": REGIONS,
     "views": VIEWS,

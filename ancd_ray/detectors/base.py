@@ -31,7 +31,8 @@ class Scorer(Protocol):
         """Compute the anomaly map of each image, or the reason why there is none.
 
         Maps are raw, neither clipped nor rescaled: uint8 if the source has 8 bits, else float. The map of an image does
-        not depend on the other images of the call.
+        not depend on the other images of the call. An image with the role `normal` is scored as if the state had not
+        been fitted to it (leave-one-out).
         """
 
 
@@ -86,13 +87,13 @@ class FittedDetector(DetectorConfig):
         """Compute rows of `patches` for each normal image of a shard; there are `n_normals` in total."""
         raise NotImplementedError
 
-    def fit(self, patches: Callable[[int], Iterator[NDArray[np.float16]]]) -> tuple[bytes, dict[str, Any]]:
+    def fit(self, patches: Callable[[int], Iterator[tuple[str, NDArray[np.float16]]]]) -> tuple[bytes, dict[str, Any]]:
         """Fit the state to collected features.
 
         Parameters
         ----------
         patches
-            Yields features (N, D) of an image size.
+            Yields the id of each image and its features (N, D) of an image size.
 
         Returns
         -------

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -129,15 +130,36 @@ def nearest_distance(queries_ND: Tensor, memory_MD: Tensor) -> Tensor:
     return torch.cat(found)
 
 
-def pack_banks(banks: Mapping[int, Tensor]) -> bytes:
+class MemoryBank(NamedTuple):
+    """Features (M, D) of normal patches, and the number (M,) of the image that each one is from."""
+
+    features_MD: Tensor
+    images_M: Tensor
+
+    def without(self, image: int) -> Tensor:
+        """Return the features that are not from an image; all of them if there are no others."""
+        kept = self.features_MD[self.images_M != image]
+        return kept if len(kept) else self.features_MD
+
+
+def number_image(image_id: str) -> int:
+    """Return the number of an image in memory banks: 60 bits of its id."""
+    return int(image_id[:15], 16)
+
+
+def pack_banks(banks: Mapping[int, MemoryBank]) -> bytes:
     """Serialize memory banks by image size as one safetensors file."""
-    data: bytes = save({f"memory_{size}": bank_MD.contiguous() for size, bank_MD in banks.items()})
+    tensors = {f"memory_{size}": bank.features_MD.contiguous() for size, bank in banks.items()}
+    tensors |= {f"images_{size}": bank.images_M.contiguous() for size, bank in banks.items()}
+    data: bytes = save(tensors)
     return data
 
 
-def unpack_banks(data: bytes) -> dict[int, Tensor]:
+def unpack_banks(data: bytes) -> dict[int, MemoryBank]:
     """Read memory banks by image size; the inverse of `pack_banks`."""
-    return {int(name.removeprefix("memory_")): bank_MD for name, bank_MD in load(data).items()}
+    tensors = load(data)
+    sizes = [int(name.removeprefix("memory_")) for name in tensors if name.startswith("memory_")]
+    return {size: MemoryBank(tensors[f"memory_{size}"], tensors[f"images_{size}"]) for size in sizes}
 
 
 class MemoryBanks:
@@ -148,26 +170,32 @@ class MemoryBanks:
     patches
         Computes patch features of images.
     banks
-        Memory bank (M, D) of each size.
+        Memory bank of each size.
     """
 
-    def __init__(self, patches: PatchFeatures, banks: Mapping[int, Tensor]) -> None:
+    def __init__(self, patches: PatchFeatures, banks: Mapping[int, MemoryBank]) -> None:
         self._patches = patches
-        self._banks = [banks[size].float().to(patches.backbone.device) for size in patches.config.sizes]
+        device = patches.backbone.device
+        self._banks = [
+            MemoryBank(banks[size].features_MD.float().to(device), banks[size].images_M.to(device))
+            for size in patches.config.sizes
+        ]
 
     @torch.no_grad()
     def score(self, images: Sequence[ImageRow]) -> list[AnomalyMap | BadImage]:
         """Compute maps at the resolution of the first size: distances, upsampled, averaged over sizes and smoothed."""
-        return [
-            features if isinstance(features, BadImage) else self._compute_map(features)
-            for _, features in self._patches.of_images(images)
-        ]
+        maps: list[AnomalyMap | BadImage] = []
+        for image, features in self._patches.of_images(images):
+            left_out = number_image(image["image_id"]) if image["role"] == "normal" else None
+            maps.append(features if isinstance(features, BadImage) else self._compute_map(features, left_out))
+        return maps
 
-    def _compute_map(self, features: Sequence[Tensor]) -> AnomalyMap:
+    def _compute_map(self, features: Sequence[Tensor], left_out: int | None) -> AnomalyMap:
         config, stride = self._patches.config, self._patches.backbone.stride
         rows, columns, width = features[0].shape
         total = np.zeros((rows * stride, columns * stride), np.float32)
-        for features_RCD, memory_MD in zip(features, self._banks, strict=True):
+        for features_RCD, bank in zip(features, self._banks, strict=True):
+            memory_MD = bank.features_MD if left_out is None else bank.without(left_out)
             distance_N = nearest_distance(features_RCD.reshape(-1, width), memory_MD)
             distance_RC = distance_N.reshape(features_RCD.shape[:2]).cpu().numpy()
             total += cv2.resize(distance_RC, total.shape[::-1], interpolation=cv2.INTER_LINEAR)

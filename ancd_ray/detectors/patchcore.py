@@ -75,17 +75,23 @@ class PatchCore(FittedDetector):
                 rows.append({"image_size": size, "dim": values.shape[1], "features": values.tobytes()})
             yield image, rows
 
-    def fit(self, patches: Callable[[int], Iterator[NDArray[np.float16]]]) -> tuple[bytes, dict[str, Any]]:
+    def fit(self, patches: Callable[[int], Iterator[tuple[str, NDArray[np.float16]]]]) -> tuple[bytes, dict[str, Any]]:
         """Choose a coreset of the patches of each size as its memory bank."""
         import torch
 
-        from ancd_ray.detectors.memory_bank import choose_coreset, pack_banks
+        from ancd_ray.detectors.memory_bank import MemoryBank, choose_coreset, number_image, pack_banks
 
         banks, candidates = {}, 0
         for size in self.sizes:
-            features = torch.cat([torch.from_numpy(values.astype(np.float32)) for values in patches(size)])
-            candidates += len(features)
-            banks[size] = features[choose_coreset(features, self.coreset)].half()
-        (dim,) = {bank.shape[1] for bank in banks.values()}
-        memory = sum(len(bank) for bank in banks.values())
+            of_images = [
+                (number_image(image_id), torch.from_numpy(values.astype(np.float32)))
+                for image_id, values in patches(size)
+            ]
+            features_ND = torch.cat([values for _, values in of_images])
+            images_N = torch.cat([torch.full((len(values),), number) for number, values in of_images])
+            candidates += len(features_ND)
+            chosen = choose_coreset(features_ND, self.coreset)
+            banks[size] = MemoryBank(features_ND[chosen].half(), images_N[chosen])
+        (dim,) = {bank.features_MD.shape[1] for bank in banks.values()}
+        memory = sum(len(bank.features_MD) for bank in banks.values())
         return pack_banks(banks), {"candidates": candidates, "memory": memory, "dim": dim}

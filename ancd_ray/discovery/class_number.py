@@ -21,6 +21,7 @@ from ancd_ray.data.roles import Classes
 from ancd_ray.discovery.clusterings.algorithms import ward
 from ancd_ray.discovery.features.calibration import Floats
 from ancd_ray.engine.artifacts import Figures
+from ancd_ray.engine.context import StageError
 
 _RESAMPLES = 10
 _KEPT = 0.8  # share of the regions in a resample
@@ -89,3 +90,19 @@ def _compute_silhouettes(sets: Sequence[Floats], labels: dict[int, list[Any]]) -
 def resolve_class_count(classes: Classes, estimate: Figures | None) -> Classes:
     """Replace the number of novel classes by the estimate, if there is one."""
     return classes if estimate is None else replace(classes, n_novel=int(estimate.values["n_classes"]))
+
+
+def check_class_count(product: str, n_regions: int, classes: Classes) -> None:
+    """Check that there are at least as many regions as classes.
+
+    Raises
+    ------
+    StageError
+        There are fewer.
+    """
+    if not n_regions:
+        raise StageError(f"product {product} has no region to learn from")
+    if n_regions < classes.n_novel:
+        raise StageError(
+            f"product {product}: {n_regions} regions cannot be {classes.n_novel} classes; lower classes.novel"
+        )

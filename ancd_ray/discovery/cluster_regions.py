@@ -5,6 +5,8 @@ Shape suffixes: N regions, M references, K classes.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,6 +20,14 @@ from ancd_ray.discovery.normal_curve import NormalCurve
 MAX_REGIONS = 4000  # clustered at most, since all pairwise distances are computed; others are classified by vote
 
 
+class ImageScores(NamedTuple):
+    """Anomaly scores of all images, of each region's image, and of normal images that are known to be (None: none)."""
+
+    images: Floats
+    of_regions_N: Floats
+    reference: Floats | None = None
+
+
 def cluster_regions(
     novel: RegionFeatures,
     base: RegionFeatures | None,
@@ -25,7 +35,7 @@ def cluster_regions(
     classes: Classes,
     seed: int,
     backbone_digest: str,
-    scores: tuple[Floats, Floats] | None = None,
+    scores: ImageScores | None = None,
 ) -> ReferenceClassifier:
     """Cluster regions into the novel classes.
 
@@ -44,14 +54,14 @@ def cluster_regions(
     backbone_digest
         Digest of the backbone that computed the features.
     scores
-        Anomaly scores of all images, and of each region's image. If given and there is a normal class, images are
-        classified as normal by their scores, and only regions of the other images are clustered.
+        Anomaly scores. If given and there is a normal class, images are classified as normal by their scores, and only
+        regions of the other images are clustered.
     """
     calibration = Calibration.fit(novel.masked_ND, novel.widths)
     normal = None
     if classes.has_normal and scores is not None:
-        normal = NormalCurve.fit(scores[0])
-        rest = np.flatnonzero(normal.predict(scores[1]) < REJECT)
+        normal = NormalCurve.fit(scores.images, scores.reference)
+        rest = np.flatnonzero(normal.predict(scores.of_regions_N) < REJECT)
         rows_M, probs_MK = _cluster_rest(novel, rest, base, method, classes.n_novel - 1, seed)
     else:
         rows_M, probs_MK = _cluster(novel, base, method, classes.n_novel, seed)

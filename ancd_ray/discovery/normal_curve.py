@@ -11,6 +11,12 @@ from sklearn.mixture import GaussianMixture
 
 _FLOOR = 0.1  # lower limit of scores, relative to the median: reciprocals would exaggerate differences below it
 _KNOTS = 4096  # maximum number of points of a curve
+_INSIDE = 0.95  # quantile of the known scores below which values are taken for normal at first
+_ITERATIONS, _CONVERGED = 200, 1e-6
+_APART = 2.0  # standard deviations between the means at least: normal images alone would be split otherwise
+_NONE = 1e-6  # smallest weight of a Gaussian
+_VARIANCE = 1e-6  # smallest variance, of values between -1 and 0
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -29,9 +35,20 @@ class NormalCurve:
     probability_S: NDArray[np.float64]
 
     @classmethod
-    def fit(cls, scores_N: NDArray[np.floating[Any]]) -> NormalCurve:
+    def fit(
+        cls, scores_N: NDArray[np.floating[Any]], reference_M: NDArray[np.floating[Any]] | None = None
+    ) -> NormalCurve:
         """Fit a mixture of two Gaussians to −1 / score, for scores ≥ 0, and take the posterior of the lower one.
 
+        Parameters
+        ----------
+        scores_N
+            Scores of images that may be normal or not.
+        reference_M
+            Scores of normal images. They belong to the lower Gaussian, which exists then even if no image is normal.
+
+        Notes
+        -----
         Scores of normal images are similar, those of defects have a long tail, which the reciprocal compresses. Of raw
         scores, logarithms and reciprocals, the last separated MTD's normal tiles best, under three settings of
         PatchCore.
@@ -41,20 +58,24 @@ class NormalCurve:
         equal, it is 0.
         """
         scores_S = np.unique(np.asarray(scores_N, np.float64))
+        known_M = np.zeros(0) if reference_M is None else np.asarray(reference_M, np.float64)
+        if len(known_M) > 1:
+            scores_S = np.union1d(scores_S, known_M)
         if len(scores_S) < 2:
             return cls(scores_S if len(scores_S) else np.zeros(1), np.zeros(1))
-        if len(scores_S) == 2:
+        if len(scores_S) == 2 and len(known_M) < 2:
             return cls(scores_S, np.array([1.0, 0.0]))
         floor = max(_FLOOR * float(np.median(scores_N)), 1e-9 * float(scores_S[-1]))
 
         def invert(scores: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
             return np.asarray(-1 / np.maximum(np.asarray(scores, np.float64) / max(floor, 1e-12), 1))
 
-        mixture = GaussianMixture(2, n_init=3, random_state=0).fit(invert(scores_N)[:, None])
-        low = int(mixture.means_.argmin())
         values_S = invert(scores_S)
-        probability_S: NDArray[np.float64] = mixture.predict_proba(values_S[:, None])[:, low]
-        probability_S[: int(np.searchsorted(values_S, mixture.means_[low, 0]))] = 1.0
+        if len(known_M) > 1:
+            mean, probability_S = _fit_with_known(invert(scores_N), invert(known_M), values_S)
+        else:
+            mean, probability_S = _fit_blindly(invert(scores_N), values_S)
+        probability_S[: int(np.searchsorted(values_S, mean))] = 1.0
         probability_S = np.minimum.accumulate(probability_S)
         kept = np.unique(np.linspace(0, len(scores_S) - 1, min(len(scores_S), _KNOTS)).astype(int))
         return cls(scores_S[kept], probability_S[kept])
@@ -62,3 +83,42 @@ class NormalCurve:
     def predict(self, scores_N: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
         """Compute the probability (N,) of each image to be normal."""
         return np.asarray(np.interp(np.asarray(scores_N, np.float64), self.scores_S, self.probability_S))
+
+
+def _fit_blindly(values_N: Floats, at_S: Floats) -> tuple[float, Floats]:
+    """Fit two Gaussians; returns the lower mean, and the posterior of the lower one at some values."""
+    mixture = GaussianMixture(2, n_init=3, random_state=0).fit(values_N[:, None])
+    low = int(mixture.means_.argmin())
+    return float(mixture.means_[low, 0]), mixture.predict_proba(at_S[:, None])[:, low]
+
+
+def _fit_with_known(values_N: Floats, known_M: Floats, at_S: Floats) -> tuple[float, Floats]:
+    """Fit two Gaussians by expectation maximization, of which the lower one has known members.
+
+    The weights are those of the values alone, since none or all of them may be normal.
+    """
+    normal_N = (values_N <= np.quantile(known_M, _INSIDE)).astype(np.float64)
+    both, ones_M = np.concatenate([known_M, values_N]), np.ones(len(known_M))
+    for _ in range(_ITERATIONS):
+        weight = float(np.clip(normal_N.mean(), _NONE, 1 - _NONE))
+        low, high = _moments(both, np.concatenate([ones_M, normal_N])), _moments(values_N, 1 - normal_N + _NONE)
+        high = max(high[0], low[0] + _APART * low[1]), high[1]
+        previous, normal_N = normal_N, _posterior(values_N, weight, low, high)
+        if np.abs(previous - normal_N).max() < _CONVERGED:
+            break
+    return low[0], _posterior(at_S, weight, low, high)
+
+
+def _moments(values_N: Floats, weights_N: Floats) -> tuple[float, float]:
+    """Compute the weighted mean and standard deviation."""
+    mean = float(np.average(values_N, weights=weights_N))
+    return mean, float(np.sqrt(np.average((values_N - mean) ** 2, weights=weights_N) + _VARIANCE))
+
+
+def _posterior(values_N: Floats, weight: float, low: tuple[float, float], high: tuple[float, float]) -> Floats:
+    """Compute the probability of the lower of two Gaussians, given by mean and standard deviation."""
+    logs = [
+        np.log(share) - np.log(deviation) - ((values_N - mean) / deviation) ** 2 / 2
+        for share, (mean, deviation) in ((weight, low), (1 - weight, high))
+    ]
+    return np.asarray(1 / (1 + np.exp(np.clip(logs[1] - logs[0], -500, 500))))

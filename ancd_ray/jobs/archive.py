@@ -41,7 +41,8 @@ class ProductListing:
             `classes.novel` is `from_labels`, and there are no labels.
         """
         labels = self.labels
-        has_normal = GOOD in labels if labels else GOOD not in product.exclude
+        seen = GOOD in labels if labels else GOOD not in product.exclude
+        has_normal = seen if job.classes.normal == "auto" else job.classes.normal == "yes"
         if product.novel is not None:
             return Classes(known, product.novel, has_normal)
         if job.classes.novel == "auto":
@@ -53,7 +54,7 @@ class ProductListing:
                 f"product {product.name}: classes.novel=from_labels, but nothing is labelled; "
                 "set classes.novel to the number of classes to look for, the normal one included"
             )
-        return Classes(known, len(labels), has_normal)
+        return Classes(known, len({*labels, GOOD} if has_normal else labels), has_normal)
 
 
 class Archive:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from ancd_ray.config.job import Job
 from ancd_ray.data.layouts import ProductConfig
-from ancd_ray.data.roles import ListedImage
+from ancd_ray.data.roles import Classes, ListedImage
 from ancd_ray.engine.runtime import RuntimeProblem
 
 
@@ -28,6 +28,14 @@ def check_detector(job: Job, product: ProductConfig, listing: Sequence[ListedIma
     if not any(image.role == "query" for image in listing):
         return [f"product {product.name}: all of its images are normal ones; there is nothing to sort"]
     return job.detector.find_problems(product.name, listing)
+
+
+def check_classes(product: str, classes: Classes, listing: Sequence[ListedImage]) -> list[str]:
+    """Check that there are not more classes to look for than images."""
+    images = sum(image.role == "query" for image in listing)
+    if images and classes.n_novel > images:
+        return [f"product {product}: classes.novel={classes.n_novel} is more than its {images} images to classify"]
+    return []
 
 
 def check_training(job: Job) -> list[str]:

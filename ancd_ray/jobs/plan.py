@@ -15,8 +15,8 @@ from ancd_ray.data.location import Location, remember
 from ancd_ray.data.roles import Classes
 from ancd_ray.data.store import Folder, digest
 from ancd_ray.engine.stage import Flow, Step
-from ancd_ray.jobs.archive import Archive, ProductListing
-from ancd_ray.jobs.checks import check_base, check_detector, check_training
+from ancd_ray.jobs.archive import AUTO, Archive, ProductListing
+from ancd_ray.jobs.checks import check_base, check_classes, check_detector, check_training
 from ancd_ray.jobs.flows import base_flow, discovery_flow
 
 
@@ -40,6 +40,13 @@ class ProductPlan:
     def step_of(self, role: str) -> Step:
         """Return the step that makes an artifact of the product."""
         return self.flow.artifacts[role].step
+
+    def describe_classes(self) -> str:
+        """Describe how many classes are looked for, and what is taken for normal."""
+        number = str(self.classes.n_novel) if self.classes.n_novel != AUTO else "an estimated number of"
+        if not self.classes.has_normal:
+            return f"{number} classes to look for, none of them normal (classes.normal={self.job.classes.normal})"
+        return f"{number} classes to look for, the normal one included (classes.normal={self.job.classes.normal})"
 
 
 @dataclass(frozen=True)
@@ -102,6 +109,7 @@ def make(job: Job, archive: Archive | None = None) -> JobPlan:
             problems.append(str(error))
             continue
         problems += check_detector(own, product, listing.images) + check_training(own)
+        problems += check_classes(product.name, classes, listing.images)
         own = pin_weights(own)
         known = base_flow(own, own.data.base.name, base) if own.data.base and base else None
         flow = discovery_flow(own, product.name, listing, classes, known)

@@ -39,6 +39,7 @@ class CropParams:
     merge_gap: float = 0.01  # squares closer than this fraction of a side are merged
     relative_to: Literal["auto", "short", "long"] = "auto"  # that side; auto: the long one, as in the paper, up to 2:1
     keep: Literal["est+1", "est", "all"] = "est+1"  # number of the largest squares that are kept
+    max_enlargement: float | None = None  # largest side of the square relative to the element's; None: no limit
 
     def side(self, height: int, width: int) -> int:
         """Return the side of the image that fractions refer to; the length of a line scan says nothing of defects."""
@@ -177,7 +178,10 @@ def _square_around(rect: Sequence[int], height: int, width: int, params: CropPar
     """Place a square around a bounding rectangle (x, y, w, h), shifted into the image as far as it fits."""
     x, y, w, h = rect
     longest = max(height, width)
-    radius = int(max(max(w, h) * (1 + params.padding) / 2, params.min_crop * params.side(height, width)))
+    smallest = params.min_crop * params.side(height, width)
+    if params.max_enlargement is not None:
+        smallest = min(smallest, params.max_enlargement * max(w, h) / 2)
+    radius = int(max(max(w, h) * (1 + params.padding) / 2, smallest))
     radius = max(min(radius, longest // 2), (max(w, h) + 1) // 2)  # rounding must not cut off the element
     center_x, center_y = x + w // 2, y + h // 2
     left = max(min(center_x - radius, width - 2 * radius), 0)

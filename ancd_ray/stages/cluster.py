@@ -11,7 +11,7 @@ import numpy as np
 
 from ancd_ray.data.roles import Classes
 from ancd_ray.engine.artifacts import Figures, Files, Table
-from ancd_ray.engine.context import Context, StageError
+from ancd_ray.engine.context import Context
 from ancd_ray.engine.outputs import Result
 from ancd_ray.engine.stage import Stage
 
@@ -21,7 +21,7 @@ class Cluster(Stage):
     """Makes a classifier of clustered regions."""
 
     name: ClassVar[str] = "cluster"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
 
     @dataclass(frozen=True)
     class In:
@@ -31,6 +31,7 @@ class Cluster(Stage):
         base_features: Table | None = None
         class_count: Figures | None = None
         maps: Table | None = None
+        normal_scores: Table | None = None
 
     class Out:
         """Artifacts that the stage makes, by role."""
@@ -49,7 +50,11 @@ class Cluster(Stage):
     @property
     def reads(self) -> Sequence[str]:
         """Roles that it reads."""
-        optional = {"base_features": self.method == "gcd", "maps": self.looks_at_scores}
+        optional = {
+            "base_features": self.method == "gcd",
+            "maps": self.looks_at_scores,
+            "normal_scores": self.looks_at_scores,
+        }
         return ["features", "class_count", *(role for role, is_read in optional.items() if is_read)]
 
     def run(self, context: Context, inputs: In) -> Result:
@@ -60,24 +65,23 @@ class Cluster(Stage):
         StageError
             There are fewer regions than classes.
         """
-        from ancd_ray.discovery.class_number import resolve_class_count
-        from ancd_ray.discovery.cluster_regions import cluster_regions
+        from ancd_ray.discovery.class_number import check_class_count, resolve_class_count
+        from ancd_ray.discovery.cluster_regions import ImageScores, cluster_regions
         from ancd_ray.discovery.features.region_features import read_region_features
 
         classes = resolve_class_count(self.classes, inputs.class_count)
         novel = read_region_features(inputs.features)
-        if len(novel) < classes.n_novel:
-            raise StageError(
-                f"product {context.product}: {len(novel)} regions cannot be {classes.n_novel} classes; "
-                "lower classes.novel"
-            )
+        check_class_count(context.product, len(novel), classes)
         base = read_region_features(inputs.base_features, labeled=True) if inputs.base_features else None
         scores = None
         if inputs.maps:
             table = inputs.maps.read(["image_id", "score"])
             of_image = dict(zip(table.column("image_id").to_pylist(), table.column("score").to_pylist(), strict=True))
             image_ids = inputs.features.read(["image_id"]).column("image_id").to_pylist()
-            scores = table.column("score").to_numpy(), np.array([of_image[image_id] for image_id in image_ids])
+            known = inputs.normal_scores.read(["score"]).column("score").to_numpy() if inputs.normal_scores else None
+            scores = ImageScores(
+                table.column("score").to_numpy(), np.array([of_image[image_id] for image_id in image_ids]), known
+            )
         digest = str(inputs.features.values["backbone_digest"])
         classifier = cluster_regions(novel, base, self.method, classes, self.seed, digest, scores)
         files = classifier.save()

@@ -21,6 +21,7 @@ from ancd_ray.engine.runtime import Resources
 from ancd_ray.engine.stage import Stage
 
 _BATCH = 16  # images per call of the scorer; bounds memory
+_REFERENCE = 64  # approximate number of normal images that are scored at most: their cost is bounded
 _FLOAT16_MAX = float(np.finfo(np.float16).max)
 
 
@@ -29,7 +30,7 @@ class Detect(Stage):
     """Computes anomaly maps; `backbone` is None if the detector does not use one."""
 
     name: ClassVar[str] = "detect"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
 
     @dataclass(frozen=True)
     class In:
@@ -42,6 +43,7 @@ class Detect(Stage):
         """Artifacts that the stage makes, by role."""
 
         maps: Table
+        normal_scores: Table
 
     detector: DetectorConfig
     backbone: BackboneConfig | None
@@ -56,32 +58,68 @@ class Detect(Stage):
         """Roles that it reads."""
         return ["images", "detector_state"] if isinstance(self.detector, FittedDetector) else ["images"]
 
+    @property
+    def makes(self) -> Sequence[str]:
+        """Roles that it makes."""
+        return ["maps", "normal_scores"] if isinstance(self.detector, FittedDetector) else ["maps"]
+
     def run(self, context: Context, inputs: In) -> Result:
-        """Compute the tables `maps` and `quarantine`."""
-        state = inputs.detector_state.folder if inputs.detector_state else None
-        worker = ScoreImages(self.detector, self.backbone, state, PixelRange.find(inputs.images.values))
+        """Compute the tables `maps`, `normal_scores` and `quarantine`."""
+        state, share = None, 0.0
+        if inputs.detector_state:
+            state = inputs.detector_state.folder
+            share = _share_of_reference(int(inputs.detector_state.values["normals"]))
+        worker = ScoreImages(self.detector, self.backbone, state, PixelRange.find(inputs.images.values), share)
         return Result.of_shards(context.map(worker, align_shards({"images": inputs.images})))
 
 
 @dataclass(frozen=True)
 class ScoreImages:
-    """Runs the detector on a shard of images; `state` is the folder of its state."""
+    """Runs the detector on a shard of images.
+
+    Parameters
+    ----------
+    detector, backbone
+        The detector, and the backbone if it uses one.
+    state
+        Folder of the detector's state.
+    pixel_range
+        Range of deep images.
+    share
+        Share of the normal images that are scored, as a reference.
+    """
 
     detector: DetectorConfig
     backbone: BackboneConfig | None
     state: Folder | None
     pixel_range: PixelRange | None = None
+    share: float = 0.0
 
     def __call__(self, shard: Shard) -> ShardResult:
-        """Compute the rows of `maps` and `quarantine`; normal images have no maps."""
+        """Compute the rows of `maps`, `normal_scores` and `quarantine`."""
         state = None
         if isinstance(self.detector, FittedDetector):
             assert self.state is not None
             state = self.state.read(self.detector.state_file)
         images = attach_range(shard.rows_of("images"), self.pixel_range)
-        images = [row for row in images if row["role"] != "normal"]
-        rows, bad = score_images(make_scorer(self.detector, self.backbone, state), images)
-        return ShardResult({"maps": rows, "quarantine": bad})
+        scorer = make_scorer(self.detector, self.backbone, state)
+        rows, bad = score_images(scorer, [row for row in images if row["role"] != "normal"])
+        if not isinstance(self.detector, FittedDetector):
+            return ShardResult({"maps": rows, "quarantine": bad})
+        chosen = [row for row in images if row["role"] == "normal" and _draw_uniform(row["image_id"]) < self.share]
+        scored, _ = score_images(scorer, chosen)  # one that cannot be read is quarantined by fit_detector
+        reference = [{key: row[key] for key in ("image_id", "product", "score")} for row in scored]
+        return ShardResult({"maps": rows, "normal_scores": reference, "quarantine": bad})
+
+
+def _share_of_reference(n_normals: int) -> float:
+    """Return the share of normal images that are scored; 0 for a single one, which has no others to compare with."""
+    return min(1.0, _REFERENCE / n_normals) if n_normals > 1 else 0.0
+
+
+def _draw_uniform(image_id: str) -> float:
+    """Return a number in [0, 1) that is the same for an image in every shard and run."""
+    return int(image_id[:8], 16) / 16**8
 
 
 def make_scorer(detector: DetectorConfig, backbone: BackboneConfig | None, state: bytes | None) -> Scorer:

@@ -28,7 +28,7 @@ class FitDetector(Stage):
     """Fits the state of a detector, such as a memory bank."""
 
     name: ClassVar[str] = "fit_detector"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     resources: ClassVar[Resources] = "model"
 
     @dataclass(frozen=True)
@@ -68,12 +68,12 @@ class FitDetector(Stage):
         return Result(result.tables, {"normals": normals, **values}, files)
 
 
-def _read_patches(context: Context, result: Result, size: int) -> Iterator[NDArray[np.float16]]:
+def _read_patches(context: Context, result: Result, size: int) -> Iterator[tuple[str, NDArray[np.float16]]]:
     for part in result.tables["patches"]:
         table = part.read(context.folder)
-        for row in table.filter(pc.equal(table.column("image_size"), size)).to_batches(max_chunksize=256):
-            for features, dim in zip(row.column("features"), row.column("dim"), strict=True):
-                yield np.frombuffer(features.as_buffer(), np.float16).reshape(-1, dim.as_py())
+        for batch in table.filter(pc.equal(table.column("image_size"), size)).to_batches(max_chunksize=256):
+            for image_id, features, dim in zip(*map(batch.column, ("image_id", "features", "dim")), strict=True):
+                yield image_id.as_py(), np.frombuffer(features.as_buffer(), np.float16).reshape(-1, dim.as_py())
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ class Regions(Stage):
     """Cuts sub-images around anomalous regions; `from_masks`: the maps are masks and are not binarized."""
 
     name: ClassVar[str] = "regions"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     resources: ClassVar[Resources] = "images"
 
     @dataclass(frozen=True)
@@ -63,6 +63,7 @@ class Regions(Stage):
 
         images: Table
         maps: Table
+        normal_scores: Table | None = None
 
     class Out:
         """Artifacts that the stage makes, by role."""
@@ -74,7 +75,7 @@ class Regions(Stage):
 
     def run(self, context: Context, inputs: In) -> Result:
         """Measure the score range, then binarize and crop every image."""
-        measured = None if self.from_masks else measure_score_range(inputs.maps, self.mebin)
+        measured = None if self.from_masks else measure_score_range(inputs.maps, self.mebin, inputs.normal_scores)
         values: dict[str, Any] = {"range": [measured.low, measured.high] if measured else None, "warning": None}
         if (
             measured
@@ -93,14 +94,22 @@ class Regions(Stage):
         return Result.of_shards(context.map(worker, shards), values)
 
 
-def measure_score_range(maps: Table, config: MebinConfig) -> Range:
-    """Return minimum and maximum of the image scores of a product (Section III-B), or the range that the job sets."""
+def measure_score_range(maps: Table, config: MebinConfig, normal_scores: Table | None = None) -> Range:
+    """Return minimum and maximum of the image scores of a product (Section III-B), or the range that the job sets.
+
+    The minimum is that of a normal image, if there is one among the images. If all of them are defective, it is far too
+    high; it is therefore at most the median score of the normal images that the detector learned from.
+    """
     if config.range != "measured":
         return Range(*config.range)
     scores = maps.read(["score"]).column("score")
     found = pc.min_max(scores).as_py()
     low, high = float(found["min"] or 0.0), float(found["max"] or 0.0)
-    return Range(low if config.floor is None else min(config.floor, high), high)
+    if config.floor is not None:
+        return Range(min(config.floor, high), high)
+    if normal_scores and normal_scores.num_rows:
+        low = min(low, float(np.median(normal_scores.read(["score"]).column("score").to_numpy())))
+    return Range(low, high)
 
 
 @dataclass(frozen=True)
@@ -145,7 +154,12 @@ class CutRegions:
     def _find_boxes(self, values: NDArray[Any], height: int, width: int) -> tuple[ImageU8, list[Box]]:
         """Compute the mask at image size and the square boxes around its main elements."""
         params = CropParams(
-            self.config.padding, self.config.min_crop, self.config.merge_gap, self.config.relative_to, self.config.keep
+            self.config.padding,
+            self.config.min_crop,
+            self.config.merge_gap,
+            self.config.relative_to,
+            self.config.keep,
+            self.config.max_enlargement,
         )
         if self.measured is None:
             mask, n_regions = values, 0

@@ -72,11 +72,11 @@ class Train(Stage):
             There are no regions, or training failed.
         """
         from ancd_ray.backbones.loaded import load_cached
-        from ancd_ray.discovery.class_number import resolve_class_count
+        from ancd_ray.discovery.class_number import check_class_count, resolve_class_count
 
         classes = resolve_class_count(self.classes, inputs.class_count)
-        if not inputs.views.num_rows:
-            raise StageError(f"product {context.product} has no region to learn from")
+        per_region = 1 if self.train.views.fresh else self.train.views.bank or 1
+        check_class_count(context.product, inputs.views.num_rows // per_region, classes)
         sources = tuple(table for table in (inputs.views, inputs.base_views) if table is not None and table.num_rows)
         config = self.train.model_copy(update={"checkpoint_every": self.checkpoint_every})
         work = _Work(config, self.backbone, classes, sources, context.folder)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from ancd_ray.backbones.lite import Lite
 from ancd_ray.data.images import BadImage
 from ancd_ray.detectors import memory_bank
 from ancd_ray.detectors.memory_bank import (
+    MemoryBank,
     MemoryBanks,
     PatchFeatures,
     apply_gamma,
@@ -62,7 +65,7 @@ def test_prepare_keeps_the_aspect(shape: tuple[int, int], expected: tuple[int, i
 
 def _write(folder: Path, name: str, image: NDArray[Any]) -> dict[str, str]:
     cv2.imwrite(str(folder / name), image)
-    return {"uri": str(folder / name)}
+    return {"uri": str(folder / name), "role": "query", "image_id": f"{zlib.crc32(name.encode()):020x}"}
 
 
 @pytest.mark.parametrize("image_size", [192, (192, 256)])
@@ -79,12 +82,16 @@ def test_a_planted_defect_is_found(tmp_path: Path, image_size: int | tuple[int, 
     banks = {}
     for size, of_size in zip(config.sizes, zip(*features, strict=True), strict=True):
         bank = torch.cat([item.reshape(-1, item.shape[-1]) for item in of_size])
-        banks[size] = bank[choose_coreset(bank, config.coreset)]
+        banks[size] = MemoryBank(bank[choose_coreset(bank, config.coreset)], torch.zeros(config.coreset))
     detector = MemoryBanks(patches, unpack_banks(pack_banks(banks)))
     spoiled = surface()
     cv2.circle(spoiled, (130, 60), 18, (255, 255, 255), -1)
     clean, found, broken = detector.score(
-        [_write(tmp_path, "c.png", surface()), _write(tmp_path, "d.png", spoiled), {"uri": str(tmp_path / "gone.png")}]
+        [
+            _write(tmp_path, "c.png", surface()),
+            _write(tmp_path, "d.png", spoiled),
+            {**normals[0], "uri": str(tmp_path / "gone.png")},
+        ]
     )
     assert isinstance(broken, BadImage)
     assert not isinstance(clean, BadImage)
@@ -93,6 +100,33 @@ def test_a_planted_defect_is_found(tmp_path: Path, image_size: int | tuple[int, 
     assert found.max() > 1.2 * clean.max()
     y, x = np.unravel_index(found.argmax(), found.shape)
     assert np.hypot(x - 130, y - 60) < 24
+
+
+def test_a_normal_image_is_scored_without_its_own_patches(tmp_path: Path) -> None:
+    """In the full bank its distance is almost 0; without its patches it is that of an unseen normal image."""
+    rng = np.random.default_rng(0)
+    images = [
+        _write(tmp_path, f"{i}.png", cv2.GaussianBlur(rng.integers(60, 200, (128, 128, 3)).astype(np.uint8), (0, 0), 2))
+        for i in range(10)
+    ]
+    config = PatchCore(name="patchcore", image_size=128, coreset=100_000)
+    normals, unseen = images[:6], images[6:]
+    collected = [(image["image_id"], rows) for image, rows in config.collect(normals, Lite(), 6)]
+
+    def read(size: int) -> Iterator[tuple[str, NDArray[np.float16]]]:
+        for image_id, rows in collected:
+            assert not isinstance(rows, BadImage)
+            (row,) = [row for row in rows if row["image_size"] == size]
+            yield image_id, np.frombuffer(row["features"], np.float16).reshape(-1, row["dim"])
+
+    state, _ = config.fit(read)
+    scorer = config.make_scorer(Lite, state)
+
+    def score(rows: list[dict[str, str]], role: str) -> float:
+        return float(np.mean([np.max(found) for found in scorer.score([{**row, "role": role} for row in rows])]))
+
+    assert score(normals, "query") < 0.2 * score(unseen, "query")
+    assert score(normals, "normal") == pytest.approx(score(unseen, "query"), rel=0.1)
 
 
 def test_contrast_keeps_the_score_and_the_order() -> None:

@@ -81,6 +81,21 @@ def test_normal_images_by_their_scores() -> None:
     assert not NormalCurve.fit(np.ones(4)).predict(np.ones(4)).any()
 
 
+@pytest.mark.parametrize("n_normal", [0, 1, 200])
+def test_normal_images_by_the_scores_of_known_ones(n_normal: int) -> None:
+    """Whether all images are defects, or a few or most of them are normal: those are that score like the known ones."""
+    rng = np.random.default_rng(0)
+    known, scores = (np.exp(rng.normal(0, 0.1, n)) for n in (40, n_normal))
+    scores = np.concatenate([scores, np.exp(rng.normal(1, 0.3, 100))])
+    normal = NormalCurve.fit(scores, known).predict(scores) > 0.5
+    assert normal[:n_normal].mean() > 0.95 if n_normal else True
+    assert normal[n_normal:].mean() < 0.05
+    if not n_normal:
+        assert (NormalCurve.fit(scores).predict(scores) > 0.5).mean() > 0.2, "without a reference, some have to be"
+    only = np.exp(rng.normal(0, 0.1, 50))
+    assert (NormalCurve.fit(only, known).predict(only) > 0.5).mean() > 0.9
+
+
 def test_shape_cues_include_the_size_before_cropping() -> None:
     mask = np.zeros((64, 64), np.uint8)
     mask[20:40, 28:34] = 255

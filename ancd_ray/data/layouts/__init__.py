@@ -5,7 +5,7 @@ A new layout needs a module and an entry in `LAYOUTS`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from ancd_ray.data.layouts import coco, folder, labelme, manifest, mtd, mvtec, visa
@@ -14,17 +14,26 @@ from ancd_ray.data.layouts.base import LayoutError, ProductConfig
 from ancd_ray.data.layouts.tree import Tree
 from ancd_ray.data.roles import ListedImage
 
-LAYOUTS: dict[type[ProductConfig], Callable[[Any, Tree], Iterator[ListedImage]]] = {
-    mvtec.MvtecProduct: mvtec.list_images,
-    visa.VisaProduct: visa.list_images,
-    coco.CocoProduct: coco.list_images,
-    labelme.LabelmeProduct: labelme.list_images,
-    mtd.MtdProduct: mtd.list_images,
-    folder.FolderProduct: folder.list_images,
-    manifest.ManifestProduct: manifest.list_images,
+
+class Layout(NamedTuple):
+    """Functions of a layout: the images of a product, and the keys of one whose folder looks like it."""
+
+    list_images: Callable[[Any, Tree], Iterator[ListedImage]]
+    recognize: Callable[[Tree], dict[str, Any] | None]
+
+
+# A folder that several layouts recognize is of the first of them.
+LAYOUTS: dict[type[ProductConfig], Layout] = {
+    mvtec.MvtecProduct: Layout(mvtec.list_images, mvtec.recognize),
+    visa.VisaProduct: Layout(visa.list_images, visa.recognize),
+    mtd.MtdProduct: Layout(mtd.list_images, mtd.recognize),
+    coco.CocoProduct: Layout(coco.list_images, coco.recognize),
+    labelme.LabelmeProduct: Layout(labelme.list_images, labelme.recognize),
+    manifest.ManifestProduct: Layout(manifest.list_images, manifest.recognize),
+    folder.FolderProduct: Layout(folder.list_images, folder.recognize),
 }
 
-__all__ = ["LAYOUTS", "Account", "LayoutError", "Listing", "ProductConfig", "Tree", "list_product"]
+__all__ = ["LAYOUTS", "Account", "LayoutError", "Listing", "ProductConfig", "Tree", "list_product", "recognize"]
 
 
 class Listing(NamedTuple):
@@ -43,9 +52,38 @@ def list_product(product: ProductConfig, root: str) -> Listing:
         The folder is missing, or has no image of the layout.
     """
     tree = Tree(root, product.path)
-    found = list(LAYOUTS[type(product)](product, tree))
+    found = list(LAYOUTS[type(product)].list_images(product, tree))
     listed = [image for image in found if image.label not in product.exclude]
     if not listed:
         raise LayoutError(f"product {product.name}: no image of layout {product.layout!r} in {tree.uri}")
     images = sorted(listed, key=lambda image: image.path)
     return Listing(images, make_account(tree, images, len(found) - len(images)))
+
+
+def recognize(root: str) -> list[dict[str, Any]]:
+    """Recognize the layout of a folder, or of the products in its subfolders.
+
+    Returns
+    -------
+    list of dict
+        The keys `layout` and `path` of each product, and those that its layout found; empty if there is no image.
+
+    Raises
+    ------
+    LayoutError
+        The folder is missing or cannot be read.
+    """
+    whole = Tree(root, ".")
+    specific = [layout.recognize for config, layout in LAYOUTS.items() if config is not folder.FolderProduct]
+    if keys := _recognize(whole, specific):
+        return [keys]
+    found = [(name, _recognize(Tree(root, name), specific)) for name in whole.folders()]
+    if several := [{**keys, "path": name} for name, keys in found if keys]:
+        return several
+    keys = folder.recognize(whole)
+    return [{"path": ".", **keys}] if keys else []
+
+
+def _recognize(tree: Tree, layouts: Sequence[Callable[[Tree], dict[str, Any] | None]]) -> dict[str, Any] | None:
+    found = next((keys for keys in (layout(tree) for layout in layouts) if keys), None)
+    return {"path": ".", **found} if found else None

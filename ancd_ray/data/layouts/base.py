@@ -16,6 +16,10 @@ else:  # union of all registered detectors, discriminated by `name`
     Detector = Annotated[Union[tuple(DETECTORS)], Field(discriminator="name")]  # noqa: UP007
 
 
+# labels of the normal class, in any case
+NORMAL_LABELS = ("good", "ok", "normal", "free", "no_defect")
+
+
 class LayoutError(Exception):
     """A product's folder does not match its layout; the message is one line."""
 
@@ -32,13 +36,7 @@ class ProductConfig(Section):
     mask_threshold: Annotated[int, Field(ge=0)] | None = (
         None  # mask values above it are foreground; null: see docs/inputs.md
     )
-    normal_labels: tuple[str, ...] = (
-        "good",
-        "ok",
-        "normal",
-        "free",
-        "no_defect",
-    )  # labels of the normal class, in any case
+    normal_labels: tuple[str, ...] = NORMAL_LABELS
     exclude: tuple[str, ...] = ()  # classes to leave out, such as `combined` or `good`
     novel: PositiveInt | None = None  # number of classes of this product, instead of `classes.novel`
     overrides: dict[str, Any] = Field({})  # values for this product by dotted key: `train.lambda: 0.5`

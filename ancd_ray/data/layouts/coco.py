@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
-from ancd_ray.data.layouts.annotations import AnnotationError
+from ancd_ray.data.layouts.annotations import AnnotationError, parse_document
 from ancd_ray.data.layouts.base import LayoutError, ProductConfig
 from ancd_ray.data.layouts.coco_file import parse_coco
 from ancd_ray.data.layouts.file_names import match_files
-from ancd_ray.data.layouts.tree import Tree
+from ancd_ray.data.layouts.normals import find_normals, is_below
+from ancd_ray.data.layouts.tree import Tree, stem
 from ancd_ray.data.roles import ListedImage
 
 
@@ -19,6 +20,21 @@ class CocoProduct(ProductConfig):
     layout: Literal["coco"]
     annotations: str | None = None  # the JSON file; null: the only one below `path`
     normals: str | None = None  # subfolder of normal images
+
+
+def recognize(tree: Tree) -> dict[str, Any] | None:
+    """Return the keys of a product with a JSON file that has `images` and `annotations`; None for any other."""
+    if not tree.images():
+        return None
+    beside = {stem(path) for path in tree.images()}
+    found = [path for path in tree.find(".json") if stem(path) not in beside]
+    for path in found:
+        try:
+            if {"images", "annotations"} <= parse_document(tree.read(path), path).keys():
+                return {"layout": "coco", **find_normals(tree)} | ({"annotations": path} if len(found) > 1 else {})
+        except AnnotationError:
+            continue
+    return None
 
 
 def list_images(product: CocoProduct, tree: Tree) -> Iterator[ListedImage]:
@@ -32,9 +48,8 @@ def list_images(product: CocoProduct, tree: Tree) -> Iterator[ListedImage]:
     except AnnotationError as error:
         raise LayoutError(f"product {product.name}: {error}") from error
     tree.notes += coco.notes
-    normals = f"{product.normals.strip('/')}/" if product.normals else None
-    normal_paths = tree.images(normals) if normals else []
-    paths = [path for path in tree.images() if normals is None or not path.startswith(normals)]
+    normal_paths = [path for path in tree.images() if is_below(path, product.normals)]
+    paths = [path for path in tree.images() if not is_below(path, product.normals)]
     matches = match_files([image.file_name for image in coco.images], paths)
     taken: set[str] = set()
     for image in coco.images:
@@ -57,7 +72,7 @@ def list_images(product: CocoProduct, tree: Tree) -> Iterator[ListedImage]:
 
 
 def _find_file(product: CocoProduct, tree: Tree) -> str:
-    found = sorted(path for path in tree.files if path.lower().endswith(".json"))
+    found = tree.find(".json")
     if len(found) != 1:
         raise LayoutError(
             f"product {product.name}: {len(found)} JSON files in {tree.uri}; name the one of COCO with `annotations:`"

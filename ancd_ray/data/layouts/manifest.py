@@ -10,11 +10,11 @@ import posixpath
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import PurePosixPath
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from ancd_ray.data.images import BadImage, read_bytes
 from ancd_ray.data.layouts.base import LayoutError, ProductConfig
-from ancd_ray.data.layouts.manifest_table import ManifestError, ManifestRow, read_manifest
+from ancd_ray.data.layouts.manifest_table import ManifestError, ManifestRow, has_manifest_header, read_manifest
 from ancd_ray.data.layouts.table_paths import PathPrefix
 from ancd_ray.data.layouts.tree import Tree
 from ancd_ray.data.location import Location, StoreError
@@ -28,6 +28,17 @@ class ManifestProduct(ProductConfig):
 
     layout: Literal["manifest"]
     path_prefix: PathPrefix | None = None  # what paths of another machine begin with, and what takes its place
+
+
+def recognize(tree: Tree) -> dict[str, Any] | None:
+    """Return the keys of a product with a table whose header is that of a manifest; None for any other.
+
+    Its paths are relative to the archive's root, so it has to be there.
+    """
+    for path in tree.find(".csv", ".tsv", ".parquet"):
+        if not tree.prefix and "/" not in path and has_manifest_header(tree.read(path), path):
+            return {"layout": "manifest", "path": path}
+    return None
 
 
 def list_images(product: ManifestProduct, tree: Tree) -> Iterator[ListedImage]:

@@ -88,6 +88,18 @@ def read_manifest(data: bytes, name: str, path_prefix: PathPrefix | None = None)
         raise ManifestError(f"{name}: {error}") from None
 
 
+def has_manifest_header(data: bytes, name: str) -> bool:
+    """Whether a CSV or Parquet file has the columns of a manifest."""
+    try:
+        if data.startswith(b"PAR1") or name.lower().endswith(".parquet"):
+            header = list(pq.ParquetFile(pa.BufferReader(data)).schema_arrow.names)
+        else:
+            _, header = next(iter(CsvRecords(decode_text(data)[0], _count_names)), (0, []))
+        return bool(_find_columns(header, ""))
+    except (ValueError, pa.ArrowException, OSError):
+        return False
+
+
 def _read_csv(data: bytes, prefix: PathPrefix | None) -> Manifest:
     if data.startswith(b"PK\x03\x04"):
         raise ValueError("is an Excel workbook or a ZIP file; save the table as CSV")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import PurePosixPath
-from typing import Literal
+from typing import Any, Literal
 
 from ancd_ray.data.layouts.base import LayoutError, ProductConfig
 from ancd_ray.data.layouts.tree import TWINS, Tree, find_twins, stem
@@ -18,6 +18,14 @@ class MtdProduct(ProductConfig):
 
     layout: Literal["mtd"]
     normals: str | None = None  # list of the normal training files, one name per line; the other free images are tests
+
+
+def recognize(tree: Tree) -> dict[str, Any] | None:
+    """Return the keys of a product whose folder has images in `MT_<Class>/Imgs`; None for any other."""
+    if not any(map(_parse_class, tree.images())):
+        return None
+    lists = [path for path in tree.find(".txt") if "/" not in path]
+    return {"layout": "mtd"} | ({"normals": lists[0]} if len(lists) == 1 else {})
 
 
 def list_images(product: MtdProduct, tree: Tree) -> Iterator[ListedImage]:

@@ -8,9 +8,9 @@ with the names `ok` and `ko`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import Any, Literal
 
-from ancd_ray.data.layouts.base import ProductConfig
+from ancd_ray.data.layouts.base import NORMAL_LABELS, ProductConfig
 from ancd_ray.data.layouts.masks import Named, find_masks
 from ancd_ray.data.layouts.tree import TWINS, Tree
 from ancd_ray.data.roles import ListedImage
@@ -24,6 +24,23 @@ class MvtecProduct(ProductConfig):
 
     layout: Literal["mvtec", "btad"]
     masks: str | tuple[str, ...] | None = None  # patterns below ground_truth, such as `{class}/{stem}*.png`
+
+
+def recognize(tree: Tree) -> dict[str, Any] | None:
+    """Return the keys of a product whose folder has images in `test/<class>`; None for any other."""
+    classes = _list_folders(tree, "test")
+    if not classes:
+        return None
+    keys: dict[str, Any] = {"layout": "btad" if "ko" in classes else "mvtec"}
+    normals = _list_folders(tree, "train")
+    if len(normals) == 1 and not {name.casefold() for name in normals} & set(NORMAL_LABELS):
+        keys["normal_labels"] = [*normals]  # training images are normal, whatever their folder's name
+    return keys
+
+
+def _list_folders(tree: Tree, below: str) -> set[str]:
+    parts = [path.split("/") for path in tree.images(below)]
+    return {part[1] for part in parts if len(part) > 2}
 
 
 def list_images(product: MvtecProduct, tree: Tree) -> Iterator[ListedImage]:

@@ -107,6 +107,14 @@ class Tree:
         start = f"{below.rstrip('/')}/" if below else ""
         return sorted(name for name in self.files if name.startswith(start) and is_image(name))
 
+    def find(self, *suffixes: str) -> list[str]:
+        """Return the relative paths of the files with a suffix, in any case, sorted."""
+        return sorted(name for name in self.files if name.lower().endswith(suffixes))
+
+    def folders(self) -> list[str]:
+        """Return the names of the folders that have files at any depth, sorted."""
+        return sorted({name.partition("/")[0] for name in self.files if "/" in name})
+
     def read(self, relative: str) -> bytes:
         """Read a file."""
         system, base = self.location.open()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 from ancd_ray.data.layouts.base import LayoutError, ProductConfig
 from ancd_ray.data.layouts.manifest_table import ManifestError
@@ -13,6 +13,7 @@ from ancd_ray.data.layouts.visa_table import parse_visa
 from ancd_ray.data.roles import GOOD, ListedImage
 
 TABLE = "image_anno.csv"
+_NORMALS = 200  # drafted jobs take half of the normal images for the detector, and at most this many
 
 
 class VisaProduct(ProductConfig):
@@ -20,6 +21,15 @@ class VisaProduct(ProductConfig):
 
     layout: Literal["visa"]
     normals: int = 0  # this many of the images of `Normal`, in the order of their names, are normal images of detectors
+
+
+def recognize(tree: Tree) -> dict[str, Any] | None:
+    """Return the keys of a product whose folder has `Images/Anomaly` and `Images/Normal`; None for any other."""
+    data = "Data/" if tree.images("Data/Images") else ""
+    normals = tree.images(f"{data}Images/Normal")
+    if not normals or not tree.images(f"{data}Images/Anomaly"):
+        return None
+    return {"layout": "visa", "normals": min(_NORMALS, len(normals) // 2)}
 
 
 def list_images(product: VisaProduct, tree: Tree) -> Iterator[ListedImage]:

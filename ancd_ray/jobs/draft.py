@@ -1,0 +1,127 @@
+"""Drafts a job file for a folder of images: recognizes the layout, and chooses what the images permit."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from ancd_ray.config.job import DataConfig
+from ancd_ray.config.load import JobError
+from ancd_ray.data.layouts import Account, LayoutError, list_product, recognize
+from ancd_ray.data.layouts.peek import peek
+from ancd_ray.data.location import Location
+
+VARIABLE = "ANCD_DATA"
+
+_JOB = """\
+# Drafted by `ancd-ray init`; `ancd-ray schema` lists all keys.
+#   ancd-ray plan   {file}     accounts for every file, before any work
+#   ancd-ray submit {file}
+name: {name}
+
+data:
+  root: {root}
+  products:
+{products}
+  # Labeled defects of another product, with masks, help to find the classes of this one:
+  # base: {{name: base, layout: mvtec, path: ...}}
+
+detector:
+  name: {detector}     # patchcore learns from normal images; ground_truth takes masks for maps; precomputed reads maps
+
+discovery:
+  method: linked     # clusters frozen features, in minutes; anomalyncd: the training of the paper
+
+classes:
+  novel: {novel}     # how many to look for, the normal one included: a number, from_labels, or auto (estimated)
+  normal: auto     # is one of them normal: yes, no, or auto (as the labels say)
+
+output: runs/{name}
+"""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A job file, and lines about what was found and about what it still lacks."""
+
+    name: str
+    text: str
+    found: Sequence[str]
+    lacks: Sequence[str]
+
+
+def draft_job(folder: str, file: str | None = None) -> Draft:
+    """Draft a job for the images of a folder or URI; `file` is the name of the job file in its comments.
+
+    Raises
+    ------
+    JobError
+        The folder is missing or has no image.
+    """
+    root = Location.parse(folder)
+    try:
+        found = recognize(folder)
+    except LayoutError as error:
+        raise JobError(str(error)) from error
+    if not found:
+        raise JobError(f"{root}: has no image of a known type; docs/inputs.md lists them")
+    name = _make_name(root.path, "images")
+    products: list[dict[str, Any]] = []
+    for keys in found:
+        own = _make_name(keys["path"], name)
+        taken = [product["name"] for product in products]
+        own = f"{own}-{len(taken)}" if own in taken else own
+        products.append({"name": own, "layout": keys["layout"], "path": keys["path"], **keys})
+    lines: list[str] = []
+    lacks: list[str] = []
+    accounts: dict[str, Account] = {}
+    for config in DataConfig.model_validate({"root": folder, "products": products}).products:
+        try:
+            listing = list_product(config, folder)
+        except LayoutError as error:
+            lacks.append(str(error))
+            continue
+        accounts[config.name] = listing.account
+        notes = [f"layout {config.layout}", *listing.account.lines, *peek(listing.images, config.bits)]
+        lines += [f"{config.name}: {note}" for note in notes]
+        if not listing.account.normals and not listing.account.masks:
+            lacks.append(
+                f"{config.name}: no normal images were recognized, which patchcore learns from; name their folder with "
+                "`normals:`, or take another detector"
+            )
+    detectors = {product: _choose_detector(account) for product, account in accounts.items()}
+    chosen = list(detectors.values())
+    detector = max(chosen, key=chosen.count, default="patchcore")
+    for product in products:
+        if detectors.get(product["name"], detector) != detector:
+            product["detector"] = {"name": detectors[product["name"]]}
+    labeled = len(accounts) == len(products) and all(set(account.labels) - {None} for account in accounts.values())
+    text = _JOB.format(
+        name=name,
+        file=file or f"{name}.yaml",
+        root=f"${{{VARIABLE}}}" if root.user or root.options else _quote(str(root)),
+        products="\n".join(f"    - {_quote(product)}" for product in products),
+        detector=detector,
+        novel="from_labels" if labeled else "auto",
+    )
+    return Draft(name, text, lines, lacks)
+
+
+def _choose_detector(account: Account) -> str:
+    return "ground_truth" if account.masks and not account.normals else "patchcore"
+
+
+def _make_name(path: str, otherwise: str) -> str:
+    """Return a name that resembles that of a folder or file."""
+    stem = re.sub(r"\.(csv|tsv|parquet)$", "", path.rstrip("/").rpartition("/")[2], flags=re.IGNORECASE)
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._")[:64] or otherwise
+
+
+def _quote(value: Any) -> str:
+    """Return a value as YAML in one line."""
+    text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=10**6)
+    return text.removesuffix("...\n").strip()
