@@ -109,16 +109,16 @@ def submit(
 def plan(job_file: Path, overrides: tuple[str, ...]) -> None:
     """Show what a job would do: which steps are done, which would run, and why."""
     with explain_errors():
-        from ancd_ray.data.layouts.peek import peek
         from ancd_ray.engine.status import plan_status
-        from ancd_ray.jobs.plan import make
+        from ancd_ray.jobs.plan import describe_inputs, make
 
         job = _load(job_file, overrides)
         if job.sweep:
             from ancd_ray.jobs.sweep.planning import build_search_space
 
             space = build_search_space(job)
-            click.echo("\n".join([*space.forecast(), f"results go to {hide_secrets(str(space.folder))}"]))
+            place = f"results go to {hide_secrets(str(space.folder))}"
+            click.echo("\n".join([*space.forecast(), *describe_inputs(space.plan), place]))
             return
         made = make(job)
         statuses = plan_status(made.steps, made.root)
@@ -131,10 +131,7 @@ def plan(job_file: Path, overrides: tuple[str, ...]) -> None:
             line = f"{step.product:<{width[0]}}  {step.name:<{width[1]}}  {status.state:<8}  {status.why}"
             click.echo(line.rstrip())
         ready = sum(status.state == "cached" for status in statuses)
-        for product in made.products:
-            listing = product.listing
-            for text in [*listing.account.lines, *peek(listing.images, listing.bits), product.describe_classes()]:
-                click.echo(f"{product.name}: {text}")
+        click.echo("\n".join(describe_inputs(made)))
         click.echo(f"{ready} of {len(statuses)} steps are done; results go to {hide_secrets(str(made.run_folder))}")
 
 

@@ -11,6 +11,7 @@ from ancd_ray.config.job import Job
 from ancd_ray.config.load import JobError
 from ancd_ray.config.overrides import apply_overrides
 from ancd_ray.data.layouts import LayoutError
+from ancd_ray.data.layouts.peek import peek
 from ancd_ray.data.location import Location, remember
 from ancd_ray.data.roles import Classes
 from ancd_ray.data.store import Folder, digest
@@ -56,6 +57,7 @@ class JobPlan:
     job: Job
     root: Folder
     products: tuple[ProductPlan, ...]
+    base: ProductListing | None = None
 
     @property
     def steps(self) -> list[Step]:
@@ -116,7 +118,20 @@ def make(job: Job, archive: Archive | None = None) -> JobPlan:
         products.append(ProductPlan(product.name, own, flow, known, classes, bool(listing.labels), listing))
     if problems:
         raise JobError(*dict.fromkeys(problems))
-    return JobPlan(job, Folder(job.output_root), tuple(products))
+    return JobPlan(job, Folder(job.output_root), tuple(products), base)
+
+
+def describe_inputs(plan: JobPlan) -> list[str]:
+    """Describe in lines what is taken of the archive and how it will be read; a few images are opened."""
+    lines = []
+    for product in plan.products:
+        listing = product.listing
+        notes = [*listing.account.describe(), *peek(listing.images, listing.bits), product.describe_classes()]
+        lines += [f"{product.name}: {note}" for note in notes]
+    if plan.base and plan.job.data.base:
+        notes = [*plan.base.account.describe("for the base set"), *peek(plan.base.images, plan.base.bits)]
+        lines += [f"{plan.job.data.base.name}: {note}" for note in notes]
+    return lines
 
 
 def resolve_root(job: Job) -> Job:

@@ -46,7 +46,7 @@ from ancd_ray.stages.encode import encode_regions
 from ancd_ray.stages.merge import MergeRegions
 from ancd_ray.stages.regions import CutRegions, Range
 
-FORMAT = 2
+FORMAT = 3
 DOCUMENT = "model.json"
 
 

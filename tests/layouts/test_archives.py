@@ -83,7 +83,7 @@ def test_a_defect_without_a_mask_and_an_empty_mask_are_quarantined(tmp_path: Pat
     _save(tmp_path / "p/ground_truth/hole/1_mask.png", DOT * 0)
     listing = _list(tmp_path)
     assert listing.account.without_mask == 1
-    assert "have no mask" in " ".join(listing.account.lines)
+    assert "have no mask" in " ".join(listing.account.describe())
     images, _, _ = open_files(make_listing_rows("p", listing.images, False, {}))
     reasons = {}
     for image in images:
@@ -172,7 +172,7 @@ def test_every_file_is_accounted_for(tmp_path: Path) -> None:
     assert account.files == 9
     assert sum(account.labels.values()) + account.normals + sum(account.not_taken.values()) == 9
     assert account.labels == {"hole": 2}
-    (line,) = account.lines
+    (line,) = account.describe()
     assert "9 files: 4 taken (2 normal, 2 to classify), 5 not" in line
     assert "of unknown type: .raw, .txt" in line
 

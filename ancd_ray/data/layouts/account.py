@@ -25,9 +25,8 @@ class Account:
     not_taken: Mapping[str, int]
     notes: tuple[str, ...]
 
-    @property
-    def lines(self) -> list[str]:
-        """Lines for a person who wants to know what will happen."""
+    def describe(self, purpose: str = "to classify") -> list[str]:
+        """Describe in lines what will happen with the files; `purpose` is that of images that are not normal ones."""
         queries = sum(self.labels.values())
         known = {label: n for label, n in self.labels.items() if label is not None}
         labels = ", ".join(f"{label} {n}" for label, n in sorted(known.items())) or "none"
@@ -35,7 +34,7 @@ class Account:
             labels += f", without a label {self.labels[None]}"
         line = f"{self.files:,} files: {self.normals + queries:,} taken"
         parts = [f"{self.normals:,} normal"] if self.normals else []
-        line += f" ({', '.join([*parts, f'{queries:,} to classify'])})"
+        line += f" ({', '.join([*parts, f'{queries:,} {purpose}'])})"
         if self.masks:
             line += f", {self.masks:,} masks"
         missing = sum(self.not_taken.values())
