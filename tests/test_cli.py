@@ -42,7 +42,8 @@ def test_help_shows_commands_that_work() -> None:
     assert result.exit_code == 0
     examples = re.findall(r"ancd-ray ([a-z-]+) +(\S+)", result.output)
     assert {"demo-data", "plan", "submit"} <= {verb for verb, _ in examples} <= main.commands.keys()
-    files = [REPO / file for _, file in examples if file.endswith(".yaml")]
+    drafted = {f"{Path(folder).name}.yaml" for verb, folder in examples if verb == "init"}
+    files = [REPO / file for _, file in examples if file.endswith(".yaml") and file not in drafted]
     assert files
     assert all(file.is_file() for file in files), files
 
