@@ -93,7 +93,7 @@ def test_normal_images_by_the_scores_of_known_ones(n_normal: int) -> None:
     if not n_normal:
         assert (NormalCurve.fit(scores).predict(scores) > 0.5).mean() > 0.2, "without a reference, some have to be"
     only = np.exp(rng.normal(0, 0.1, 50))
-    assert (NormalCurve.fit(only, known).predict(only) > 0.5).mean() > 0.9
+    assert (NormalCurve.fit(only, known).predict(only) > 0.5).mean() > 0.8
 
 
 def test_shape_cues_include_the_size_before_cropping() -> None:
