@@ -25,7 +25,7 @@ class ProductListing:
     rows: Sequence[Mapping[str, Any]]
     digest: str
     account: Account
-    bits: int | None = None  # declared depth
+    config: ProductConfig
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -99,4 +99,4 @@ class Archive:
             listing, maps = pair_maps(product, self.root, listing)
         rows = make_listing_rows(product.name, listing, is_base, maps, product.mask_threshold)
         stamps = sorted([image.path, image.stamp] for image in listing)
-        return ProductListing(listing, rows, digest([rows, stamps]), account, product.bits)
+        return ProductListing(listing, rows, digest([rows, stamps]), account, product)

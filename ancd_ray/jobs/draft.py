@@ -86,7 +86,11 @@ def draft_job(folder: str, file: str | None = None) -> Draft:
             lacks.append(str(error))
             continue
         accounts[config.name] = listing.account
-        notes = [f"layout {config.layout}", *listing.account.describe(), *peek(listing.images, config.bits)]
+        notes = [
+            f"layout {config.layout}",
+            *listing.account.describe(),
+            *peek(listing.images, config),
+        ]
         lines += [f"{config.name}: {note}" for note in notes]
         if not listing.account.normals and not listing.account.masks:
             lacks.append(

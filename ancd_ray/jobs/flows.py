@@ -76,7 +76,7 @@ def discovery_flow(job: Job, name: str, listing: ProductListing, classes: Classe
 def _perceive(flow: Flow, job: Job, listing: ProductListing, detector: DetectorConfig) -> None:
     """Add the stages from files to regions."""
     backbone = job.backbone.for_images
-    flow.add(Catalog(listing.digest, listing.bits, listing.rows))
+    flow.add(Catalog(listing.digest, listing.config.bits, listing.rows))
     if isinstance(detector, FittedDetector):
         flow.add(FitDetector(detector.for_fit, backbone))
     flow.add(Detect(detector, backbone if detector.resources == "model" else None))

@@ -126,11 +126,18 @@ def describe_inputs(plan: JobPlan) -> list[str]:
     lines = []
     for product in plan.products:
         listing = product.listing
-        notes = [*listing.account.describe(), *peek(listing.images, listing.bits), product.describe_classes()]
+        notes = [
+            *listing.account.describe(),
+            *peek(listing.images, listing.config),
+            product.describe_classes(),
+        ]
         lines += [f"{product.name}: {note}" for note in notes]
-    if plan.base and plan.job.data.base:
-        notes = [*plan.base.account.describe("for the base set"), *peek(plan.base.images, plan.base.bits)]
-        lines += [f"{plan.job.data.base.name}: {note}" for note in notes]
+    if plan.base:
+        notes = [
+            *plan.base.account.describe("for the base set"),
+            *peek(plan.base.images, plan.base.config),
+        ]
+        lines += [f"{plan.base.config.name}: {note}" for note in notes]
     return lines
 
 

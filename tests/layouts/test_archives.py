@@ -6,6 +6,7 @@ import io
 import os
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -156,7 +157,7 @@ def test_plan_says_what_will_be_turned_and_scaled(tmp_path: Path) -> None:
     _save(tmp_path / "p/0.jpg", DOT, exif=exif)
     _save(tmp_path / "p/1.png", DOT.astype(np.uint16) * 4000)
     _save(tmp_path / "p/2.tif", DOT, save_all=True, append_images=[Image.fromarray(DOT)])
-    notes = " ".join(peek(_list(tmp_path, layout="folder").images, None))
+    notes = " ".join(peek(_list(tmp_path, layout="folder").images, _product(layout="folder")))
     assert "EXIF orientation (6)" in notes
     assert "values of 12 bits" in notes
     assert "has 2 pages" in notes
@@ -275,3 +276,16 @@ def test_visa_btad_coco_and_labelme(tmp_path: Path) -> None:
     )
     images = _list(tmp_path, layout="coco", path="c").images
     assert [(i.label, i.has_mask) for i in images] == [("pit", True), (None, False)]
+
+
+def test_masks_with_soft_edges_are_told(tmp_path: Path) -> None:
+    """Index masks have no edges; a declared threshold is not told again."""
+    box = np.zeros((64, 64), np.uint8)
+    box[20:50, 10:50] = 1
+    for name, mask in (("soft", cv2.GaussianBlur(box * 255, (0, 0), 1)), ("hard", box * 255), ("index", box * 2)):
+        _save(tmp_path / f"{name}/p/test/hole/0.png", box)
+        _save(tmp_path / f"{name}/p/ground_truth/hole/0.png", mask)
+        images = _list(tmp_path / name).images
+        told = "soft edges" in " ".join(peek(images, _product()))
+        assert told == (name == "soft")
+        assert "soft edges" not in " ".join(peek(images, _product(mask_threshold=127)))

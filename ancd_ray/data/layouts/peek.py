@@ -5,22 +5,29 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from ancd_ray.data.images import BadImage, measure_extremes, read_bytes, read_header
+import numpy as np
+
+from ancd_ray.data.images import BadImage, decode_mask, measure_extremes, read_bytes, read_header
+from ancd_ray.data.layouts.base import ProductConfig
 from ancd_ray.data.pixel_range import PixelRange
 from ancd_ray.data.roles import ListedImage
 
 LOOKED_AT = 12
 
 
-def peek(images: Sequence[ListedImage], bits: int | None) -> list[str]:
-    """Return notes about the orientation, depth and readability of a sample of images.
+_MIDDLE = 127  # of 8-bit masks
+_SOFT = 1.05, 2.0  # range of the ratio of the areas above 0 and above the middle that soft edges explain
+
+
+def peek(images: Sequence[ListedImage], product: ProductConfig) -> list[str]:
+    """Return notes about the orientation, depth and readability of a sample of images, and about soft masks.
 
     Parameters
     ----------
     images
         Images of a product.
-    bits
-        Declared depth, if any.
+    product
+        Its keys in the job file: a declared depth of images or threshold of masks is not told again.
     """
     usable = [image for image in images if not image.problem]
     sample = usable[:: max(1, -(-len(usable) // LOOKED_AT))]
@@ -45,8 +52,28 @@ def peek(images: Sequence[ListedImage], bits: int | None) -> list[str]:
             "masks and maps of the stored size are turned with them, others are taken as drawn upright"
         )
     if extremes:
-        notes.append(_describe_depth(PixelRange.of(extremes, bits), bits, len(extremes), len(sample)))
+        notes.append(_describe_depth(PixelRange.of(extremes, product.bits), product.bits, len(extremes), len(sample)))
+    if product.mask_threshold is None:
+        notes += _look_at_masks([mask for image in sample for mask in image.mask_uris])
     return notes
+
+
+def _look_at_masks(masks: Sequence[str]) -> list[str]:
+    """Return a note if masks have soft edges, whose foreground depends on a threshold."""
+    soft = 0
+    for mask in masks:
+        try:
+            data = read_bytes(mask)
+            outer, inner = (int(np.count_nonzero(decode_mask(data, level))) for level in (None, _MIDDLE))
+        except BadImage:
+            continue  # told when it is needed
+        soft += int(_SOFT[0] * inner < outer < _SOFT[1] * inner)
+    if not soft:
+        return []
+    return [
+        f"{soft} of {len(masks)} masks looked at have soft edges: foreground is what is above 0; `mask_threshold: "
+        f"{_MIDDLE}` of the product takes the middle of the edges"
+    ]
 
 
 def _describe_depth(found: PixelRange, bits: int | None, deep: int, looked_at: int) -> str:
