@@ -11,9 +11,8 @@ from sklearn.mixture import GaussianMixture
 
 _FLOOR = 0.1  # lower limit of scores, relative to the median: reciprocals would exaggerate differences below it
 _KNOTS = 4096  # maximum number of points of a curve
-_INSIDE = 0.95  # quantile of the known scores below which values are taken for normal at first
+_INSIDE = 0.99  # quantile of the known scores below which values are taken for normal at first
 _ITERATIONS, _CONVERGED = 200, 1e-6
-_APART = 1.5  # standard deviations between the means at least: normal images alone would be split otherwise
 _NONE = 1e-6  # smallest weight of a Gaussian
 _VARIANCE = 1e-6  # smallest variance, of values between -1 and 0
 Floats = NDArray[np.float64]
@@ -102,7 +101,6 @@ def _fit_with_known(values_N: Floats, known_M: Floats, at_S: Floats) -> tuple[fl
     for _ in range(_ITERATIONS):
         weight = float(np.clip(normal_N.mean(), _NONE, 1 - _NONE))
         low, high = _moments(both, np.concatenate([ones_M, normal_N])), _moments(values_N, 1 - normal_N + _NONE)
-        high = max(high[0], low[0] + _APART * low[1]), high[1]
         previous, normal_N = normal_N, _posterior(values_N, weight, low, high)
         if np.abs(previous - normal_N).max() < _CONVERGED:
             break
