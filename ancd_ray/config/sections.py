@@ -30,7 +30,7 @@ class MebinConfig(Section):
     padding: Annotated[float, Field(ge=0, le=2)] = 0.1
     min_crop: Share = 0.1  # smallest radius of a crop, as a share of a side of the image
     merge_gap: Share = 0.01
-    relative_to: Literal["auto", "short", "long"] = "auto"  # that side; auto: long as in the paper, short beyond 2:1
+    relative_to: Literal["auto", "short", "long"] = "auto"  # that side; auto: long as in the paper, short beyond 4:1
     # A crop is at most this many times as wide as its region, whatever `min_crop` says; null: no limit.
     max_enlargement: Annotated[float, Field(ge=1)] | None = None
     keep: Literal["est+1", "est", "all"] = "est+1"
