@@ -581,6 +581,7 @@ GIANTS = {
     "jpeg": _frame_size(JPEG, 65_500, 65_500),
     "tiff": tiff(GRAY, t256=_SIDE, t257=_SIDE),
     "tiff of 16 bits in color": tiff(DEEP_COLOR, 2, t256=_SIDE, t257=_SIDE),
+    "tiff of thousands of channels": tiff(GRAY, t277=18017),
     "bmp": bmp(_SIDE, -_SIDE, 24, 0, b""),
     "gif": b"GIF89a\xff\xff\xff\xff" + GIF[10:],
     "webp": _WEBP[: _WEBP.index(b"VP8L") + 9] + b"\xff\xff\xff\x0f" + _WEBP[_WEBP.index(b"VP8L") + 13 :],

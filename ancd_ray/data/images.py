@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import math
 import os
 import posixpath
@@ -36,6 +37,8 @@ MAX_PIXELS = 120_000_000  # a 12,000 x 10,000 line scan; larger ones are errors 
 MAX_BYTES = 1 << 30
 
 ImageU8 = NDArray[np.uint8]
+
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # else Python prints what Pillow logs of broken files
 
 
 class BadImage(Exception):
