@@ -22,7 +22,7 @@ from ancd_ray.data.images import turn_upright
 
 Array = NDArray[Any]
 KINDS = ("hole", "scratch", "stain")
-EACH, GOOD, NORMALS, SIDE = 4, 2, 4, 96
+EACH, GOOD, NORMALS, SIDE = 3, 2, 4, 96
 QUERIES = EACH * len(KINDS) + GOOD
 
 
@@ -112,7 +112,7 @@ def dated(folder: Path) -> None:
     """Write folders by date below those of two classes."""
 
     def by_day(picture: Picture) -> str:
-        is_dated = picture.kind in KINDS[:2] and picture.name >= "002"
+        is_dated = picture.kind in KINDS[:2] and picture.name == "002"
         return f"{picture.kind}/{'2024-05-02/' if is_dated else ''}{picture.name}"
 
     write_mvtec(folder, path=by_day)

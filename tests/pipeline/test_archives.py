@@ -18,6 +18,8 @@ from tests import archives
 from tests.archives import CASES, EACH, GOOD, KINDS, QUERIES
 from tests.conftest import Ran
 
+pytestmark = pytest.mark.slow
+
 LABELS = dict.fromkeys(KINDS, EACH) | {"good": GOOD}
 
 
@@ -77,7 +79,9 @@ def find(run_job: Callable[[Job], Ran], tmp_path_factory: pytest.TempPathFactory
         },
         (),
     )
-    run = run_job(job)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ancd_ray.jobs.tracking.find_store", lambda *_: None)  # a model a product takes half of the time
+        run = run_job(job)
     return lambda product: Found(run, product)
 
 
@@ -111,7 +115,7 @@ def test_folders_by_date(find: Callable[[str], Found]) -> None:
     found = find("dated")
     assert not found.quarantine
     assert found.labels == LABELS
-    assert sum("2024-05-02" in row["uri"] for row in found.predictions) == 4
+    assert sum("2024-05-02" in row["uri"] for row in found.predictions) == 2
 
 
 def test_leftovers_are_no_class(find: Callable[[str], Found]) -> None:
@@ -131,13 +135,10 @@ def test_a_name_that_is_not_utf8(find: Callable[[str], Found]) -> None:
 def test_twelve_bits_are_their_twin_of_eight(find: Callable[[str], Found]) -> None:
     deep, twin = find("twelve"), find("eight")
     assert len(deep.predictions) == QUERIES
-    assert {key: deep.metrics[key] for key in _DECISIVE} == pytest.approx({key: twin.metrics[key] for key in _DECISIVE})
-    levels = [[len(np.unique(row["image"])) for row in found.regions] for found in (deep, twin)]
-    assert sorted(levels[0]) == sorted(levels[1])
-    assert min(levels[0]) > 20
-
-
-_DECISIVE = [("image", "nmi"), ("image", "detection_auroc"), ("pixel", "auroc"), ("pixel", "aupro")]
+    for key in (("image", "detection_auroc"), ("pixel", "auroc"), ("pixel", "aupro")):
+        assert deep.metrics[key] == pytest.approx(twin.metrics[key])
+    crops, crops_of_twin = (sorted(row["image"].tobytes() for row in found.regions) for found in (deep, twin))
+    assert crops == crops_of_twin
 
 
 def test_names_that_mean_something_in_uris(find: Callable[[str], Found]) -> None:
