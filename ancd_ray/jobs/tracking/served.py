@@ -46,7 +46,8 @@ def save_pyfunc(model: Model, path: Path) -> None:
     code = importlib.util.find_spec("ancd_ray.models.pyfunc")
     assert code is not None
     with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings(record=True):
-        # MLflow suggests type hints, for its own classes when they are imported too, and sets a filter that shows it
+        warnings.simplefilter("ignore")
+        # MLflow suggests type hints, for its own classes when they are imported too, with a filter that shows it
         from mlflow.pyfunc import save_model
 
         folder = Path(scratch) / "model"
