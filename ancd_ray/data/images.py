@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import math
 import os
 import posixpath
@@ -36,6 +37,8 @@ MAX_PIXELS = 120_000_000  # a 12,000 x 10,000 line scan; larger ones are errors 
 MAX_BYTES = 1 << 30
 
 ImageU8 = NDArray[np.uint8]
+
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # else Python prints what Pillow logs of broken files
 
 
 class BadImage(Exception):
@@ -98,7 +101,7 @@ def read_header(data: bytes) -> Header:
     """
     with _rejecting("the header is broken"):
         image = _open(data)
-        tag = _read_orientation(image)
+        tag = _read_orientation(image, data)
         width, height = image.size
         if is_transposed(tag) and image.format != "TIFF":  # Pillow swaps the sides of a TIFF itself
             width, height = height, width
@@ -168,6 +171,8 @@ def _mark_foreground(image: Image.Image | NDArray[Any], threshold: int | None) -
         alpha = np.asarray(image.getchannel("A")) if "A" in image.getbands() else None
         if image.mode in ("LA", "RGBA"):
             image = image.convert("L" if image.mode == "LA" else "RGB")
+        elif image.mode == "PA":
+            image = image.getchannel("P")
         elif image.mode not in ("1", "L", "P", "I", "F", "RGB") and not image.mode.startswith("I;16"):
             image = image.convert("RGB")
     values = np.asarray(image)
@@ -206,10 +211,11 @@ def decode_map(data: bytes) -> NDArray[Any]:
     if data[:6] == b"\x93NUMPY":
         with _rejecting("not a readable .npy file"):
             _check_npy(data)
-            values = np.load(io.BytesIO(data), allow_pickle=False)
+            values = _to_native(np.load(io.BytesIO(data), allow_pickle=False))
+        while values.ndim > 2 and 1 in values.shape:  # (1, H, W), (H, W, 1); a map of one row keeps it
+            values = values.squeeze(values.shape.index(1))
     else:
         values = _load(data, np.asarray)  # the numbers as they are stored, of a palette its indices
-    values = np.asarray(np.squeeze(values))
     if values.ndim != 2 or values.size == 0 or values.dtype.kind not in "fiub":
         raise BadImage(f"an anomaly map must have one number per pixel, but is {values.dtype} of shape {values.shape}")
     if not np.isfinite(values).all():
@@ -231,9 +237,14 @@ def encode_png(array: ImageU8) -> bytes:
 
 @contextmanager
 def _rejecting(what: str) -> Iterator[None]:
-    """Turn whatever a decoder raises into a `BadImage`: the files are foreign, and their decoders have many errors."""
+    """Turn whatever a decoder raises into a `BadImage`: the files are foreign, and their decoders have many errors.
+
+    Their warnings, of metadata or of sizes that `MAX_PIXELS` allows, concern no one.
+    """
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     except BadImage:
         raise
     except (Image.DecompressionBombError, MemoryError):
@@ -243,13 +254,13 @@ def _rejecting(what: str) -> Iterator[None]:
 
 
 def _open(data: bytes) -> Image.Image:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns of 89 megapixels; MAX_PIXELS is checked here
-        try:
-            image = Image.open(io.BytesIO(data), formats=_FORMATS)
-        except UnidentifiedImageError:
-            raise BadImage(f"not an image of a known format ({', '.join(_FORMATS)})") from None
+    try:
+        image = Image.open(io.BytesIO(data), formats=_FORMATS)
+    except UnidentifiedImageError:
+        raise BadImage(f"not an image of a known format and type of pixels ({', '.join(_FORMATS)})") from None
     width, height = image.size
+    if width < 1 or height < 1:
+        raise BadImage("has no pixels")
     if width * height > MAX_PIXELS:
         raise BadImage(f"{width} x {height} pixels are more than {MAX_PIXELS:,}")
     if image.format == "TIFF" and (pages := _count_pages(image)) > 1:
@@ -276,12 +287,18 @@ def _load(data: bytes, to_array: Callable[[Any], NDArray[Any]] | None = None) ->
     to_array = to_array or _to_colors
     with _rejecting("the image cannot be decoded"):
         image = _open(data)
-        tag = _read_orientation(image)
-        if _is_deep(image, data) and len(image.getbands()) > 1:
-            return np.ascontiguousarray(turn_upright(to_array(_decode_deep_colors(data)), tag))
-        image.load()
-        values = to_array(image)
-        return values if image.format == "TIFF" else np.ascontiguousarray(turn_upright(values, tag))
+        tag = _read_orientation(image, data)
+        image.load()  # deep colors too: Pillow finds what is broken, which OpenCV would print
+        is_cut = _is_deep(image, data) and len(image.getbands()) > 1
+        values = _to_native(to_array(_decode_deep_colors(data) if is_cut else image))
+        if image.format == "TIFF":  # Pillow and OpenCV turn it themselves
+            return values
+        return np.ascontiguousarray(turn_upright(values, tag))
+
+
+def _to_native(values: NDArray[Any]) -> NDArray[Any]:
+    """Return numbers in the machine's byte order, the only one that OpenCV and PyTorch know."""
+    return values.astype(values.dtype.newbyteorder("="), copy=False)
 
 
 def _to_colors(image: Image.Image | NDArray[Any]) -> NDArray[Any]:
@@ -298,6 +315,8 @@ def _is_deep(image: Image.Image, data: bytes) -> bool:
     """Whether an image has more than 8 bits a channel; Pillow would cut colors to their upper 8 bits."""
     if _is_deep_mode(image.mode):
         return True
+    if image.mode == "CMYK":
+        return False  # OpenCV would take its inks for colors and alpha
     if image.format == "PNG":
         return data[24] == 16  # bit depth in the header
     if image.format == "TIFF":
@@ -312,12 +331,27 @@ def _decode_deep_colors(data: bytes) -> NDArray[Any]:
     return np.asarray(values[..., 2::-1] if values.ndim == 3 else values)
 
 
-def _read_orientation(image: Image.Image) -> int:
+def _read_orientation(image: Image.Image, data: bytes) -> int:
     try:
-        tag = image.getexif().get(_ORIENTATION, 1)
+        # Not the method of PNG files, which decodes the pixels to find a chunk behind them, and hides their faults.
+        exif = Image.Image.getexif(image)
+        if image.format == "PNG" and not exif:
+            exif.load(_find_exif(data))
+        tag = exif.get(_ORIENTATION, 1)
     except Exception:  # broken metadata of a good image
         return 1
     return tag if isinstance(tag, int) and 1 <= tag <= 8 else 1
+
+
+def _find_exif(data: bytes) -> bytes:
+    """Find the EXIF of a PNG, wherever it is among its chunks; empty if there is none."""
+    at = 8
+    while at < len(data):
+        length, name = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
+        if name == b"eXIf":
+            return data[at + 8 : at + 8 + length]
+        at += 12 + length  # length, name, checksum
+    return b""
 
 
 def _check_npy(data: bytes) -> None:

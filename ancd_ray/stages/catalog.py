@@ -25,7 +25,7 @@ class Catalog(Stage):
     """Lists the readable images of a product; `listing_digest` covers `rows` and the stamps of their files."""
 
     name: ClassVar[str] = "catalog"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     resources: ClassVar[Resources] = "images"
 
     @dataclass(frozen=True)

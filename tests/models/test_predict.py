@@ -93,9 +93,12 @@ def test_a_registered_model_is_found_and_registered_once(
 
 
 @pytest.mark.slow
-def test_it_is_served_over_http(finished: tuple[Job, Ran], demo_root: Path, tmp_path: Path) -> None:
+def test_it_is_served_over_http(
+    finished: tuple[Job, Ran], demo_root: Path, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
     _, run = finished
     save_pyfunc(Model.load(run.folder.path / "models" / "tile"), tmp_path / "model")
+    assert not [warning for warning in recwarn if "type hint" in str(warning.message)]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -6,6 +6,7 @@ A table is either read as it is meant or refused: nothing is guessed that could 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,14 +126,14 @@ def _read_csv(data: bytes, prefix: PathPrefix | None) -> Manifest:
 
 
 def _read_parquet(data: bytes, prefix: PathPrefix | None) -> Manifest:
-    try:
+    with _rejecting("is not a readable Parquet file"):
         file = pq.ParquetFile(pa.BufferReader(data))
         header = list(file.schema_arrow.names)
-        columns = _find_columns(header, "")
-        read = sorted(index for indices in columns.values() for index in indices)
+    columns = _find_columns(header, "")
+    read = sorted(index for indices in columns.values() for index in indices)
+    with _rejecting("is not a readable Parquet file"):
         table = file.read(columns=[header[index] for index in read])
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"is not a readable Parquet file: {clip(first_line(error))}") from None
+        table.validate(full=True)
     names = [header[index] for index in read]
     texts = [_to_texts(table.column(name), name) for name in names]
     records = enumerate(([cell.strip() for cell in cells] for cells in zip(*texts, strict=True)), 1)
@@ -141,12 +142,19 @@ def _read_parquet(data: bytes, prefix: PathPrefix | None) -> Manifest:
 
 
 def _to_texts(column: Any, name: str) -> list[str]:
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    try:
+    with _rejecting(f"column {name!r} has {column.type}, which is no text"):
+        if pa.types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
         return list(column.cast(pa.string()).fill_null("").to_pylist())
-    except (pa.ArrowException, ValueError) as error:
-        raise ValueError(f"column {name!r} has {column.type}, which is no text: {clip(first_line(error))}") from None
+
+
+@contextmanager
+def _rejecting(what: str) -> Iterator[None]:
+    """Turn whatever Arrow raises into one line: the files are foreign, and their readers have many errors."""
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(f"{clip(what)}: {clip(first_line(error))}") from None
 
 
 def _count_names(header: Sequence[str]) -> int:

@@ -45,8 +45,9 @@ def save_pyfunc(model: Model, path: Path) -> None:
     example = pd.DataFrame([{"image": black, "name": "black.png"}])
     code = importlib.util.find_spec("ancd_ray.models.pyfunc")
     assert code is not None
-    # MLflow suggests type hints, although there is a signature, and overrules filters of warnings
     with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings(record=True):
+        warnings.simplefilter("ignore")
+        # MLflow suggests type hints, for its own classes when they are imported too, with a filter that shows it
         from mlflow.pyfunc import save_model
 
         folder = Path(scratch) / "model"
