@@ -13,6 +13,7 @@ import glob
 import posixpath
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 
@@ -59,24 +60,30 @@ def find_masks(images: Mapping[str, Named], files: Iterable[str], patterns: Sequ
 
 
 def _match(pattern: str, named: Named, folders: Mapping[str, list[str]], image: str) -> tuple[str, ...]:
-    parts = {"{class}": named.label, "{dir}": named.folder, "{stem}": named.stem}
-    for key, value in parts.items():
-        pattern = pattern.replace(key, glob.escape(value))
-    folder, _, name = pattern.rpartition("/")
-    folder = _unescape(folder)
+    folder, name = _split(pattern, named.folder)
+    folder = folder.replace("{class}", named.label).replace("{stem}", named.stem)
     names = folders.get(folder)
-    if names is None:
+    if names is None:  # most patterns of most images: escaping them would take ten times as long
         return ()
-    start = _unescape(_literal_start(name))
-    first = bisect.bisect_left(names, start)
+    name = name.replace("{class}", glob.escape(named.label)).replace("{stem}", glob.escape(named.stem))
+    literal = _literal_start(name)
+    start, rest = _unescape(literal), name[len(literal) :]  # the rest is mostly the same for all, and compiled once
     matched = []
-    for candidate in names[first:]:
+    for position in range(bisect.bisect_left(names, start), len(names)):
+        candidate = names[position]
         if not candidate.startswith(start):
             break
         path = f"{folder}/{candidate}" if folder else candidate
-        if fnmatch.fnmatchcase(candidate, name) and path != image:
+        if fnmatch.fnmatchcase(candidate[len(start) :], rest) and path != image:
             matched.append(path)
     return tuple(matched)
+
+
+@lru_cache(maxsize=10_000)
+def _split(pattern: str, folder: str) -> tuple[str, str]:
+    """Split a pattern into folder, which has no wildcards, and name, after `{dir}` is replaced."""
+    place, _, name = pattern.replace("{dir}", glob.escape(folder)).rpartition("/")
+    return _unescape(place), name
 
 
 def _literal_start(pattern: str) -> str:
