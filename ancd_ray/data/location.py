@@ -137,6 +137,11 @@ def locate(text: str, root: Location) -> Location:
     return root / text.strip("/")
 
 
+def describe_outage(error: OSError) -> str:
+    """Describe in one line an error of a store that does not answer."""
+    return f"storage does not answer or refuses: {first_line(error)}; the same command continues when it does"
+
+
 def join(root: str, relative: str) -> str:
     """Join a relative path to the text of a location."""
     return f"{root.rstrip('/')}/{relative}"
