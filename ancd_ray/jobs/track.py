@@ -6,7 +6,8 @@ from ancd_ray.config.job import Job
 from ancd_ray.config.load import parse, validate
 from ancd_ray.config.overrides import apply_overrides
 from ancd_ray.data.location import StoreError
-from ancd_ray.data.store import Folder, lock_folder
+from ancd_ray.data.lock import lock_folder
+from ancd_ray.data.store import Folder
 from ancd_ray.jobs import tracking
 from ancd_ray.jobs.plan import pin_weights
 from ancd_ray.jobs.results import locate_root, open_run
