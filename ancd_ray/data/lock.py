@@ -116,7 +116,8 @@ def _wait_for_the_dead(folder: Folder, leases: Folder, say: Callable[[str], None
     """
     if not (first := _read(leases)):
         return
-    say(f"{folder}: another job may be writing here ({_describe(*first.values())}); it has {DEAD_AFTER_S:g} s for a sign")
+    owner = _describe(*first.values())
+    say(f"{folder}: another job may be writing here ({owner}); it has {DEAD_AFTER_S:g} s to give a sign of life")
     deadline = time.monotonic() + DEAD_AFTER_S
     while time.monotonic() < deadline:
         time.sleep(BEAT_S / 5)

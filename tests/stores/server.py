@@ -21,8 +21,8 @@ import pyarrow.fs as pafs
 
 from tests.conftest import REPO
 
-KEY, SECRET = "AKIAHUSHKEY", "HuSh/secret+ACCESS"  # percent-encoded in URIs
-_ENCODED = "AKIAHUSHKEY:HuSh%2Fsecret%2BACCESS"
+KEY, SECRET = "AKIAHuShKEY", "HuShA/HuShB+HuShC"  # all parts have HuSh, by which tests look for what has leaked
+_ENCODED = "AKIAHuShKEY:HuShA%2FHuShB%2BHuShC"
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import count
@@ -22,11 +21,11 @@ _numbers = count()
 
 
 @pytest.fixture
-def output(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Folder]:
+def output(store: Store, monkeypatch: pytest.MonkeyPatch) -> Folder:
     """A fresh output folder, whose leases are renewed and end ten times as fast."""
     monkeypatch.setattr(lock, "BEAT_S", 0.5)
     monkeypatch.setattr(lock, "DEAD_AFTER_S", 3.0)
-    yield Folder(store.uri(f"results/locked{next(_numbers)}"))
+    return Folder(store.uri(f"results/locked{next(_numbers)}"))
 
 
 def test_a_second_job_leaves_while_the_first_one_lives(output: Folder) -> None:

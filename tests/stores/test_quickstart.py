@@ -1,4 +1,4 @@
-"""The whole way with the archive and the output in an object store: in one process, and through Ray."""
+"""The whole way with the archive and the output in an object store, in one process; see test_commands.py for Ray."""
 
 from __future__ import annotations
 
@@ -32,17 +32,3 @@ def test_one_process_gives_what_it_gives_on_a_disk(
     again = run_job(job)
     assert again.computed == set()
     assert again.folder.uri == run.folder.uri
-
-
-@pytest.mark.usefixtures("ray_of_the_tests")
-def test_ray_data_and_ray_train(
-    store: Store, small_job: Callable[..., Job], run_job: Callable[[Job], Ran], finished: tuple[Job, Ran]
-) -> None:
-    _, local = finished
-    places = f"data.root={store.uri('archive/demo')}", f"output={store.uri('results/ray')}"
-    run = run_job(small_job(Path("/nowhere"), *places, "resources.in_process_below=0", "train.workers=2"))
-    assert not any(stage["cached"] for stage in run.summary["stages"])
-    assert [row["image_id"] for row in _predictions(run)] == [row["image_id"] for row in _predictions(local)]
-    assert all(sum(row["probs"]) == pytest.approx(1, abs=1e-3) for row in _predictions(run))
-    assert any("/ray/" in path for path in store.list("results/ray/steps/train")), "Ray Train had it as its storage"
-    assert (run.folder / "quarantine").read_table("part-00000.parquet").num_rows == 0
