@@ -48,7 +48,7 @@ def _check_line(ended: Result, *said: str) -> None:
 
 @pytest.mark.slow
 def test_a_job_repeats_requests_that_fail(store: Store, write_job: WriteJob, tmp_path: Path) -> None:
-    with relay(store, tmp_path / "log", "503:7", "500:31", "late:150") as (port, _):
+    with relay(store, tmp_path / "log", "503:17", "500:53", "late:300") as (port, _):
         ended = CliRunner().invoke(main, ["submit", write_job(*_places(store, port, "shaky"), *CHEAP)])
     assert ended.exit_code == 0, ended.stderr
     _check_complete(store, ended.stdout.strip())

@@ -28,7 +28,7 @@ def test_one_process_gives_what_it_gives_on_a_disk(
     run = run_job(job)
     assert run.folder.uri.startswith("s3://results/alone/runs/small-")
     assert not any(stage["cached"] for stage in run.summary["stages"])
-    assert _predictions(run) == _predictions(local)
+    assert [{**row, "uri": ""} for row in _predictions(run)] == [{**row, "uri": ""} for row in _predictions(local)]
     again = run_job(job)
     assert again.computed == set()
     assert again.folder.uri == run.folder.uri
