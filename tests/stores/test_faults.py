@@ -54,6 +54,13 @@ def test_a_job_repeats_requests_that_fail(store: Store, write_job: WriteJob, tmp
     _check_complete(store, ended.stdout.strip())
 
 
+def test_repeats_do_not_run_out(store: Store, tmp_path: Path) -> None:
+    """As those of the AWS library's standard strategy do after a hundred, for the life of the process."""
+    with relay(store, tmp_path / "log", "503:2") as (port, _):
+        folder = Folder(store.uri("results", port))
+        assert not any(folder.exists(f"none-{i}") for i in range(60))  # two requests each, every second one fails
+
+
 @pytest.mark.slow
 def test_a_store_that_is_away_midway(store: Store, write_job: WriteJob, tmp_path: Path) -> None:
     """The store dies while images are read; the same command goes on when it is back."""
