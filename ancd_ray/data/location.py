@@ -184,7 +184,7 @@ def _make_s3(bucket: str, user: str, options: Mapping[str, str]) -> pafs.FileSys
     known = ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3")
     if not arguments.keys() & {"region", "endpoint_override"} and not any(map(os.environ.get, known)):
         arguments["region"] = pafs.resolve_s3_region(bucket)
-    # the "standard" strategy has a budget of 100 repeats, which Arrow never fills up again: long jobs would run out of it
+    # the "standard" strategy has a budget of 100 repeats, which Arrow never fills up again: a long job would exhaust it
     retry = pafs.AwsDefaultS3RetryStrategy(max_attempts=ATTEMPTS)
     return pafs.S3FileSystem(connect_timeout=CONNECT_TIMEOUT_S, retry_strategy=retry, **arguments)
 
