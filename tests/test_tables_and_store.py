@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from ancd_ray.data.location import Location, StoreError
-from ancd_ray.data.store import Busy, Folder, local_copy, lock_folder
+from ancd_ray.data.lock import Busy, lock_folder
+from ancd_ray.data.store import Folder, local_copy
 from ancd_ray.data.tables import METRICS, SCHEMAS, conform
 from ancd_ray.engine.integrity import inspect_folder
 from ancd_ray.engine.outputs import Output, ShardResult, commit_shard
@@ -64,7 +65,7 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
 
 def test_a_killed_writer_leaves_no_draft_in_the_folder_of_a_table(tmp_path: Path) -> None:
     code = (
-        "import os, signal, sys; from ancd_ray.data.store import *\n"
+        "import os, signal, sys; from ancd_ray.data.lock import *\n"
         "with lock_folder(Folder(sys.argv[1])):\n"
         "  with (Folder(sys.argv[1]) / 'runs' / 'r' / 'metrics')._atomically('part.parquet') as draft:\n"
         "    open(draft, 'w').write('half'); os.kill(os.getpid(), signal.SIGKILL)"
@@ -80,7 +81,7 @@ def test_a_killed_writer_leaves_no_draft_in_the_folder_of_a_table(tmp_path: Path
 
 def test_drafts_are_swept_only_by_the_job_that_has_the_lock(tmp_path: Path) -> None:
     folder = Folder(str(tmp_path))
-    code = "import sys; from ancd_ray.data.store import *; lock_folder(Folder(sys.argv[1])).__enter__()"
+    code = "import sys; from ancd_ray.data.lock import *; lock_folder(Folder(sys.argv[1])).__enter__()"
     with lock_folder(folder), folder._atomically("a.txt") as draft:
         Path(draft).write_bytes(b"whole")
         command = [sys.executable, "-c", code, str(tmp_path)]
@@ -129,7 +130,7 @@ def test_arrow_files_are_read_back(tmp_path: Path) -> None:
 def test_one_job_at_a_time(tmp_path: Path) -> None:
     folder = Folder(str(tmp_path))
     code = (
-        "import sys; from ancd_ray.data.store import *\n"
+        "import sys; from ancd_ray.data.lock import *\n"
         "try:\n  lock_folder(Folder(sys.argv[1])).__enter__()\nexcept Busy as error: print(error); sys.exit(9)"
     )
     with lock_folder(folder):

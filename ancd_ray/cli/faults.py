@@ -6,6 +6,7 @@ import errno
 from collections.abc import Iterator
 
 from ancd_ray.config.errors import first_line
+from ancd_ray.data.location import describe_outage
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _FULL_SIGNS = ("No space left on device", "os error 28")  # of libraries that keep no errno
@@ -53,7 +54,7 @@ def _describe_os(error: OSError) -> str | None:
     if place:
         return f"{place}{error.strerror}"
     if type(error) is OSError:  # pyarrow's, of object stores
-        return f"storage does not answer or refuses: {message}"
+        return describe_outage(error)
     return None
 
 

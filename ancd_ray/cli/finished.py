@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import click
 
 from ancd_ray.cli.errors import explain_errors
@@ -43,7 +45,7 @@ def track(run_folder: str, uri: str | None) -> None:
         from ancd_ray.data.store import Folder
         from ancd_ray.jobs.track import track
 
-        place, is_new = track(Folder(run_folder), uri)
+        place, is_new = track(Folder(run_folder), uri, partial(click.echo, err=True))
         click.echo(f"{run_folder} is {'now tracked' if is_new else 'tracked already'} in {place}")
 
 

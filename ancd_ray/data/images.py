@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from ancd_ray.config.errors import first_line
-from ancd_ray.data.location import Location, StoreError
+from ancd_ray.data.location import Location, StoreError, describe_outage
 from ancd_ray.data.pixel_range import Extremes, PixelRange
 
 SUFFIXES = frozenset(
@@ -35,6 +35,7 @@ _MAX_PAGES = 64
 MAX_PIXELS = 120_000_000  # a 12,000 x 10,000 line scan; larger ones are errors or decompression bombs
 
 MAX_BYTES = 1 << 30
+_OF_OBJECT = ("ACCESS_DENIED", "INVALID_OBJECT_STATE")  # errors of S3 that are about one object: private, or archived
 
 ImageU8 = NDArray[np.uint8]
 
@@ -58,16 +59,24 @@ def read_bytes(uri: str) -> bytes:
     ------
     BadImage
         The file does not exist, cannot be read, or is empty.
+    StoreError
+        The store does not answer, which says nothing about the file.
     """
     try:
-        system, path = Location.parse(uri).open()
-        if "://" not in uri or uri.startswith("file:"):
+        place = Location.parse(uri)
+    except StoreError as error:
+        raise BadImage(f"cannot be read: {error}") from error
+    system, path = place.open()
+    try:
+        if place.is_local:
             _check_file(path)
         with system.open_input_stream(path) as stream:
             data = bytes(stream.read(MAX_BYTES + 1))
     except FileNotFoundError:
         raise BadImage("no such file") from None
-    except (OSError, StoreError, UnicodeError) as error:
+    except (OSError, UnicodeError) as error:
+        if isinstance(error, OSError) and not (place.is_local or any(sign in str(error) for sign in _OF_OBJECT)):
+            raise StoreError(f"{place}: {describe_outage(error)}") from error
         raise BadImage(f"cannot be read: {first_line(error)}") from error
     if len(data) > MAX_BYTES:
         raise BadImage(f"has more than {MAX_BYTES:,} bytes")

@@ -21,7 +21,7 @@ import pyarrow.fs as pafs
 
 from ancd_ray.config.errors import AncdError, first_line
 
-CONNECT_TIMEOUT_S, ATTEMPTS = 5.0, 6  # of requests to S3
+CONNECT_TIMEOUT_S, ATTEMPTS = 5.0, 10  # of requests to S3; the waits between them grow from 50 ms and add up to 26 s
 _S3_OPTIONS = frozenset(
     {
         *("access_key", "secret_key", "session_token", "anonymous", "role_arn", "session_name", "external_id"),
@@ -137,6 +137,11 @@ def locate(text: str, root: Location) -> Location:
     return root / text.strip("/")
 
 
+def describe_outage(error: OSError) -> str:
+    """Describe in one line an error of a store that does not answer."""
+    return f"storage does not answer or refuses: {first_line(error)}; the same command continues when it does"
+
+
 def join(root: str, relative: str) -> str:
     """Join a relative path to the text of a location."""
     return f"{root.rstrip('/')}/{relative}"
@@ -179,7 +184,8 @@ def _make_s3(bucket: str, user: str, options: Mapping[str, str]) -> pafs.FileSys
     known = ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3")
     if not arguments.keys() & {"region", "endpoint_override"} and not any(map(os.environ.get, known)):
         arguments["region"] = pafs.resolve_s3_region(bucket)
-    retry = pafs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS)
+    # the "standard" strategy has a budget of 100 repeats, which Arrow never fills up again: a long job would exhaust it
+    retry = pafs.AwsDefaultS3RetryStrategy(max_attempts=ATTEMPTS)
     return pafs.S3FileSystem(connect_timeout=CONNECT_TIMEOUT_S, retry_strategy=retry, **arguments)
 
 

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from ancd_ray.data.location import Location, StoreError, remember
+from ancd_ray.data.location import Location, remember
 
 DRAFTS = ".drafts"  # in an output folder: files that are being written
 _HASHED_BLOCK = 1 << 20  # bytes
@@ -218,50 +218,6 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-class Busy(StoreError):
-    """Another job is writing to the same output."""
-
-
-@contextmanager
-def lock_folder(folder: Folder) -> Iterator[None]:
-    """Lock a local output folder for one job, and delete the drafts of earlier ones.
-
-    The operating system releases the lock when the process ends.
-
-    Raises
-    ------
-    Busy
-        Another process holds the lock.
-    """
-    if not folder.is_local:  # object stores have no locks: shards are deterministic and their commits atomic
-        yield
-        return
-    import fcntl
-
-    folder.path.mkdir(parents=True, exist_ok=True)
-    with (folder.path / ".lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            lock.seek(0)
-            raise Busy(
-                f"{folder}: another job writes here (process {lock.read().strip() or '?'}); wait for it, "
-                "or set another output="
-            ) from error
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        _sweep_drafts(folder.path / DRAFTS)
-        yield
-
-
-def _sweep_drafts(drafts: Path) -> None:
-    """Delete what killed jobs were writing; the caller has the lock of the output."""
-    drafts.mkdir(exist_ok=True)
-    for draft in drafts.iterdir():
-        draft.unlink(missing_ok=True)
 
 
 @contextmanager

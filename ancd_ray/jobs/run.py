@@ -10,7 +10,8 @@ from ancd_ray.config.errors import first_line
 from ancd_ray.config.job import Job
 from ancd_ray.config.load import JobError
 from ancd_ray.data.location import StoreError
-from ancd_ray.data.store import Folder, lock_folder
+from ancd_ray.data.lock import lock_folder
+from ancd_ray.data.store import Folder
 from ancd_ray.engine.executor import run_steps
 from ancd_ray.engine.progress import Display
 from ancd_ray.engine.runtime import Runtime
@@ -57,7 +58,7 @@ def run(job: Job, address: str | None, display: Display, verify: bool = False) -
 
     resources = job.resources
     store = tracking.find_store(job, plan.root)
-    with lock_folder(plan.root):
+    with lock_folder(plan.root, display.warn):
         check_ray(address)
         if store and not is_complete(plan.run_folder):  # results that are complete do not wait for a server
             store.check()

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ancd_ray.config.job import Job
 from ancd_ray.config.load import parse, validate
 from ancd_ray.config.overrides import apply_overrides
 from ancd_ray.data.location import StoreError
-from ancd_ray.data.store import Folder, lock_folder
+from ancd_ray.data.lock import lock_folder
+from ancd_ray.data.store import Folder
 from ancd_ray.jobs import tracking
 from ancd_ray.jobs.plan import pin_weights
 from ancd_ray.jobs.results import locate_root, open_run
 
 
-def track(run_folder: Folder, uri: str | None = None) -> tuple[str, bool]:
+def track(run_folder: Folder, uri: str | None = None, say: Callable[[str], None] = lambda _: None) -> tuple[str, bool]:
     """Log a finished run, or a finished sweep, to MLflow.
 
     Parameters
@@ -21,6 +24,8 @@ def track(run_folder: Folder, uri: str | None = None) -> tuple[str, bool]:
         Folder that `ancd-ray submit` printed.
     uri
         Tracking server or database; None: that of the job, with the credentials of the environment.
+    say
+        Is called with one line if it takes time to find out whether a job is writing there.
 
     Returns
     -------
@@ -37,16 +42,16 @@ def track(run_folder: Folder, uri: str | None = None) -> tuple[str, bool]:
         The store cannot be used.
     """
     if run_folder.exists("sweep.parquet"):
-        return _track_sweep(run_folder, uri)
+        return _track_sweep(run_folder, uri, say)
     job, results = open_run(run_folder)
     store = _find_store(job, run_folder, uri)
     own = {product.name: pin_weights(apply_overrides(job, product)) for product in job.data.products}
-    with lock_folder(locate_root(run_folder)):
+    with lock_folder(locate_root(run_folder), say):
         is_new = tracking.log(store, job, own, results, run_folder.read_json("summary.json"), run_folder)
     return str(store), is_new
 
 
-def _track_sweep(run_folder: Folder, uri: str | None) -> tuple[str, bool]:
+def _track_sweep(run_folder: Folder, uri: str | None, say: Callable[[str], None]) -> tuple[str, bool]:
     from ancd_ray.jobs.sweep import results, tracked
     from ancd_ray.jobs.sweep.planning import build_search_space
     from ancd_ray.jobs.sweep.trial import Record, read_records
@@ -67,7 +72,7 @@ def _track_sweep(run_folder: Folder, uri: str | None) -> tuple[str, bool]:
     if found.left:
         raise StoreError(f"{run_folder}: {found.left} trials are left; submit it again, which goes on and tracks it")
     store = _find_store(job, run_folder, uri)
-    with lock_folder(space.plan.root):
+    with lock_folder(space.plan.root, say):
         return str(store), tracked.log(store, found, run_folder)
 
 

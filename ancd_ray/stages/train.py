@@ -160,13 +160,15 @@ def _train_with_ray(work: _Work, context: Context, workers: int) -> None:
     import ray.train
     from ray.train.torch import TorchTrainer
 
+    storage, path = (context.folder / "ray").location.open()  # with credentials, which its URI does not have
     trainer = TorchTrainer(
         _ray_worker,
         train_loop_config={"work": work},
         scaling_config=ray.train.ScalingConfig(num_workers=workers, use_gpu=bool(gpus)),
         run_config=ray.train.RunConfig(
             name="train",
-            storage_path=f"{context.folder.uri}/ray",
+            storage_path=path,
+            storage_filesystem=storage,
             failure_config=ray.train.FailureConfig(max_failures=_RESTARTS),
         ),
     )

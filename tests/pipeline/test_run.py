@@ -13,7 +13,8 @@ import pyarrow.dataset as ds
 import pytest
 
 from ancd_ray.config.job import Job
-from ancd_ray.data.store import Busy, Folder, lock_folder
+from ancd_ray.data.lock import Busy, lock_folder
+from ancd_ray.data.store import Folder
 from ancd_ray.data.tables import SCHEMAS
 from ancd_ray.engine.status import plan_status
 from ancd_ray.jobs.plan import make

@@ -8,7 +8,8 @@ from functools import partial
 
 from ancd_ray.config.job import Job
 from ancd_ray.config.load import JobError, dump_resolved
-from ancd_ray.data.store import Folder, lock_folder
+from ancd_ray.data.lock import lock_folder
+from ancd_ray.data.store import Folder
 from ancd_ray.engine.context import StageError
 from ancd_ray.engine.executor import run_steps
 from ancd_ray.engine.outputs import Output
@@ -41,7 +42,7 @@ def run(job: Job, address: str | None, display: Display) -> Folder:
     start, resources = time.monotonic(), job.resources
     deadline = start + 3600 * space.sweep.hours if space.sweep.hours else None
     store = tracking.find_store(job, space.plan.root)
-    with lock_folder(space.plan.root):
+    with lock_folder(space.plan.root, display.warn):
         check_ray(address)
         if store:
             store.check()

@@ -109,9 +109,11 @@ def tune(
             time_budget_s=None if deadline is None else max(1.0, deadline - time.monotonic()),
             reuse_actors=True,  # torch takes seconds to import
         )
+        storage, path = scratch.location.open()  # with credentials, which its URI does not have
         run_config = rt.RunConfig(
             name="tune",
-            storage_path=scratch.uri,
+            storage_path=path,
+            storage_filesystem=storage,
             failure_config=rt.FailureConfig(max_failures=_RETRIES),
             callbacks=[make_recorder(progress, deadline)],
             verbose=0,
