@@ -20,6 +20,8 @@ from ancd_ray.config.secrets import hide_secrets
 
 if TYPE_CHECKING:
     from ancd_ray.config.job import Job
+    from ancd_ray.jobs.classify.plan import ClassificationPlan
+    from ancd_ray.jobs.plan import JobPlan
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -91,7 +93,11 @@ def submit(
 
         display = Display(f"{job.name} → {hide_secrets(job.output_root)}")
         with display.running():
-            if job.sweep:
+            if job.mode == "classify":
+                from ancd_ray.jobs.classify.run import run as classify
+
+                folder = classify(job, address, display)
+            elif job.sweep:
                 from ancd_ray.jobs.sweep.run import run as run_sweep
 
                 folder = run_sweep(job, address, display)
@@ -110,7 +116,7 @@ def plan(job_file: Path, overrides: tuple[str, ...]) -> None:
     """Show what a job would do: which steps are done, which would run, and why."""
     with explain_errors():
         from ancd_ray.engine.status import plan_status
-        from ancd_ray.jobs.plan import describe_inputs, make
+        from ancd_ray.jobs.plan import make
 
         job = _load(job_file, overrides)
         if job.sweep:
@@ -118,9 +124,14 @@ def plan(job_file: Path, overrides: tuple[str, ...]) -> None:
 
             space = build_search_space(job)
             place = f"results go to {hide_secrets(str(space.folder))}"
-            click.echo("\n".join([*space.forecast(), *describe_inputs(space.plan), place]))
+            click.echo("\n".join([*space.forecast(), *space.plan.describe_inputs(), place]))
             return
-        made = make(job)
+        if job.mode == "classify":
+            from ancd_ray.jobs.classify.plan import make as plan_classification
+
+            made: JobPlan | ClassificationPlan = plan_classification(job)
+        else:
+            made = make(job)
         statuses = plan_status(made.steps, made.root)
         width = [
             max(len(text) for text in column)
@@ -131,7 +142,7 @@ def plan(job_file: Path, overrides: tuple[str, ...]) -> None:
             line = f"{step.product:<{width[0]}}  {step.name:<{width[1]}}  {status.state:<8}  {status.why}"
             click.echo(line.rstrip())
         ready = sum(status.state == "cached" for status in statuses)
-        click.echo("\n".join(describe_inputs(made)))
+        click.echo("\n".join(made.describe_inputs()))
         click.echo(f"{ready} of {len(statuses)} steps are done; results go to {hide_secrets(str(made.run_folder))}")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Union
+from typing import TYPE_CHECKING, Annotated, Literal, Union
 
 from pydantic import Field, TypeAdapter, model_validator
 
@@ -26,8 +26,10 @@ from ancd_ray.detectors import DETECTORS
 if TYPE_CHECKING:
     from ancd_ray.data.layouts.base import ProductConfig as Product
     from ancd_ray.detectors.base import DetectorConfig as Detector
+    from ancd_ray.detectors.base import DetectorConfig as DetectorOrModels  # `mode: classify` reads that of the model
 else:
     Detector = Annotated[Union[tuple(DETECTORS)], Field(discriminator="name")]  # noqa: UP007  (built at run time)
+    DetectorOrModels = Union[Detector, None]  # noqa: UP007
     Product = Annotated[Union[tuple(LAYOUTS)], Field(discriminator="layout")]  # noqa: UP007
 
 
@@ -46,12 +48,19 @@ class DataConfig(Section):
         return self
 
 
+OF_THE_MODEL = ("detector", "mebin", "backbone", "train", "merge", "discovery", "classes", "sweep")
+
+
 class Job(Section):
-    """A job."""
+    """A job: the discovery of classes, or the classification of images with finished models."""
 
     name: Name
+    mode: Literal["discover", "classify"] = "discover"
+    # Of `mode: classify`: a run folder, the folder of a model, or models:/name@alias; {product} is the product's name.
+    model: str | None = None
+    keep: Literal["none", "uncertain", "all"] = "uncertain"  # regions whose pictures `mode: classify` keeps
     data: DataConfig
-    detector: Detector
+    detector: DetectorOrModels = None  # type: ignore[assignment]  # required by `mode: discover`
     mebin: MebinConfig = MebinConfig()
     backbone: BackboneConfig = BackboneConfig()
     train: TrainConfig = TrainConfig()
@@ -63,6 +72,22 @@ class Job(Section):
     submit: SubmitConfig = SubmitConfig()
     sweep: SweepConfig | None = None
     output: str | None = None  # folder or URI; null: runs/<name>
+
+    @model_validator(mode="after")
+    def _check_mode(self) -> Job:
+        if self.mode == "discover":
+            if self.detector is None:
+                raise ValueError("detector: is missing; it finds the anomalous regions")
+            if self.model is not None:
+                raise ValueError("model: is used with `mode: classify`; a discovery makes a model")
+            return self
+        if self.model is None:
+            raise ValueError("model: is missing; `mode: classify` applies the model of a finished run")
+        if given := [key for key in OF_THE_MODEL if key in self.model_fields_set]:
+            raise ValueError(f"{given[0]}: is that of the model in `mode: classify`; leave it out")
+        if self.data.base is not None:
+            raise ValueError("data.base: is used by discoveries; leave it out in `mode: classify`")
+        return self
 
     @staticmethod
     def parse_detector(document: object) -> Detector:

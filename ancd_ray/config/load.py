@@ -211,7 +211,7 @@ def explain(error: ValidationError) -> list[str]:
         if key in lines and text.startswith("input should be"):
             text = f"{lines[key].split(', not ')[0]} or {text.removeprefix('input should be ')}"
         lines[key] = text
-    return [f"{key or 'job'}: {text}" for key, text in lines.items()]
+    return [f"{key}: {text}" if key else text for key, text in lines.items()]  # those of the whole job name a key
 
 
 def _explain_problem(problem: ErrorDetails, key: str, parent: type[BaseModel] | None) -> tuple[str, str]:

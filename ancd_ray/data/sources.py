@@ -1,8 +1,8 @@
 """Reads image, mask and anomaly map of a row of the table `images`, all in the orientation of the upright image.
 
 Rows of an archive name files. Rows made for inference on images in memory carry `image_bytes`, `mask_bytes` and
-`map_bytes` instead; no table that is written has these columns. Rows of a product with deep images carry its
-`pixel_range`.
+`map_bytes` instead, and those that are read several times their decoded `pixels`; no table that is written has these
+columns. Rows of a product with deep images carry its `pixel_range`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ def read_image(row: Row) -> bytes:
     BadImage
         The file does not exist, cannot be read, is empty, or is not the one of the row's `digest`.
     """
-    data = _read(row, "image_bytes", row["uri"])
+    if row.get("image_bytes") is not None:
+        return bytes(row["image_bytes"])
+    data = read_bytes(row["uri"])
     if "digest" in row and hashlib.sha256(data).hexdigest() != row["digest"]:
         raise BadImage("changed while the job ran")
     return data
@@ -47,7 +49,8 @@ def read_image(row: Row) -> bytes:
 
 def read_rgb(row: Row) -> ImageU8:
     """Read the pixels (H, W, 3) of a row's image; see `images.decode_rgb`."""
-    return decode_rgb(read_image(row), row.get("pixel_range"))
+    pixels: ImageU8 | None = row.get("pixels")
+    return pixels if pixels is not None else decode_rgb(read_image(row), row.get("pixel_range"))
 
 
 def has_mask(row: Row) -> bool:

@@ -106,9 +106,13 @@ class Display:
                 _write_line(f"{progress.label}  {_format_state(progress)}  {progress.said}".rstrip())
 
     def warn(self, text: str) -> None:
+        """Print a permanent line that calls for attention."""
+        self.say(text, "yellow")
+
+    def say(self, text: str, style: str = "default") -> None:
         """Print a permanent line."""
         if self._live:
-            self._console.print(f"[yellow]{escape(text)}[/yellow]")
+            self._console.print(f"[{style}]{escape(text)}[/{style}]")
         else:
             _write_line(text)
 

@@ -11,8 +11,7 @@ from ancd_ray.data.layouts import Account, ProductConfig, list_product
 from ancd_ray.data.layouts.maps import pair_maps
 from ancd_ray.data.roles import GOOD, Classes, ListedImage
 from ancd_ray.data.store import digest
-from ancd_ray.detectors.base import DetectorConfig
-from ancd_ray.stages.catalog import make_listing_rows
+from ancd_ray.stages.catalog import make_image_id, make_listing_rows
 
 AUTO = 0  # number of classes that a step estimates
 
@@ -26,6 +25,11 @@ class ProductListing:
     digest: str
     account: Account
     config: ProductConfig
+
+    @property
+    def stamps(self) -> dict[str, str]:
+        """Stamps of the files of each image, by the image's id."""
+        return {make_image_id(self.config.name, image.path): image.stamp for image in self.images}
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -74,15 +78,15 @@ class Archive:
         """
         return self._find(product, is_base=True, with_maps=False)
 
-    def product(self, product: ProductConfig, detector: DetectorConfig) -> ProductListing:
-        """List the images of a product, with their anomaly maps if the detector reads them from files.
+    def product(self, product: ProductConfig, needs: str) -> ProductListing:
+        """List the images of a product, with their anomaly maps if the detector needs `maps`.
 
         Raises
         ------
         LayoutError
             The folder or the maps are missing, or the folder has no image of the layout.
         """
-        return self._find(product, is_base=False, with_maps=detector.needs == "maps")
+        return self._find(product, is_base=False, with_maps=needs == "maps")
 
     def _find(self, product: ProductConfig, is_base: bool, with_maps: bool) -> ProductListing:
         key = (product.name, with_maps)

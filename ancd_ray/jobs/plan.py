@@ -72,6 +72,25 @@ class JobPlan:
         ends = [plan.step_of("metrics").fingerprint for plan in self.products]
         return self.root / "runs" / f"{self.job.name}-{digest(ends)[:12]}"
 
+    def describe_inputs(self) -> list[str]:
+        """Describe in lines what is taken of the archive and how it will be read; a few images are opened."""
+        lines = []
+        for product in self.products:
+            listing = product.listing
+            notes = [
+                *listing.account.describe(),
+                *peek(listing.images, listing.config),
+                product.describe_classes(),
+            ]
+            lines += [f"{product.name}: {note}" for note in notes]
+        if self.base:
+            notes = [
+                *self.base.account.describe("for the base set"),
+                *peek(self.base.images, self.base.config),
+            ]
+            lines += [f"{self.base.config.name}: {note}" for note in notes]
+        return lines
+
 
 def make(job: Job, archive: Archive | None = None) -> JobPlan:
     """List the archive, check the job, and plan the steps; no image is opened.
@@ -102,7 +121,7 @@ def make(job: Job, archive: Archive | None = None) -> JobPlan:
     for product in job.data.products:
         try:
             own = apply_overrides(job, product)
-            listing = archive.product(product, own.detector)
+            listing = archive.product(product, own.detector.needs)
             classes = listing.classes(own, product, base.labels if base else ())
         except JobError as error:
             problems += error.lines
@@ -119,26 +138,6 @@ def make(job: Job, archive: Archive | None = None) -> JobPlan:
     if problems:
         raise JobError(*dict.fromkeys(problems))
     return JobPlan(job, Folder(job.output_root), tuple(products), base)
-
-
-def describe_inputs(plan: JobPlan) -> list[str]:
-    """Describe in lines what is taken of the archive and how it will be read; a few images are opened."""
-    lines = []
-    for product in plan.products:
-        listing = product.listing
-        notes = [
-            *listing.account.describe(),
-            *peek(listing.images, listing.config),
-            product.describe_classes(),
-        ]
-        lines += [f"{product.name}: {note}" for note in notes]
-    if plan.base:
-        notes = [
-            *plan.base.account.describe("for the base set"),
-            *peek(plan.base.images, plan.base.config),
-        ]
-        lines += [f"{plan.base.config.name}: {note}" for note in notes]
-    return lines
 
 
 def resolve_root(job: Job) -> Job:

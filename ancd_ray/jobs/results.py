@@ -76,6 +76,8 @@ def open_run(folder: Folder) -> tuple[Job, JobResults]:
     record = read_record(folder)
     if record is None:
         raise StoreError(f"{folder}: not a run folder (it has no {RECORD}); `ancd-ray submit` prints the one it made")
+    if record.get("mode") == "classify":
+        raise StoreError(f"{folder}: is of `mode: classify`; `ancd-ray submit` alone makes its tables and report")
     root = locate_root(folder)
     results = JobResults.from_record(root, record)
     if results is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ancd_ray.data.store import Folder
-from ancd_ray.models.model import DOCUMENT, ModelError
+from ancd_ray.models.format import DOCUMENT, ModelError
 
 
 def find_model(place: str, product: str | None = None) -> str:

@@ -12,7 +12,7 @@ checked when they are loaded.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -27,7 +27,6 @@ from safetensors import SafetensorError
 from ancd_ray import __version__
 from ancd_ray.backbones.base import Backbone
 from ancd_ray.backbones.loaded import load_cached
-from ancd_ray.config.errors import AncdError
 from ancd_ray.config.job import Job
 from ancd_ray.config.sections import BackboneConfig, MebinConfig, MergeConfig
 from ancd_ray.data.images import encode_png
@@ -39,19 +38,13 @@ from ancd_ray.data.tables import SCHEMAS, conform
 from ancd_ray.detectors.base import DetectorConfig, FittedDetector, Scorer
 from ancd_ray.discovery.classifiers import Classifier, HeadsClassifier, load_classifier
 from ancd_ray.engine.artifacts import ArtifactSet
+from ancd_ray.models.format import DOCUMENT, FORMAT, ModelError
 from ancd_ray.stages.catalog import make_image_id, open_files
 from ancd_ray.stages.classify import classify_regions
 from ancd_ray.stages.detect import make_scorer, score_images
 from ancd_ray.stages.encode import encode_regions
 from ancd_ray.stages.merge import MergeRegions
 from ancd_ray.stages.regions import CutRegions, Range
-
-FORMAT = 3
-DOCUMENT = "model.json"
-
-
-class ModelError(AncdError):
-    """A model cannot be loaded or used; the message is one line."""
 
 
 @dataclass(frozen=True)
@@ -238,9 +231,14 @@ class Model:
             The detector needs masks or anomaly maps and no image has one, or the weights of the backbone differ.
         """
         opened, bad, _ = open_files(self.make_rows(images))
+        found = self.classify(opened)
+        quarantine = pa.concat_tables([conform(bad, SCHEMAS["quarantine"]), found.quarantine])
+        return found._replace(quarantine=quarantine)
+
+    def classify(self, opened: Sequence[Mapping[str, Any]]) -> Prediction:
+        """Classify the images of rows of the table `images`, which may carry what is read; see `data/sources.py`."""
         opened = attach_range(opened, self.pixel_range)
-        maps, lost = score_images(self._scorer, opened)
-        bad += lost
+        maps, bad = score_images(self._scorer, opened)
         maps_table = conform(maps, SCHEMAS["maps"])
         cut, lost = CutRegions(self.mebin, self.score_range).cut(opened, maps_table.to_pylist())
         bad += lost

@@ -16,7 +16,8 @@ import pytest
 
 from ancd_ray.config.job import Job
 from ancd_ray.discovery.clusterings import CLUSTERINGS
-from ancd_ray.models.model import ImageInput, Model, ModelError
+from ancd_ray.models.format import ModelError
+from ancd_ray.models.model import ImageInput, Model
 from tests.conftest import REPO, Ran
 
 MakeJob = Callable[..., Job]

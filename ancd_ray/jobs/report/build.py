@@ -148,13 +148,13 @@ def _build_classes(artifacts: ArtifactSet, names: Sequence[str]) -> list[ClassRe
     columns = ["region_id", "image_id", "cls", "confidence"]
     regions = artifacts.table("region_predictions").read(columns).to_pydict()
     cls, confidence = np.array(regions["cls"], int), np.array(regions["confidence"])
-    chosen = {index: _select_extremes(np.flatnonzero(cls == index), confidence) for index in range(len(names))}
+    chosen = {index: select_extremes(np.flatnonzero(cls == index), confidence) for index in range(len(names))}
     wanted = {regions["region_id"][i] for most, least in chosen.values() for i in (*most, *least)}
     crops = _read_crops(artifacts.table("regions"), wanted)
 
     def items(rows: Sequence[int]) -> list[GalleryItem]:
         return [
-            _build_item(crops[regions["region_id"][i]], float(confidence[i]), uri_of[regions["image_id"][i]])
+            build_item(crops[regions["region_id"][i]], float(confidence[i]), uri_of[regions["image_id"][i]])
             for i in rows
         ]
 
@@ -178,7 +178,7 @@ def _build_classes(artifacts: ArtifactSet, names: Sequence[str]) -> list[ClassRe
     return sorted(found, key=lambda one: (-one.images, one.index))
 
 
-def _select_extremes(members: Any, confidence: Any) -> tuple[list[int], list[int]]:
+def select_extremes(members: Any, confidence: Any) -> tuple[list[int], list[int]]:
     """Choose the most certain members and, of the rest, the least certain ones."""
     order = members[np.argsort(-confidence[members], kind="stable")]
     most, rest = order[:MOST_CERTAIN], order[MOST_CERTAIN:]
@@ -195,7 +195,8 @@ def _read_crops(regions: Table, wanted: set[str]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _build_item(region: Mapping[str, Any], confidence: float, uri: str) -> GalleryItem:
+def build_item(region: Mapping[str, Any], confidence: float, uri: str) -> GalleryItem:
+    """Make the picture of a row of `regions` in a gallery."""
     box = (region["x0"], region["y0"], region["x1"], region["y1"])
     return GalleryItem(region["image"], region["mask"], confidence, uri, region["label"], box)
 

@@ -1,0 +1,1 @@
+"""Jobs of `mode: classify`: finished models applied to archives that grow, partition by partition."""

@@ -1,0 +1,49 @@
+"""Classified partitions as they are read: without the rows of images that are superseded or deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ancd_ray.data.store import Folder
+from ancd_ray.data.tables import SCHEMAS
+from ancd_ray.engine.outputs import Output
+from ancd_ray.jobs.classify.partitions import Partition
+from ancd_ray.jobs.classify.plan import ProductPlan
+
+
+@dataclass(frozen=True)
+class Classified:
+    """A classified partition; rows of images that are superseded or deleted are left out when it is read."""
+
+    product: ProductPlan
+    partition: Partition
+    output: Output
+
+    def read(self, table: str, columns: list[str] | None = None) -> pa.Table:
+        """Read a table, or some of its columns."""
+        rows = self.output.table(table)
+        if self.partition.gone:
+            gone = pc.is_in(rows.column("image_id"), value_set=pa.array(sorted(self.partition.gone), pa.string()))
+            rows = rows.filter(pc.invert(gone))
+        return rows.select(columns) if columns else rows
+
+    def copy(self, table: str, folder: Folder) -> None:
+        """Copy a table to a folder: its files as they are, or the rows that are left."""
+        prefix = f"{self.product.name}-{self.partition.number:05d}"
+        if self.partition.gone:
+            folder.write_table(f"{prefix}.parquet", self.read(table))
+            return
+        for part in self.output.parts(table):
+            self.output.folder.copy_to(part.file, folder, f"{prefix}-{part.file.rpartition('part-')[2]}")
+
+
+def join(classified: Sequence[Classified], table: str, columns: list[str] | None = None) -> pa.Table:
+    """Read a table of several partitions, or some of its columns."""
+    empty = SCHEMAS[table].empty_table()
+    return pa.concat_tables(
+        [empty.select(columns) if columns else empty, *(each.read(table, columns) for each in classified)]
+    )

@@ -1,0 +1,88 @@
+"""The report of a job of `mode: classify`: classes with the pictures that were kept, quarantine, times."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from ancd_ray.config.load import dump_resolved
+from ancd_ray.engine.executor import StepRun, read_versions
+from ancd_ray.jobs.classify.classified import Classified, join
+from ancd_ray.jobs.report import (
+    ClassReport,
+    ClusterScores,
+    Counts,
+    ImageScores,
+    ProductReport,
+    RunReport,
+    StageTime,
+    group_quarantine,
+)
+from ancd_ray.jobs.report.build import build_item, select_extremes
+
+if TYPE_CHECKING:
+    from ancd_ray.jobs.classify.plan import ClassificationPlan, ProductPlan
+
+
+def build_report(
+    plan: ClassificationPlan, classified: Sequence[Classified], done: Mapping[str, StepRun], created_at: datetime
+) -> RunReport:
+    """Collect the content of the report."""
+    libraries = read_versions()
+    quarantine = [row for each in classified for row in each.read("quarantine").to_pylist()]
+    images = sum(each.partition.images - len(each.partition.gone) for each in classified)
+    regions = sum(each.read("region_predictions", ["image_id"]).num_rows for each in classified)
+    return RunReport(
+        job=plan.job.name,
+        created_at=created_at,
+        version=libraries.get("ancd-ray", ""),
+        libraries=libraries,
+        config=dump_resolved(plan.job),
+        counts=Counts(images, regions, len(quarantine), 0),
+        stages=[StageTime(step.name, step.product, step.cached, step.seconds, step.rows) for step in done.values()],
+        quarantine=group_quarantine((row["uri"], row["stage"], row["reason"]) for row in quarantine),
+        products=[
+            _build_product(product, [each for each in classified if each.product is product])
+            for product in plan.products
+        ],
+    )
+
+
+def _build_product(product: ProductPlan, classified: Sequence[Classified]) -> ProductReport:
+    images = join(classified, "image_predictions", ["image_id", "uri", "label", "cls", "score"])
+    regions = join(classified, "region_predictions", ["region_id", "image_id", "cls", "confidence"])
+    return ProductReport(
+        name=product.name,
+        image_level=ClusterScores(images.num_rows),
+        region_level=ClusterScores(regions.num_rows),
+        classes=_build_classes(product, classified, images, regions),
+        scores=ImageScores(images.column("score").to_numpy()),
+        mean_confidence=float(np.mean(regions.column("confidence").to_numpy())) if regions.num_rows else None,
+    )
+
+
+def _build_classes(
+    product: ProductPlan, classified: Sequence[Classified], images: pa.Table, regions: pa.Table
+) -> list[ClassReport]:
+    """Collect the classes, the largest first, with the pictures of regions that were kept."""
+    kept = {row["region_id"]: row for each in classified for row in each.read("regions").to_pylist()}
+    uri_of = dict(zip(*(images.column(name).to_pylist() for name in ("image_id", "uri")), strict=True))
+    of_image, of_region = images.column("cls").to_numpy(), regions.column("cls").to_numpy()
+    ids, confidence = regions.column("region_id").to_pylist(), regions.column("confidence").to_numpy()
+    has_picture = np.array([region_id in kept for region_id in ids], bool)
+    found = []
+    for index, name in enumerate(product.model.classes):
+        most, least = select_extremes(np.flatnonzero((of_region == index) & has_picture), confidence)
+        if product.keep != "all":  # pictures are of uncertain regions only
+            most, least = [], [*least, *most[::-1]]
+        items = [
+            [build_item(kept[ids[i]], float(confidence[i]), uri_of[kept[ids[i]]["image_id"]]) for i in chosen]
+            for chosen in (most, least)
+        ]
+        counts = int((of_image == index).sum()), int((of_region == index).sum())
+        found.append(ClassReport(index, name, *counts, most_certain=items[0], least_certain=items[1]))
+    return sorted(found, key=lambda one: (-one.images, one.index))

@@ -1,0 +1,134 @@
+"""`mode: classify`: a model applied to an archive that grows, partition by partition."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow.dataset as ds
+import pytest
+
+from ancd_ray.config.job import Job
+from ancd_ray.config.load import JobError, validate
+from ancd_ray.data.store import Folder
+from ancd_ray.engine.progress import Display
+from ancd_ray.jobs.classify.plan import make
+from ancd_ray.jobs.classify.run import run
+from tests.conftest import Ran
+
+
+def _classify(archive: Path, output: Path, place: Folder | str, **keys: Any) -> Job:
+    document = {
+        "name": "night",
+        "mode": "classify",
+        "model": str(place),
+        "data": {"root": str(archive), "products": [{"name": "tile", "layout": "mvtec", "path": "tile"}]},
+        "resources": {"in_process_below": 100_000},
+        "output": str(output),
+        **keys,
+    }
+    return validate(document)
+
+
+def _run(job: Job) -> tuple[Folder, dict[str, Any]]:
+    display = Display("test")
+    with display.running():
+        folder = run(job, None, display)
+    return folder, folder.read_json("summary.json")
+
+
+def _rows(folder: Folder, table: str) -> dict[str, dict[str, Any]]:
+    key = "region_id" if table == "region_predictions" else "image_id"
+    rows = ds.dataset(str(folder.path / table)).to_table().to_pylist()
+    found = {row[key]: row for row in rows}
+    assert len(found) == len(rows)
+    return found
+
+
+@pytest.fixture
+def archive(demo_root: Path, tmp_path: Path) -> Path:
+    """A copy of the small archive, to be changed."""
+    shutil.copytree(demo_root, tmp_path / "archive", copy_function=shutil.copy2)
+    return tmp_path / "archive"
+
+
+@pytest.mark.parametrize("keep", ["none", "uncertain", "all"])
+def test_one_pass_gives_the_rows_of_the_stages(
+    finished: tuple[Job, Ran], demo_root: Path, tmp_path: Path, keep: str
+) -> None:
+    discovered = finished[1].folder
+    folder, summary = _run(_classify(demo_root, tmp_path, discovered, keep=keep))
+    for table in ("image_predictions", "region_predictions"):
+        assert _rows(folder, table) == _rows(discovered, table)
+    assert (summary["images"], summary["new"], summary["quarantined"]) == (25, 25, 0)
+    (step,) = make(_classify(demo_root, tmp_path, discovered, keep=keep)).steps
+    kept = ds.dataset(str(step.folder(Folder(str(tmp_path))).path / "regions")).to_table().num_rows
+    n_regions = len(_rows(folder, "region_predictions"))
+    assert kept == n_regions if keep == "all" else kept < n_regions
+
+
+def test_only_what_is_new_is_classified(finished: tuple[Job, Ran], archive: Path, tmp_path: Path) -> None:
+    job = _classify(archive, tmp_path / "out", finished[1].folder)
+    first, _ = _run(job)
+    again, summary = _run(job)
+    assert again.uri == first.uri
+    assert all(stage["cached"] for stage in summary["stages"])
+    added, changed, deleted = (archive / f"tile/test/good/{name}.png" for name in ("new", "000", "001"))
+    shutil.copy(archive / "tile/test/good/002.png", added)
+    shutil.copy(next((archive / "tile/test").glob("s*/*.png")), changed)
+    deleted.unlink()
+    plan = make(job)
+    (product,) = plan.products
+    assert "2 new images, 23 known, 1 deleted since" in " ".join(product.describe())
+    folder, summary = _run(job)
+    assert [stage["cached"] for stage in summary["stages"]] == [True, False]
+    assert (summary["images"], summary["new"]) == (25, 2)
+    before, after = _rows(first, "image_predictions"), _rows(folder, "image_predictions")
+    paths = {row["uri"] for row in after.values()}
+    assert str(added) in paths
+    assert str(deleted) not in paths
+    kept = before.keys() & after.keys()
+    differ = {row["uri"] for i in kept if (row := after[i]) != before[i]}
+    assert len(kept) == 24
+    assert differ <= {str(changed)}
+    again, summary = _run(job)
+    assert all(stage["cached"] for stage in summary["stages"])
+    assert again.uri == folder.uri
+
+
+def test_an_image_that_comes_back_is_there_once(finished: tuple[Job, Ran], archive: Path, tmp_path: Path) -> None:
+    job = _classify(archive, tmp_path / "out", finished[1].folder)
+    first, _ = _run(job)
+    image = archive / "tile/test/good/000.png"
+    shutil.move(image, tmp_path / "away.png")
+    without, summary = _run(job)
+    assert summary["images"] == 24
+    shutil.move(tmp_path / "away.png", image)
+    back, summary = _run(job)
+    assert summary["images"] == 25
+    assert _rows(back, "image_predictions") == _rows(first, "image_predictions")
+    assert all(stage["cached"] for stage in summary["stages"])
+    assert len(_rows(without, "image_predictions")) == 24
+
+
+def test_damaged_files_are_quarantined_once(finished: tuple[Job, Ran], archive: Path, tmp_path: Path) -> None:
+    (archive / "tile/test/good/000.png").write_bytes(b"no image")
+    (archive / "tile/test/good/001.png").write_bytes((archive / "tile/test/good/002.png").read_bytes()[:-300])
+    folder, summary = _run(_classify(archive, tmp_path / "out", finished[1].folder))
+    assert (summary["images"], summary["quarantined"]) == (25, 2)
+    assert len(_rows(folder, "image_predictions")) == 23
+    assert {row["uri"].rpartition("/")[2] for row in _rows(folder, "quarantine").values()} == {"000.png", "001.png"}
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"model": None}, "model: is missing"),
+        ({"train": {"epochs": 3}}, "train: is that of the model"),
+        ({"mode": "discover", "detector": {"name": "patchcore"}}, "model: is used with `mode: classify`"),
+    ],
+)
+def test_keys_that_do_not_fit_the_mode(tmp_path: Path, keys: dict[str, Any], message: str) -> None:
+    with pytest.raises(JobError, match=message):
+        _classify(tmp_path, tmp_path, "model", **keys)
