@@ -6,13 +6,17 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import duckdb
+import polars as pl
 import pyarrow.dataset as ds
 import pytest
+from deltalake import DeltaTable
 
 from ancd_ray.config.job import Job
 from ancd_ray.config.load import JobError, validate
 from ancd_ray.data.store import Folder
 from ancd_ray.engine.progress import Display
+from ancd_ray.jobs.classify import publish
 from ancd_ray.jobs.classify.plan import make
 from ancd_ray.jobs.classify.run import run
 from tests.conftest import Ran
@@ -41,6 +45,14 @@ def _run(job: Job) -> tuple[Folder, dict[str, Any]]:
 def _rows(folder: Folder, table: str) -> dict[str, dict[str, Any]]:
     key = "region_id" if table == "region_predictions" else "image_id"
     rows = ds.dataset(str(folder.path / table)).to_table().to_pylist()
+    found = {row[key]: row for row in rows}
+    assert len(found) == len(rows)
+    return found
+
+
+def _read_published(output: Path, table: str) -> dict[str, dict[str, Any]]:
+    key = "region_id" if table == "region_predictions" else "image_id"
+    rows = DeltaTable(str(output / "archive" / table)).to_pyarrow_table().to_pylist()
     found = {row[key]: row for row in rows}
     assert len(found) == len(rows)
     return found
@@ -92,9 +104,15 @@ def test_only_what_is_new_is_classified(finished: tuple[Job, Ran], archive: Path
     differ = {row["uri"] for i in kept if (row := after[i]) != before[i]}
     assert len(kept) == 24
     assert differ <= {str(changed)}
+    published = _read_published(tmp_path / "out", "image_predictions")
+    assert {i: row["cls"] for i, row in published.items()} == {i: row["cls"] for i, row in after.items()}
+    regions = _read_published(tmp_path / "out", "region_predictions")
+    assert regions.keys() == _rows(folder, "region_predictions").keys()
     again, summary = _run(job)
     assert all(stage["cached"] for stage in summary["stages"])
     assert again.uri == folder.uri
+    version = DeltaTable(str(tmp_path / "out/archive/image_predictions")).version()
+    assert version == 2, "the first run, the second one with a change, and none for reruns"
 
 
 def test_an_image_that_comes_back_is_there_once(finished: tuple[Job, Ran], archive: Path, tmp_path: Path) -> None:
@@ -119,6 +137,36 @@ def test_damaged_files_are_quarantined_once(finished: tuple[Job, Ran], archive: 
     assert (summary["images"], summary["quarantined"]) == (25, 2)
     assert len(_rows(folder, "image_predictions")) == 23
     assert {row["uri"].rpartition("/")[2] for row in _rows(folder, "quarantine").values()} == {"000.png", "001.png"}
+
+
+def test_a_killed_publication_is_made_good(
+    finished: tuple[Job, Ran], archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the tables: nothing is missing and nothing there twice after the next run."""
+    job = _classify(archive, tmp_path / "out", finished[1].folder)
+    tables = publish.TABLES
+    monkeypatch.setattr(publish, "TABLES", (*tables[:1], "killed"))
+    with pytest.raises(KeyError):
+        _run(job)
+    assert not (tmp_path / "out/archive/image_predictions").exists()
+    monkeypatch.setattr(publish, "TABLES", tables)
+    folder, _ = _run(job)
+    for table in ("image_predictions", "region_predictions"):
+        assert _read_published(tmp_path / "out", table).keys() == _rows(folder, table).keys()
+
+
+def test_published_tables_are_read_by_other_programs(
+    finished: tuple[Job, Ran], demo_root: Path, tmp_path: Path
+) -> None:
+    folder, summary = _run(_classify(demo_root, tmp_path, finished[1].folder))
+    place = str(tmp_path / "archive/image_predictions")
+    frame = pl.read_delta(place).group_by("cls").len().sort("cls")
+    images = DeltaTable(place).to_pyarrow_dataset()
+    counted = duckdb.from_arrow(images).query("it", "select cls, count(*) from it group by cls order by cls")
+    assert counted.fetchall() == frame.rows()
+    classes = summary["products"][0]["classes"]
+    assert sorted(n for n in classes.values() if n) == sorted(n for _, n in frame.rows())
+    assert len(_rows(folder, "image_predictions")) == sum(classes.values())
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -25,11 +25,15 @@ class Classified:
 
     def read(self, table: str, columns: list[str] | None = None) -> pa.Table:
         """Read a table, or some of its columns."""
-        rows = self.output.table(table)
-        if self.partition.gone:
-            gone = pc.is_in(rows.column("image_id"), value_set=pa.array(sorted(self.partition.gone), pa.string()))
-            rows = rows.filter(pc.invert(gone))
+        rows = pa.concat_tables([SCHEMAS[table].empty_table(), *self.read_parts(table)])
         return rows.select(columns) if columns else rows
+
+    def read_parts(self, table: str) -> Iterator[pa.Table]:
+        """Read a table part by part."""
+        gone = pa.array(sorted(self.partition.gone), pa.string())
+        for part in self.output.parts(table):
+            rows = part.read(self.output.folder)
+            yield rows.filter(pc.invert(pc.is_in(rows.column("image_id"), value_set=gone))) if len(gone) else rows
 
     def copy(self, table: str, folder: Folder) -> None:
         """Copy a table to a folder: its files as they are, or the rows that are left."""

@@ -22,6 +22,7 @@ from ancd_ray.engine.runtime import Runtime
 from ancd_ray.jobs.checks import check_ray
 from ancd_ray.jobs.classify.classified import Classified, join
 from ancd_ray.jobs.classify.plan import ClassificationPlan, make
+from ancd_ray.jobs.classify.publish import publish
 from ancd_ray.jobs.run_folder import REPORT, SUMMARY, is_complete, write_record
 
 COPIED = ("image_predictions", "region_predictions")
@@ -48,6 +49,9 @@ def run(job: Job, address: str | None, display: Display) -> Folder:
         with Runtime(resources.cpus, resources.gpus, resources.in_process_below, address) as runtime:
             done = run_steps(plan.steps, root, runtime, display, resources.max_quarantined)
         classified = list(_collect(plan, done))
+        with display.step("publish", job.name) as progress:
+            written = publish(classified, root)
+            progress.note(f"{written['image_predictions']:,} images" if any(written.values()) else "nothing new")
         folder = plan.run_folder
         with display.step("report", job.name) as progress:
             if is_complete(folder):
