@@ -1,16 +1,15 @@
 """The lock of an output folder: one job at a time writes there.
 
 On a disk the operating system has the lock, and releases it when the process ends. In an object store it is a lease.
-Each job has a file of its own in `<output>/.locks/` and writes it anew every few seconds, with another content. A job
-first waits until no file is left: one that changes has an owner that lives, and the job gives up; one that does not is
-of a killed owner, and is deleted. Then it writes its own, looks once more, and gives up if there is another one now.
-Stores list what was written before, so of two jobs that start at once the later one sees the other: both may give up,
-but both cannot stay. No clocks are compared, and nothing is needed that only some stores have.
+Each job has a file of its own in `<output>/.locks/`, named after it, and writes it anew every few seconds. A job first
+waits until no file is left: one whose time changes has an owner that lives, and the job gives up; one whose time does
+not is of a killed owner, and is deleted. Then it writes its own, looks once more, and gives up if there is another one
+now. Stores list what was written before, so of two jobs that start at once the later one sees the other: both may give
+up, but both cannot stay. No clocks are compared, and nothing is needed that only some stores have.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import threading
@@ -88,22 +87,23 @@ def _sweep_drafts(drafts: Path) -> None:
 
 @contextmanager
 def _lease(folder: Folder, say: Callable[[str], None]) -> Iterator[None]:
-    leases, mine = folder / _LEASES, uuid.uuid4().hex
+    leases, mine = folder / _LEASES, f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex}"
     _wait_for_the_dead(folder, leases, say)
-    ended = threading.Event()
+    ended, is_away = threading.Event(), threading.Event()
     _renew(leases, mine)
-    beat = threading.Thread(target=_beat, args=(leases, mine, ended), daemon=True)
+    beat = threading.Thread(target=_beat, args=(leases, mine, ended, is_away), daemon=True)
     try:
-        if others := {name: owner for name, owner in _read(leases).items() if name != mine}:
-            raise Busy(folder, _describe(*others.values()))
+        if others := [name for name in leases.times() if name != mine]:
+            raise Busy(folder, _describe(others[0]))
         beat.start()
         yield
     finally:
         ended.set()
         if beat.is_alive():
-            beat.join()  # or else it could write the lease after it is deleted
-        with suppress(OSError):  # of a store that does not answer: the lease ends by itself
-            leases.discard(mine)
+            beat.join()  # it could write the lease after it is deleted
+        if not is_away.is_set():  # or else the lease ends by itself
+            with suppress(OSError):
+                leases.discard(mine)
 
 
 def _wait_for_the_dead(folder: Folder, leases: Folder, say: Callable[[str], None]) -> None:
@@ -114,44 +114,35 @@ def _wait_for_the_dead(folder: Folder, leases: Folder, say: Callable[[str], None
     Busy
         A lease was renewed, or another one came.
     """
-    if not (first := _read(leases)):
+    if not (first := leases.times()):
         return
-    owner = _describe(*first.values())
+    owner = _describe(next(iter(first)))
     say(f"{folder}: another job may be writing here ({owner}); it has {DEAD_AFTER_S:g} s to give a sign of life")
     deadline = time.monotonic() + DEAD_AFTER_S
     while time.monotonic() < deadline:
         time.sleep(BEAT_S / 5)
-        now = _read(leases)
-        if now.items() - first.items():
-            raise Busy(folder, _describe(*now.values()))
+        now = leases.times()
+        if changed := now.items() - first.items():
+            raise Busy(folder, _describe(next(iter(changed))[0]))
         if not now:
             return
     for name in first:
         leases.discard(name)
 
 
-def _read(leases: Folder) -> dict[str, bytes]:
-    """Return the content of all leases by name."""
-    found = {}
-    for name in leases.names():
-        with suppress(FileNotFoundError):  # it was given back meanwhile
-            found[name] = leases.read(name)
-    return found
-
-
 def _renew(leases: Folder, mine: str) -> None:
-    leases.write_json(mine, {"host": socket.gethostname(), "process": os.getpid(), "sign": uuid.uuid4().hex})
+    leases.write(mine, b"\n")
 
 
-def _beat(leases: Folder, mine: str, ended: threading.Event) -> None:
+def _beat(leases: Folder, mine: str, ended: threading.Event, is_away: threading.Event) -> None:
     while not ended.wait(BEAT_S):
-        with suppress(OSError):  # the store is away: the job finds out by itself
+        try:
             _renew(leases, mine)
+            is_away.clear()
+        except OSError:  # the job finds out by itself that the store does not answer
+            is_away.set()
 
 
-def _describe(content: bytes, *_: bytes) -> str:
-    try:
-        owner = json.loads(content)
-        return f"process {owner['process']} on {owner['host']}"
-    except (ValueError, KeyError, TypeError):
-        return "process ?"
+def _describe(lease: str) -> str:
+    parts = lease.rsplit("-", 2)
+    return f"process {parts[1]} on {parts[0]}" if len(parts) == 3 else lease
