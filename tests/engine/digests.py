@@ -17,14 +17,17 @@ from pathlib import Path
 
 from ancd_ray.engine.stage import Stage
 from ancd_ray.jobs import flows
+from ancd_ray.models.classify_images import ClassifyImages
 
 RECORD = Path(__file__).with_name("digests.json")
-FOLLOWED = ("ancd_ray.method", "ancd_ray.discovery", "ancd_ray.detectors")  # what results come from, beside the stage
+# what results come from, beside the stage
+FOLLOWED = ("ancd_ray.method", "ancd_ray.discovery", "ancd_ray.detectors", "ancd_ray.models.model", "ancd_ray.stages")
 
 
 def stages() -> dict[str, type[Stage]]:
     """Every stage of the flows, by name."""
     found = [value for value in vars(flows).values() if isinstance(value, type) and issubclass(value, Stage)]
+    found.append(ClassifyImages)  # its flow is the single stage
     return {stage.name: stage for stage in found}
 
 
