@@ -35,10 +35,11 @@ LIBRARIES = (
 
 @dataclass(frozen=True)
 class StepRun:
-    """A finished step: its output, and whether it was cached."""
+    """A finished step: its output, whether it was cached, and whether an earlier run had begun it."""
 
     output: Output
     cached: bool
+    resumed: bool = False
 
     @property
     def name(self) -> str:
@@ -92,6 +93,7 @@ def run_steps(
                 continue
             for damage in found.damage:
                 display.warn(f"{step.product} · {step.name}: {damage}; done again")
+            resumed = bool(folder.names())
             if folder.exists(MANIFEST):
                 folder.delete(MANIFEST)
             sources = {role: ref.bind(done[ref.step.fingerprint].output) for role, ref in step.inputs.items()}
@@ -99,7 +101,7 @@ def run_steps(
             context = Context(step.name, step.product, folder, resources, runtime, progress, max_quarantined, on_epoch)
             output = _execute(step, context, step.stage.In(**sources))
             record_newest(root, output.manifest)
-            done[step.fingerprint] = StepRun(output, cached=False)
+            done[step.fingerprint] = StepRun(output, cached=False, resumed=resumed)
     return done
 
 

@@ -14,11 +14,12 @@ from ancd_ray.engine.stage import Step
 
 @dataclass(frozen=True)
 class PlanStatus:
-    """Status of a step: `cached`, `continue` or `run`, and why."""
+    """Status of a step: `cached`, `continue` or `run`, why, and how many shards of an unfinished one are done."""
 
     step: Step
     state: str
     why: str
+    shards: int = 0
 
 
 def plan_status(steps: Sequence[Step], root: Folder) -> list[PlanStatus]:
@@ -33,7 +34,7 @@ def plan_status(steps: Sequence[Step], root: Folder) -> list[PlanStatus]:
         damage = [f"{earlier.damage[0]}{' (and others)' if earlier.damage[1:] else ''}"] if earlier.damage else []
         if earlier.shards:
             why = "; ".join([*damage, f"{len(earlier.shards)} shards are done"])
-            found.append(PlanStatus(step, "continue", why))
+            found.append(PlanStatus(step, "continue", why, len(earlier.shards)))
         else:
             found.append(PlanStatus(step, "run", damage[0] if damage else _explain(history, step)))
     return found

@@ -19,6 +19,7 @@ from ancd_ray.engine.status import list_unfinished
 from ancd_ray.jobs import tracking
 from ancd_ray.jobs.checks import check_ray
 from ancd_ray.jobs.plan import JobPlan, make
+from ancd_ray.jobs.rates import record_rates
 from ancd_ray.jobs.results import RECORD, JobResults, open_run, read_record
 from ancd_ray.jobs.run_folder import (
     REPORT,
@@ -79,6 +80,7 @@ def run(job: Job, address: str | None, display: Display, verify: bool = False) -
             check_counts(results, folder)
             folder.write_json(SUMMARY, summary)
             write_record(folder, results.record(), complete)
+            record_rates(plan, done)
         own = {product.name: product.job for product in plan.products}
         log = partial(tracking.log, job=plan.job, own_jobs=own, results=results, summary=summary, run_folder=folder)
         tracking.attempt(display, store, job.name, folder, log)
