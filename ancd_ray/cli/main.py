@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,6 +13,7 @@ import click
 from ancd_ray import __version__
 from ancd_ray.cli import finished
 from ancd_ray.cli import remote as cli_remote
+from ancd_ray.cli.clean import clean
 from ancd_ray.cli.errors import explain_errors, write
 from ancd_ray.cli.init import init
 from ancd_ray.cli.predict import predict
@@ -113,10 +114,15 @@ def submit(
 @main.command()
 @_add_job_arguments
 def plan(job_file: Path, overrides: tuple[str, ...]) -> None:
-    """Show what a job would do: which steps are done, which would run, and why."""
+    """Show what a job would do: which steps are done, which would run and why, and about what they cost.
+
+    Of each step that would run there are its images, time and bytes, by the rates of earlier runs in the same output
+    folder; `?` stands for a step of which there are none. The last line is the sum.
+    """
     with explain_errors():
         from ancd_ray.engine.status import plan_status
         from ancd_ray.jobs.plan import make
+        from ancd_ray.jobs.rates import estimate, format_row, summarize_costs
 
         job = _load(job_file, overrides)
         if job.sweep:
@@ -133,17 +139,16 @@ def plan(job_file: Path, overrides: tuple[str, ...]) -> None:
         else:
             made = make(job)
         statuses = plan_status(made.steps, made.root)
-        width = [
-            max(len(text) for text in column)
-            for column in zip(*((status.step.product, status.step.name) for status in statuses), strict=True)
+        costs = estimate(made, statuses)
+        rows = [
+            (status.step.product, status.step.name, status.state, *format_row(cost), status.why)
+            for status, cost in zip(statuses, costs, strict=True)
         ]
-        for status in statuses:
-            step = status.step
-            line = f"{step.product:<{width[0]}}  {step.name:<{width[1]}}  {status.state:<8}  {status.why}"
-            click.echo(line.rstrip())
+        click.echo(_align(rows, "<<<>>><"))
         ready = sum(status.state == "cached" for status in statuses)
         click.echo("\n".join(made.describe_inputs()))
         click.echo(f"{ready} of {len(statuses)} steps are done; results go to {hide_secrets(str(made.run_folder))}")
+        click.echo(summarize_costs(costs, statuses))
 
 
 @main.command("apply")
@@ -255,6 +260,16 @@ def weights_pull(name: str, target: Path) -> None:
         click.echo(str(path))
 
 
+def _align(rows: Sequence[Sequence[str]], sides: str) -> str:
+    """Make lines of rows of cells; `sides` has `<` or `>` for each column, and a column without content is left out."""
+    columns = [column for column in zip(*rows, sides, strict=True) if any(column[:-1])]
+    widths = [f"{column[-1]}{max(map(len, column[:-1]))}" for column in columns]
+    lines = zip(*(column[:-1] for column in columns), strict=True)
+    return "\n".join(
+        "  ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
+
+
 def _apply(run_folder: str, target: Path) -> None:
     from ancd_ray.data.store import Folder
     from ancd_ray.jobs.sweep.apply import apply
@@ -307,5 +322,5 @@ def schema() -> None:
         click.echo(json.dumps(job_schema(), indent=1, ensure_ascii=False))
 
 
-for _verb in (init, predict, *finished.VERBS, *cli_remote.VERBS):
+for _verb in (init, predict, clean, *finished.VERBS, *cli_remote.VERBS):
     main.add_command(_verb)

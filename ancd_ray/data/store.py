@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,14 @@ from ancd_ray.data.location import Location, remember
 
 DRAFTS = ".drafts"  # in an output folder: files that are being written
 _HASHED_BLOCK = 1 << 20  # bytes
+
+
+@dataclass(frozen=True)
+class FileStat:
+    """Size of a file in bytes, and the time of its last change in seconds since the epoch; inf if nobody knows."""
+
+    size: int
+    time: float
 
 
 class Folder:
@@ -96,9 +106,17 @@ class Folder:
 
     def files(self) -> list[str]:
         """List the paths of all files below the folder, relative to it, sorted; without hidden ones."""
+        return sorted(name for name in self.stats() if not name.rpartition("/")[2].startswith("."))
+
+    def stats(self) -> dict[str, FileStat]:
+        """Look at all files below the folder, hidden ones included, by path relative to it; no file is opened."""
         selector = pafs.FileSelector(self._place[1], allow_not_found=True, recursive=True)
         found = [info for info in self._place[0].get_file_info(selector) if info.type == pafs.FileType.File]
-        return sorted(info.path[len(self.file("")) :] for info in found if not info.base_name.startswith("."))
+        start = len(self.file(""))
+        return {
+            info.path[start:]: FileStat(info.size, math.inf if info.mtime_ns is None else info.mtime_ns / 1e9)
+            for info in found
+        }
 
     def sha256(self, name: str) -> str:
         """Compute the sha256 of a file; a process reads a file again only if its size or time of change is another."""

@@ -13,7 +13,8 @@ from typing import Any
 from ancd_ray.data.store import Folder
 from ancd_ray.engine.context import Context
 from ancd_ray.engine.integrity import inspect_folder
-from ancd_ray.engine.outputs import MANIFEST, Output
+from ancd_ray.engine.newest import record_newest
+from ancd_ray.engine.outputs import MANIFEST, Output, Result
 from ancd_ray.engine.progress import Display
 from ancd_ray.engine.runtime import Runtime
 from ancd_ray.engine.stage import Step, get_roles
@@ -34,10 +35,11 @@ LIBRARIES = (
 
 @dataclass(frozen=True)
 class StepRun:
-    """A finished step: its output, and whether it was cached."""
+    """A finished step: its output, whether it was cached, and whether an earlier run had begun it."""
 
     output: Output
     cached: bool
+    resumed: bool = False
 
     @property
     def name(self) -> str:
@@ -91,12 +93,15 @@ def run_steps(
                 continue
             for damage in found.damage:
                 display.warn(f"{step.product} · {step.name}: {damage}; done again")
+            resumed = bool(folder.names())
             if folder.exists(MANIFEST):
                 folder.delete(MANIFEST)
             sources = {role: ref.bind(done[ref.step.fingerprint].output) for role, ref in step.inputs.items()}
             resources = step.stage.resources
             context = Context(step.name, step.product, folder, resources, runtime, progress, max_quarantined, on_epoch)
-            done[step.fingerprint] = StepRun(_execute(step, context, step.stage.In(**sources)), cached=False)
+            output = _execute(step, context, step.stage.In(**sources))
+            record_newest(root, output.manifest)
+            done[step.fingerprint] = StepRun(output, cached=False, resumed=resumed)
     return done
 
 
@@ -116,6 +121,7 @@ def _execute(step: Step, context: Context, inputs: Any) -> Output:
         "outputs": {role: kinds[role].kind for role in step.stage.makes},
         "tables": {table: [asdict(part) for part in parts] for table, parts in result.tables.items()},
         "files": result.files,
+        "sizes": _measure(context.folder, result),
         "values": result.values,
         "seconds": round(time.perf_counter() - start, 2),
         "created_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -125,6 +131,12 @@ def _execute(step: Step, context: Context, inputs: Any) -> Output:
     found = Output.find(context.folder)
     assert found is not None, "it was just written"
     return found
+
+
+def _measure(folder: Folder, result: Result) -> dict[str, int]:
+    """Return the bytes of the files of a result, by name."""
+    files = {*result.files, *(part.file for parts in result.tables.values() for part in parts)}
+    return {file: stat.size for file, stat in folder.stats().items() if file in files}
 
 
 @cache

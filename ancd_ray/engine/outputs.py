@@ -8,7 +8,7 @@
 A killed writer leaves parts without a marker, or a step without a manifest; these are never read. A marker or manifest
 that cannot be read (empty, truncated) counts as missing, and so does one whose files are not as it records them: before
 results of an earlier run are used, existence, sha256 and rows of their files are compared with the record (see
-`integrity.py`). Later reads compare the rows.
+`integrity.py`). Later reads compare the rows. The manifest also has the sizes of the files, for a look without reading.
 """
 
 from __future__ import annotations
@@ -125,13 +125,19 @@ class Output:
     @classmethod
     def find(cls, folder: Folder) -> Output | None:
         """Return the output in a folder; None if the step is not finished."""
-        found = _parse(folder, MANIFEST, lambda manifest: cls(folder, dict(manifest)))
+        found = read_or_none(folder, MANIFEST, lambda manifest: cls(folder, dict(manifest)))
         return found if found and found.manifest.keys() >= {"fingerprint", "tables", "values"} else None
 
     @property
     def fingerprint(self) -> str:
         """Digest of everything that the output depends on."""
         return str(self.manifest["fingerprint"])
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """Bytes of its files by name; empty in manifests of earlier versions."""
+        sizes: Mapping[str, int] = self.manifest.get("sizes", {})
+        return sizes
 
     @property
     def values(self) -> Mapping[str, Any]:
@@ -253,7 +259,7 @@ def discard_shard(folder: Folder, index: int) -> None:
 
 def read_finished_shard(folder: Folder, index: int) -> CommittedShard | None:
     """Return a shard if it is committed, else None."""
-    return _parse(folder, _marker(index), CommittedShard.from_json)
+    return read_or_none(folder, _marker(index), CommittedShard.from_json)
 
 
 def find_damage(folder: Folder, file: str, sha256: str) -> str | None:
@@ -263,7 +269,7 @@ def find_damage(folder: Folder, file: str, sha256: str) -> str | None:
     return None if folder.sha256(file) == sha256 else f"{file} is not as it was written"
 
 
-def _parse(folder: Folder, name: str, make: Callable[[Any], T]) -> T | None:
+def read_or_none(folder: Folder, name: str, make: Callable[[Any], T]) -> T | None:
     """Make an object from a JSON file; None if the file does not exist, or is not what it should be."""
     try:
         return make(folder.read_json(name))

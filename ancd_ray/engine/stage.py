@@ -58,6 +58,11 @@ class Stage(ABC):
         """Roles that it makes, given its fields; by default all of `Out`."""
         return list(get_roles(self.Out))
 
+    @property
+    def passes(self) -> int:
+        """How often it goes over what it reads, given its fields; its cost is estimated by it."""
+        return 1
+
     @abstractmethod
     def run(self, context: Context, inputs: Any) -> Result:
         """Compute the result from `inputs`, an instance of `In`."""

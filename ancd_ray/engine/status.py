@@ -7,59 +7,59 @@ from dataclasses import dataclass
 from typing import Any
 
 from ancd_ray.data.store import Folder
-from ancd_ray.engine.integrity import inspect_folder
-from ancd_ray.engine.outputs import Output
+from ancd_ray.engine.integrity import glance_at_folder
+from ancd_ray.engine.newest import History
 from ancd_ray.engine.stage import Step
 
 
 @dataclass(frozen=True)
 class PlanStatus:
-    """Status of a step: `cached`, `continue` or `run`, and why."""
+    """Status of a step: `cached`, `continue` or `run`, why, and how many shards of an unfinished one are done."""
 
     step: Step
     state: str
     why: str
+    shards: int = 0
 
 
 def plan_status(steps: Sequence[Step], root: Folder) -> list[PlanStatus]:
-    """Determine what a run would do with each step, and why."""
+    """Determine what a run would do with each step, and why; results are looked at, not read."""
     found: list[PlanStatus] = []
+    history = History(root)
     for step in steps:
-        earlier = inspect_folder(step.folder(root))
+        earlier = glance_at_folder(step.folder(root))
         if earlier.output:
             found.append(PlanStatus(step, "cached", ""))
             continue
         damage = [f"{earlier.damage[0]}{' (and others)' if earlier.damage[1:] else ''}"] if earlier.damage else []
         if earlier.shards:
             why = "; ".join([*damage, f"{len(earlier.shards)} shards are done"])
-            found.append(PlanStatus(step, "continue", why))
+            found.append(PlanStatus(step, "continue", why, len(earlier.shards)))
         else:
-            found.append(PlanStatus(step, "run", damage[0] if damage else _explain(root, step)))
+            found.append(PlanStatus(step, "run", damage[0] if damage else _explain(history, step)))
     return found
 
 
-def _explain(root: Folder, step: Step) -> str:
+def list_unfinished(steps: Sequence[Step], root: Folder) -> list[Step]:
+    """List the steps that have no result, or one with missing files."""
+    return [step for step in steps if not glance_at_folder(step.folder(root)).output]
+
+
+def _explain(history: History, step: Step) -> str:
     """Explain why a step runs, by comparison with the newest result of the same step and product."""
-    earlier = _find_newest(root, step)
-    if earlier is None:
+    made = history.find(step.name, step.product)
+    if made is None:
         return "never done"
-    if earlier.manifest["version"] != step.stage.version:
+    if made["version"] != step.stage.version:
         return f"this version of ancd-ray does {step.name} differently"
-    if changed := _list_differences(earlier.manifest["config"], step.stage.hashed):
+    if changed := _list_differences(made["config"], step.stage.hashed):
         return f"{', '.join(changed)} changed"
     sources = [
         role
         for role, ref in step.inputs.items()
-        if earlier.manifest["inputs"].get(role, {}).get("fingerprint") != ref.step.fingerprint
+        if made["inputs"].get(role, {}).get("fingerprint") != ref.step.fingerprint
     ]
     return f"{', '.join(sources)} changed" if sources else "its result was deleted"
-
-
-def _find_newest(root: Folder, step: Step) -> Output | None:
-    parent = root / "steps" / step.name
-    names = [name for name in parent.names() if name.rpartition("-")[0] == step.product]
-    found = [output for name in names if (output := Output.find(parent / name))]
-    return max(found, key=lambda output: str(output.manifest["created_at"]), default=None)
 
 
 def _list_differences(old: Any, new: Any, where: str = "") -> list[str]:

@@ -72,6 +72,11 @@ class JobPlan:
         ends = [plan.step_of("metrics").fingerprint for plan in self.products]
         return self.root / "runs" / f"{self.job.name}-{digest(ends)[:12]}"
 
+    def count_images(self, step: Step) -> int:
+        """Count the images of the product of a step."""
+        listings = [product.listing for product in self.products] + ([self.base] if self.base else [])
+        return next(len(listing.images) for listing in listings if listing.config.name == step.product)
+
     def describe_inputs(self) -> list[str]:
         """Describe in lines what is taken of the archive and how it will be read; a few images are opened."""
         lines = []

@@ -15,16 +15,17 @@ from ancd_ray.data.store import Folder
 from ancd_ray.engine.executor import run_steps
 from ancd_ray.engine.progress import Display
 from ancd_ray.engine.runtime import Runtime
-from ancd_ray.engine.status import plan_status
+from ancd_ray.engine.status import list_unfinished
 from ancd_ray.jobs import tracking
 from ancd_ray.jobs.checks import check_ray
 from ancd_ray.jobs.plan import JobPlan, make
+from ancd_ray.jobs.rates import record_rates
 from ancd_ray.jobs.results import RECORD, JobResults, open_run, read_record
 from ancd_ray.jobs.run_folder import (
     REPORT,
     SUMMARY,
     check_counts,
-    is_complete,
+    find_complete,
     write_record,
     write_results,
 )
@@ -60,7 +61,8 @@ def run(job: Job, address: str | None, display: Display, verify: bool = False) -
     store = tracking.find_store(job, plan.root)
     with lock_folder(plan.root, display.warn):
         check_ray(address)
-        if store and not is_complete(plan.run_folder):  # results that are complete do not wait for a server
+        complete = find_complete(plan.run_folder)
+        if store and not complete:  # results that are complete do not wait for a server
             store.check()
         if verify:
             forget_changed(plan, display)
@@ -71,13 +73,14 @@ def run(job: Job, address: str | None, display: Display, verify: bool = False) -
         folder = plan.run_folder
         summary = summarize(job, results)
         with display.step("report", job.name) as progress:
-            if is_complete(folder):
+            if complete:
                 progress.cached()
             else:
                 write_results(plan, results, folder)
             check_counts(results, folder)
             folder.write_json(SUMMARY, summary)
-            write_record(folder, results.record())
+            write_record(folder, results.record(), complete)
+            record_rates(plan, done)
         own = {product.name: product.job for product in plan.products}
         log = partial(tracking.log, job=plan.job, own_jobs=own, results=results, summary=summary, run_folder=folder)
         tracking.attempt(display, store, job.name, folder, log)
@@ -92,8 +95,7 @@ def check_backbones(plan: JobPlan) -> None:
     JobError
         A backbone is unavailable.
     """
-    todo = [status.step for status in plan_status(plan.steps, plan.root) if status.state != "cached"]
-    if not any(step.stage.resources == "model" for step in todo):
+    if not list_unfinished([step for step in plan.steps if step.stage.resources == "model"], plan.root):
         return
     from pickle import UnpicklingError
 

@@ -23,10 +23,11 @@ COPIED = ("image_predictions", "region_predictions", "metrics")
 _FOLDERS = (*COPIED, "quarantine", "models")
 
 
-def is_complete(folder: Folder) -> bool:
-    """Whether the files of a run are exactly those that were recorded."""
+def find_complete(folder: Folder) -> dict[str, str] | None:
+    """Return the sha256 of the files of a run, if they are exactly those that were recorded; else None."""
     record = read_record(folder)
-    return record is not None and record.get("files") == _hash_files(folder)
+    found = _hash_files(folder) if record else None
+    return found if record and record.get("files") == found else None
 
 
 def write_results(plan: JobPlan, results: JobResults, folder: Folder) -> None:
@@ -52,9 +53,10 @@ def write_results(plan: JobPlan, results: JobResults, folder: Folder) -> None:
     folder.write(REPORT, render(report).encode())
 
 
-def write_record(folder: Folder, record: Mapping[str, Any]) -> None:
-    """Write the record of a run whose other files are written."""
-    folder.write_json(RECORD, {**record, "files": _hash_files(folder)})
+def write_record(folder: Folder, record: Mapping[str, Any], known: Mapping[str, str] | None = None) -> None:
+    """Write the record of a run whose other files are written; of `known` ones only the summary is a new one."""
+    files = {**known, SUMMARY: folder.sha256(SUMMARY)} if known else _hash_files(folder)
+    folder.write_json(RECORD, {**record, "files": files})
 
 
 def check_counts(results: JobResults, folder: Folder) -> None:

@@ -63,6 +63,11 @@ class Train(Stage):
     workers: int = unhashed(1)
     checkpoint_every: int = unhashed(10)
 
+    @property
+    def passes(self) -> int:
+        """Epochs."""
+        return self.train.epochs
+
     def run(self, context: Context, inputs: In) -> Result:
         """Train; the weights are a file, the loss curves are values.
 

@@ -49,6 +49,11 @@ class FillViewBank(Stage):
     backbone: BackboneConfig
     n_views: int
 
+    @property
+    def passes(self) -> int:
+        """Views of a region."""
+        return self.n_views
+
     def run(self, context: Context, inputs: In) -> Result:
         """Encode the views to Arrow files, which can be memory-mapped."""
         worker = EncodeViews(self.backbone, self.n_views)

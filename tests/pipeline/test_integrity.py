@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 
 from ancd_ray.config.errors import AncdError
 from ancd_ray.config.job import Job
+from ancd_ray.data import store
 from ancd_ray.data.store import Folder
 from ancd_ray.engine.context import StageError
 from ancd_ray.engine.outputs import Output, ShardResult, commit_shard
@@ -19,7 +21,7 @@ from ancd_ray.engine.status import PlanStatus, plan_status
 from ancd_ray.jobs.plan import make
 from ancd_ray.jobs.results import JobResults
 from ancd_ray.jobs.run import rerender
-from ancd_ray.jobs.run_folder import check_counts, is_complete
+from ancd_ray.jobs.run_folder import check_counts, find_complete
 from tests.conftest import Ran
 
 RunJob = Callable[[Job], Ran]
@@ -112,8 +114,10 @@ def test_a_damaged_part_is_made_again(
     others = {file: file.stat().st_mtime_ns for file in (folder / "maps").iterdir() if file != part}
     words = {"missing": "is missing", "sha256": "is not as it was written", "rows": "has other rows than recorded"}
     status = _status(copied, "detect")
-    assert status.state == "continue"
-    assert status.why.startswith(f"maps/part-00001.parquet {words[damage]}")
+    if damage == "missing":
+        assert (status.state, status.why.partition(";")[0]) == ("continue", "maps/part-00001.parquet is missing")
+    else:
+        assert status.state == ("cached" if finished_step else "continue"), "the plan reads no content"
     run = run_job(copied)
     assert run.computed == {"detect"}
     assert f"tile · detect: maps/part-00001.parquet {words[damage]}; done again" in capsys.readouterr().err
@@ -128,10 +132,38 @@ def test_a_damaged_file_of_a_step_is_made_again(
     finished: tuple[Job, Ran], copied: Job, run_job: RunJob, step: str, file: str
 ) -> None:
     _flip(_step(copied, step) / file)
-    assert file in _status(copied, step).why
     run = run_job(copied)
     assert run.computed == {step}
     _same_results(run, finished[1])
+
+
+@pytest.mark.parametrize(("step", "file"), [("train", "model.safetensors"), ("detect", "maps/part-00001.parquet")])
+def test_the_plan_sees_a_file_of_another_size(copied: Job, step: str, file: str) -> None:
+    path = _step(copied, step) / file
+    path.write_bytes(path.read_bytes()[:-1])
+    assert f"{file} is not as it was written" in _status(copied, step).why
+
+
+def test_the_plan_reads_no_result_and_submit_reads_each_file_once(
+    copied: Job, run_job: RunJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: Counter[str] = Counter()
+    hash_file = store._hash_file.__wrapped__
+
+    def count(uri: str, name: str, size: int, time: int) -> str:
+        read[f"{uri}/{name}"] += 1
+        return str(hash_file(uri, name, size, time))
+
+    monkeypatch.setattr(store, "_hash_file", count)  # without its cache
+    plan = make(copied)
+    assert {status.state for status in plan_status(plan.steps, plan.root)} == {"cached"}
+    assert not read
+    assert run_job(copied).computed == set()
+    results = {str(path) for path in Path(copied.output_root).glob("steps/*/*/*/part-*")}
+    files = {name: times for name, times in read.items() if not name.endswith("summary.json")}
+    assert results <= files.keys()
+    assert any("/runs/" in name for name in files)
+    assert set(files.values()) == {1}
 
 
 def test_rows_are_compared_when_a_part_is_read(tmp_path: Path) -> None:
@@ -154,17 +186,17 @@ def test_rows_are_compared_when_a_part_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("how", ["deleted", "changed"])
 def test_a_run_is_done_only_if_its_files_are_there(copied: Job, run_job: RunJob, lost: str, how: str) -> None:
     folder = make(copied).run_folder
-    assert is_complete(folder)
+    assert find_complete(folder) is not None
     file = folder.path / lost
     before = file.read_bytes()
     if how == "deleted":
         file.unlink()
     else:
         file.write_bytes(before[:-1])
-    assert not is_complete(folder)
+    assert find_complete(folder) is None
     run = run_job(copied)
     assert run.computed == set()
-    assert is_complete(folder)
+    assert find_complete(folder) is not None
     if lost.endswith("parquet"):
         assert file.read_bytes() == before
     else:
@@ -185,13 +217,13 @@ def test_a_record_that_cannot_be_read_is_written_anew(copied: Job, run_job: RunJ
     folder = make(copied).run_folder
     (folder.path / "run.json").write_bytes(b"")
     run_job(copied)
-    assert is_complete(folder)
+    assert find_complete(folder) is not None
 
 
 def test_a_report_that_is_drawn_again_is_recorded(copied: Job) -> None:
     folder = make(copied).run_folder
     rerender(folder)
-    assert is_complete(folder)
+    assert find_complete(folder) is not None
 
 
 def test_images_are_counted_from_the_files_of_the_run(copied: Job) -> None:

@@ -55,6 +55,12 @@ class ClassificationPlan:
         """All steps, by product and partition."""
         return [step for product in self.products for step in product.steps]
 
+    def count_images(self, step: Step) -> int:
+        """Count the images of the partition of a step."""
+        product = next(product for product in self.products if product.name == step.product)
+        ids = {partition.id: partition.images for partition in product.partitions}
+        return ids[step.stage.hashed["partition"]]
+
     def describe_inputs(self) -> list[str]:
         """Describe in lines what is taken of the archive, and what of it is new; a few images are opened."""
         return [line for product in self.products for line in product.describe()]

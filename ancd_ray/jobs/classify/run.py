@@ -23,7 +23,8 @@ from ancd_ray.jobs.checks import check_ray
 from ancd_ray.jobs.classify.classified import Classified, join
 from ancd_ray.jobs.classify.plan import ClassificationPlan, make
 from ancd_ray.jobs.classify.publish import publish
-from ancd_ray.jobs.run_folder import REPORT, SUMMARY, is_complete, write_record
+from ancd_ray.jobs.rates import record_rates
+from ancd_ray.jobs.run_folder import REPORT, SUMMARY, find_complete, write_record
 
 COPIED = ("image_predictions", "region_predictions")
 
@@ -48,18 +49,20 @@ def run(job: Job, address: str | None, display: Display) -> Folder:
         resources = job.resources
         with Runtime(resources.cpus, resources.gpus, resources.in_process_below, address) as runtime:
             done = run_steps(plan.steps, root, runtime, display, resources.max_quarantined)
+        record_rates(plan, done)
         classified = list(_collect(plan, done))
         with display.step("publish", job.name) as progress:
             written = publish(classified, root)
             progress.note(f"{written['image_predictions']:,} images" if any(written.values()) else "nothing new")
         folder = plan.run_folder
         with display.step("report", job.name) as progress:
-            if is_complete(folder):
+            complete = find_complete(folder)
+            if complete:
                 progress.cached()
             else:
                 _write_results(plan, classified, done, folder)
             folder.write_json(SUMMARY, _summarize(plan, classified, done))
-            write_record(folder, _make_record(plan, done))
+            write_record(folder, _make_record(plan, done), complete)
     return folder
 
 

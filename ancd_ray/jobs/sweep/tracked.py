@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ancd_ray.config.overrides import override
+from ancd_ray.data.location import StoreError
 from ancd_ray.data.store import Folder
 from ancd_ray.engine.artifacts import ArtifactSet
 from ancd_ray.engine.outputs import Output
@@ -76,11 +77,20 @@ def _log_trial(
 
 
 def _find_artifacts(results: Results, record: Record) -> tuple[ArtifactSet, ProductPlan]:
-    """Find the artifacts of the finished steps of a trial, and its plan."""
-    plan = results.space.trial(record.product, record.settings).plan
+    """Find the artifacts of the finished steps of a trial, and its plan.
+
+    Raises
+    ------
+    StoreError
+        Results that its model is made of were deleted.
+    """
+    trial = results.space.trial(record.product, record.settings)
+    plan, root = trial.plan, results.space.plan.root
+    if not all(Output.find(step.folder(root)) for step in trial.own_steps):
+        raise StoreError(f"{results.space.folder}: steps of this sweep are no longer in {root}; submit it again")
     found = {}
     for role, ref in plan.flow.artifacts.items():
-        if output := Output.find(ref.step.folder(results.space.plan.root)):
+        if output := Output.find(ref.step.folder(root)):
             found[role] = ref.bind(output)
     return ArtifactSet(found), plan
 

@@ -1,0 +1,145 @@
+"""What a plan costs, by the rates that runs have measured."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ancd_ray.config.job import Job
+from ancd_ray.config.load import dump_resolved
+from ancd_ray.engine.executor import StepRun
+from ancd_ray.engine.outputs import Output
+from ancd_ray.engine.status import PlanStatus, plan_status
+from ancd_ray.jobs import rates
+from ancd_ray.jobs.plan import JobPlan, make
+from ancd_ray.jobs.rates import Cost, estimate, format_bytes, format_row, format_seconds, record_rates, summarize_costs
+from tests.conftest import REPO
+
+MakeJob = Callable[..., Job]
+TILES = 25 + 12  # images of the product, and 9 of the base set
+
+
+def _record(plan: JobPlan, seconds: float, size: int, **state: bool) -> None:
+    """Record a run whose steps took as many seconds and left as many bytes each."""
+    done = {}
+    for step in plan.steps:
+        folder = step.folder(plan.root)
+        folder.write("maps/part-00000.parquet", bytes(size))
+        manifest = {"fingerprint": step.fingerprint, "tables": {}, "values": {}, "seconds": seconds}
+        done[step.fingerprint] = StepRun(Output(folder, manifest), **{"cached": False, **state})
+    record_rates(plan, done)
+
+
+def _estimate(plan: JobPlan) -> dict[tuple[str, str], Cost]:
+    statuses = [PlanStatus(step, "run", "") for step in plan.steps]
+    keys = [(step.product, step.name) for step in plan.steps]
+    return dict(zip(keys, estimate(plan, statuses), strict=True))
+
+
+def test_without_a_run_there_are_none(small_job: MakeJob, tmp_path: Path) -> None:
+    plan = make(small_job(tmp_path / "out"))
+    statuses = plan_status(plan.steps, plan.root)
+    costs = estimate(plan, statuses)
+    assert {cost.seconds for cost in costs} == {None}
+    assert {cost.images for cost in costs} == {TILES, 9}
+    assert summarize_costs(costs, statuses).startswith("no rates yet")
+
+
+def test_costs_are_by_image_and_pass_and_by_the_median_of_the_last_runs(small_job: MakeJob, tmp_path: Path) -> None:
+    plan = make(small_job(tmp_path / "out"))
+    for seconds in (9000, 1, 4, 2, 3, 900):
+        _record(plan, seconds, size=int(1000 * seconds))
+    cost = _estimate(plan)
+    assert cost["tile", "train"].seconds == pytest.approx(3)
+    assert cost["tile", "train"].bytes == pytest.approx(3000)
+    assert cost["tile", "detect"].seconds == pytest.approx(3)
+    each = 2 * 3 / (TILES + 9)  # the base set and the product have one kind of `catalog`
+    assert cost["tile", "catalog"].seconds == pytest.approx(each * TILES)
+    assert cost["base", "catalog"].seconds == pytest.approx(each * 9)
+    longer = _estimate(make(small_job(tmp_path / "out", "train.epochs=6")))
+    assert longer["tile", "train"].seconds == pytest.approx(2 * 3)
+    fewer = _estimate(make(small_job(tmp_path / "out", "data.products.0.exclude=[crack]")))
+    assert fewer["tile", "train"].images < TILES
+    assert fewer["tile", "train"].seconds == pytest.approx(3 * fewer["tile", "train"].images / TILES)
+
+
+@pytest.mark.parametrize(
+    "other", ["resources.cpus=7", "detector={name: ground_truth}", "backbone.name=vit_tiny_patch16_224"]
+)
+def test_rates_of_another_kind_are_not_taken(small_job: MakeJob, tmp_path: Path, other: str) -> None:
+    _record(make(small_job(tmp_path / "out", "resources.cpus=2", "data.base=null")), 3, 10)
+    plan = make(small_job(tmp_path / "out", "resources.cpus=2", "data.base=null", other))
+    assert _estimate(plan)["tile", "detect"].seconds is None
+    statuses = [PlanStatus(step, "run", "") for step in plan.steps]
+    said = summarize_costs(estimate(plan, statuses), statuses)
+    assert said.startswith("no rates yet") if "cpus" in other else re.match(r"about .*, and .*detect", said)
+
+
+@pytest.mark.parametrize("state", ["cached", "resumed"])
+def test_what_a_run_did_not_do_alone_is_no_rate(small_job: MakeJob, tmp_path: Path, state: str) -> None:
+    plan = make(small_job(tmp_path / "out"))
+    _record(plan, 3, 10, **{state: True})
+    assert not plan.root.exists(rates.RATES)
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"a": 1}', b'{"a": [[1]]}', b'{"a": [[1, null]]}'])
+def test_a_file_that_cannot_be_read_is_made_anew(small_job: MakeJob, tmp_path: Path, content: bytes) -> None:
+    plan = make(small_job(tmp_path / "out"))
+    plan.root.write(rates.RATES, content)
+    assert {cost.seconds for cost in _estimate(plan).values()} == {None}
+    _record(plan, 3, 10)
+    assert _estimate(plan)["tile", "train"].seconds == pytest.approx(3)
+
+
+def test_a_step_that_is_begun_costs_what_is_left(small_job: MakeJob, tmp_path: Path) -> None:
+    plan = make(small_job(tmp_path / "out"))
+    _record(plan, 37, 10)
+    states = {"detect": ("continue", 2), "train": ("cached", 0)}
+    statuses = [PlanStatus(step, *_split(states.get(step.name, ("run", 0)))) for step in plan.steps]
+    cost = {(s.step.product, s.step.name): c for s, c in zip(statuses, estimate(plan, statuses), strict=True)}
+    assert cost["tile", "detect"].images == TILES - 2 * 16
+    assert cost["tile", "detect"].seconds == pytest.approx(TILES - 2 * 16)
+    assert cost["tile", "train"] == Cost(0, 0.0, 0.0)
+    assert format_row(cost["tile", "train"]) == ("", "", "")
+
+
+def _split(state: tuple[str, int]) -> tuple[str, str, int]:
+    return state[0], "", state[1]
+
+
+def test_figures_have_two_digits_and_a_unit() -> None:
+    assert [format_seconds(s) for s in (0.01, 42.4, 850, 12_000)] == ["1 s", "42 s", "14 min", "3.3 h"]
+    assert [format_bytes(b) for b in (900, 5.2e6, 2.14e9, 3e12)] == ["1 kB", "5 MB", "2.1 GB", "3.0 TB"]
+
+
+@pytest.mark.slow
+def test_the_same_job_with_another_seed_takes_what_its_plan_says(small_job: MakeJob, tmp_path: Path) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text(dump_resolved(small_job(tmp_path / "out", "train.epochs=20")))
+
+    def call(*arguments: str) -> str:
+        command = [sys.executable, "-m", "ancd_ray", *arguments]
+        return subprocess.run(command, cwd=REPO, check=True, capture_output=True, text=True, timeout=500).stdout
+
+    call("submit", str(file))
+    assert call("plan", str(file)).splitlines()[-1] == "nothing to do"
+    changed = make(small_job(tmp_path / "out", "train.epochs=20", "train.seed=1"))
+    statuses = plan_status(changed.steps, changed.root)
+    todo = [status.step for status in statuses if status.state != "cached"]
+    costs = estimate(changed, statuses)
+    expected = sum(cost.seconds or 0 for cost in costs)
+    said = call("plan", str(file), "train.seed=1")
+    assert said.splitlines()[-1] == summarize_costs(costs, statuses)
+    assert said.splitlines()[-1].startswith(f"about {format_seconds(expected)}, ")
+    call("submit", str(file), "train.seed=1")
+    manifests = [json.loads((step.folder(changed.root).path / "manifest.json").read_text()) for step in todo]
+    took = sum(manifest["seconds"] for manifest in manifests)
+    left = sum(stat.size for step in todo for stat in step.folder(changed.root).stats().values())
+    assert took / 3 < expected < 3 * took
+    assert left / 3 < sum(cost.bytes or 0 for cost in costs) < 3 * left
