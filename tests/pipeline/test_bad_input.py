@@ -144,7 +144,9 @@ def test_all_images_are_the_same(small_job: Callable[..., Job], run_job: RunJob,
 def test_one_image_only(small_job: Callable[..., Job], run_job: RunJob, archive: Path) -> None:
     for image in sorted((archive / "tile" / "test").glob("*/*.png"))[1:]:
         image.unlink()
-    run = _run(small_job, run_job, archive, "classes.novel=3")
+    with pytest.raises(JobError, match="is more than its 1 images"):
+        _run(small_job, run_job, archive, "classes.novel=3")
+    run = _run(small_job, run_job, archive, "classes.novel=1")
     _accounted(run)
     assert run.summary["images"] == 1
 
