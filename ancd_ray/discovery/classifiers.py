@@ -26,6 +26,7 @@ from ancd_ray.discovery.anomalyncd.learner import Learner
 from ancd_ray.discovery.anomalyncd.sources import ViewBank
 from ancd_ray.discovery.features.calibration import Calibration, Floats
 from ancd_ray.discovery.features.region_features import one_hot
+from ancd_ray.discovery.nearest import BLOCK, find_nearest
 from ancd_ray.discovery.normal_curve import NormalCurve
 from ancd_ray.method.merging import novel_probs
 
@@ -141,15 +142,16 @@ class ReferenceClassifier:
         if not len(self.references_MD):
             probs_NK[:, 0] = 1.0
             return probs_NK
-        probs_NK[:, 1:] = (1 - probs_NK[:, :1]) * self._vote(masked_ND)
+        is_open_N = probs_NK[:, 0] < 1  # the other classes of a region that is certainly normal are 0, whoever votes
+        probs_NK[is_open_N, 1:] = (1 - probs_NK[is_open_N, :1]) * self._vote(masked_ND[is_open_N])
         return probs_NK
 
     def _vote(self, masked_ND: Floats) -> Probs:
-        features_ND, known_MD = self.calibration.apply(masked_ND), self.calibration.apply(self.references_MD)
-        voted_NK = knn_vote(features_ND, known_MD, self.probs_MK)
-        nearest_N = find_nearest_rows(features_ND, known_MD, 1)[:, 0]
-        is_same_N = np.square(features_ND - known_MD[nearest_N]).sum(axis=1) < _SAME
-        voted_NK[is_same_N] = self.probs_MK[nearest_N[is_same_N]]
+        known_MD = self.calibration.apply(self.references_MD)
+        voted_NK = np.empty((len(masked_ND), self.probs_MK.shape[1]), np.float32)
+        for start in range(0, len(masked_ND), BLOCK):
+            features_ND = self.calibration.apply(masked_ND[start : start + BLOCK])
+            voted_NK[start : start + BLOCK] = knn_vote(features_ND, known_MD, self.probs_MK)
         return voted_NK
 
 
@@ -213,18 +215,13 @@ def predict_heads(
     return found
 
 
-def knn_vote(features_ND: Floats, known_MD: Floats, probs_MK: Probs) -> Probs:
-    """Average the probabilities of the nearest known regions, for each region."""
-    return np.asarray(probs_MK[find_nearest_rows(features_ND, known_MD, _VOTES)].mean(axis=1), np.float32)
-
-
-def find_nearest_rows(features_ND: Floats, known_MD: Floats, k: int) -> NDArray[np.int64]:
-    """Find the indices (N, min(k, M)) of the nearest known points of each region, the nearest first."""
-    rows = []
-    for block in np.array_split(features_ND, max(1, -(-len(features_ND) // 1024))):
-        squared = np.square(known_MD).sum(axis=1) - 2 * block @ known_MD.T
-        rows.append(np.argsort(squared, axis=1)[:, :k])
-    return np.concatenate(rows)
+def knn_vote(features_ND: Floats, known_MD: Floats, probs_MK: Probs, votes: int = _VOTES) -> Probs:
+    """Average the probabilities of the nearest references, for each region; a reference keeps its own."""
+    nearest = find_nearest(features_ND, known_MD, votes)
+    voted_NK = np.asarray(probs_MK[nearest.rows].mean(axis=1), np.float32)
+    is_same_N = nearest.squared[:, 0] < _SAME
+    voted_NK[is_same_N] = probs_MK[nearest.rows[is_same_N, 0]]
+    return voted_NK
 
 
 def put_normal_first(probs_NK: Probs, score_N: Floats) -> Probs:

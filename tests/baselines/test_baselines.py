@@ -7,7 +7,7 @@ import pytest
 
 from ancd_ray.data.roles import Classes
 from ancd_ray.discovery.classifiers import knn_vote, load_classifier, put_normal_first
-from ancd_ray.discovery.cluster_regions import MAX_REGIONS, cluster_regions
+from ancd_ray.discovery.cluster_regions import MAX_REGIONS, ImageScores, cluster_regions
 from ancd_ray.discovery.clusterings import CLUSTERINGS
 from ancd_ray.discovery.features.region_features import RegionFeatures
 from ancd_ray.method.metrics import cluster_scores
@@ -30,10 +30,10 @@ def test_baseline_finds_plain_classes(name: str) -> None:
     assert cluster_scores(np.arange(60) % 3, probs.argmax(axis=1)).ari > 0.95
 
 
-def _scores(n: int = 60) -> tuple[np.ndarray, np.ndarray]:
+def _scores(n: int = 60) -> ImageScores:
     """Scores of images, one a region, of which every third is normal."""
     scores = np.where(np.arange(n) % 3 == 0, 1.0, 5.0)
-    return scores, scores
+    return ImageScores(scores, scores)
 
 
 @pytest.mark.parametrize("name", sorted(CLUSTERINGS))
@@ -42,7 +42,7 @@ def test_a_classifier_keeps_what_was_clustered_and_survives_saving(name: str, ha
     novel = _regions(0)
     scores = _scores() if has_normal else None
     classifier = cluster_regions(novel, None, name, Classes((), 3, has_normal), 0, "digest", scores)
-    image_scores = scores[1] if scores else None
+    image_scores = scores.of_regions_N if scores else None
     found = classifier.predict(novel.masked_ND.astype(np.float32), image_scores)
     if not has_normal:
         assert np.array_equal(found.probs_NK, CLUSTERINGS[name](novel, None, 3, 0))
@@ -60,11 +60,11 @@ def test_a_classifier_keeps_what_was_clustered_and_survives_saving(name: str, ha
 def test_normal_is_the_first_class() -> None:
     novel = _regions(0)
     classifier = cluster_regions(novel, None, "ward", Classes((), 3, True), 0, "digest", _scores())
-    probs = classifier.predict(novel.masked_ND, _scores()[1]).probs_NK
+    probs = classifier.predict(novel.masked_ND, _scores().of_regions_N).probs_NK
     assert np.array_equal(probs.argmax(axis=1) == 0, np.arange(60) % 3 == 0)
     assert cluster_scores(np.arange(60) % 3, probs.argmax(axis=1)).ari > 0.95
     alone = cluster_regions(novel, None, "ward", Classes((), 1, True), 0, "digest", _scores())
-    assert alone.predict(novel.masked_ND, _scores()[1]).probs_NK.tolist() == [[1.0]] * 60
+    assert alone.predict(novel.masked_ND, _scores().of_regions_N).probs_NK.tolist() == [[1.0]] * 60
 
 
 def test_the_class_with_the_lowest_scores_is_normal() -> None:
