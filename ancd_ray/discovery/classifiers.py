@@ -32,7 +32,7 @@ from ancd_ray.method.merging import novel_probs
 
 DOCUMENT, WEIGHTS = "classifier.json", "classifier.safetensors"
 REJECT = 0.5  # a region with at least this probability of "normal" is not clustered
-_VOTES = 5  # number of nearest references that vote
+VOTES = 5  # number of nearest references that vote, where these are single regions
 _SAME = 1e-9  # squared distance, of features of mean square length 1, below which a region is the reference itself
 _BATCH = 32  # views per batch of the tail
 Probs = NDArray[np.float32]
@@ -89,6 +89,8 @@ class ReferenceClassifier:
         Probability of the normal class by the score of the image; None if it is a class of the references.
     method
         Name of the clustering.
+    votes
+        Number of nearest references that vote.
     """
 
     classes: Classes
@@ -98,6 +100,7 @@ class ReferenceClassifier:
     probs_MK: Probs
     normal: NormalCurve | None
     method: str
+    votes: int = VOTES
 
     def save(self) -> dict[str, bytes]:
         """Return the files of the classifier by name."""
@@ -106,6 +109,7 @@ class ReferenceClassifier:
             "kind": "references",
             "method": self.method,
             "widths": list(self.calibration.widths),
+            **({"votes": self.votes} if self.votes != VOTES else {}),
         }
         arrays = {
             "mean_D": self.calibration.mean_D,
@@ -151,7 +155,7 @@ class ReferenceClassifier:
         voted_NK = np.empty((len(masked_ND), self.probs_MK.shape[1]), np.float32)
         for start in range(0, len(masked_ND), BLOCK):
             features_ND = self.calibration.apply(masked_ND[start : start + BLOCK])
-            voted_NK[start : start + BLOCK] = knn_vote(features_ND, known_MD, self.probs_MK)
+            voted_NK[start : start + BLOCK] = knn_vote(features_ND, known_MD, self.probs_MK, self.votes)
         return voted_NK
 
 
@@ -177,7 +181,13 @@ def load_classifier(read: Callable[[str], bytes]) -> Classifier:
         normal = NormalCurve(arrays["normal_scores_S"], arrays["normal_probability_S"])
     references = (arrays["references_MD"], arrays["probs_MK"])
     return ReferenceClassifier(
-        classes, document["backbone_digest"], calibration, *references, normal, document["method"]
+        classes,
+        document["backbone_digest"],
+        calibration,
+        *references,
+        normal,
+        document["method"],
+        document.get("votes", VOTES),
     )
 
 
@@ -215,7 +225,7 @@ def predict_heads(
     return found
 
 
-def knn_vote(features_ND: Floats, known_MD: Floats, probs_MK: Probs, votes: int = _VOTES) -> Probs:
+def knn_vote(features_ND: Floats, known_MD: Floats, probs_MK: Probs, votes: int = VOTES) -> Probs:
     """Average the probabilities of the nearest references, for each region; a reference keeps its own."""
     nearest = find_nearest(features_ND, known_MD, votes)
     voted_NK = np.asarray(probs_MK[nearest.rows].mean(axis=1), np.float32)
@@ -224,12 +234,17 @@ def knn_vote(features_ND: Floats, known_MD: Floats, probs_MK: Probs, votes: int 
     return voted_NK
 
 
-def put_normal_first(probs_NK: Probs, score_N: Floats) -> Probs:
-    """Put the class with the lowest mean anomaly score first: it means "normal"."""
-    cls_N = probs_NK.argmax(axis=1)
-    means_K = [score_N[cls_N == k].mean() if (cls_N == k).any() else np.inf for k in range(probs_NK.shape[1])]
+def put_normal_first(probs_NK: Probs, score_N: Floats, weight_N: Floats | None = None) -> Probs:
+    """Put the class with the lowest (weighted) mean anomaly score first: it means "normal"."""
+    cls_N, n_classes = probs_NK.argmax(axis=1), probs_NK.shape[1]
+    means_K = [
+        np.average(score_N[cls_N == k], weights=None if weight_N is None else weight_N[cls_N == k])
+        if (cls_N == k).any()
+        else np.inf
+        for k in range(n_classes)
+    ]
     normal = int(np.argmin(means_K))
-    order = [normal, *(k for k in range(probs_NK.shape[1]) if k != normal)]
+    order = [normal, *(k for k in range(n_classes) if k != normal)]
     return probs_NK[:, order]
 
 
