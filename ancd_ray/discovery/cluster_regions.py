@@ -49,8 +49,8 @@ def cluster_regions(
 ) -> ReferenceClassifier:
     """Cluster regions into the novel classes.
 
-    Of more than `MAX_REGIONS`, the means of micro-clusters are clustered, each with as much weight as it has regions, or,
-    by methods that know no weights, a random sample.
+    Of more than `MAX_REGIONS`, the means of micro-clusters are clustered, weighted by their numbers of regions, or, by
+    methods that know no weights, a random sample.
 
     Parameters
     ----------
@@ -134,7 +134,7 @@ def _cluster_rest(
 def _condense(
     novel: Features, scales: Scales, rows_R: NDArray[np.int64], names: Sequence[str], seed: int
 ) -> RegionFeatures:
-    """Compute the means of micro-clusters of regions, in the space of the clustering that reads the features `names`."""
+    """Compute the means of micro-clusters, in the space of the clustering that reads the features `names`."""
     if len(rows_R) > _MAX_IN_MEMORY:
         rows_R = rows_R[np.linspace(0, len(rows_R) - 1, _MAX_IN_MEMORY).astype(int)]
     if "centred" in names:

@@ -1,4 +1,4 @@
-"""Micro-clusters: very many regions as a few thousand means, each of which stands for as many regions as it has members.
+"""Micro-clusters: very many regions as a few thousand means, each of which stands for the regions that it has.
 
 K-means finds them top down: regions are divided into groups, and groups into micro-clusters. A region is compared with
 about √M means per level, instead of with M, so that the cost is linear in the number of regions. A class of a few
@@ -25,7 +25,7 @@ _BATCH = 4096
 
 
 def find_micro_clusters(features_RD: NDArray[np.float32], n_clusters: int, seed: int) -> NDArray[np.int64]:
-    """Compute the micro-cluster (R,) of each region, 0 … M - 1; M is `n_clusters` but for rounding and equal regions."""
+    """Compute the micro-cluster (R,) of each region, 0 … M - 1; M is about `n_clusters`, fewer if regions are equal."""
     labels_R = np.empty(len(features_RD), np.int64)
     random = np.random.RandomState(seed)
     todo: list[tuple[NDArray[np.int64] | None, int]] = [(None, n_clusters)]  # None: all, which are not copied

@@ -45,7 +45,9 @@ class Dendrogram:
         cost_NN = squareform(pdist(features_ND, "sqeuclidean"))
         cost_NN *= weight_N[:, None] * weight_N / (weight_N[:, None] + weight_N)
         np.fill_diagonal(cost_NN, np.inf)
-        merges, costs, chain = [], [], [0]
+        merges: list[tuple[int, int]] = []
+        costs: list[float] = []
+        chain: list[int] = []
         is_open_N = np.ones(len(weight_N), bool)
         while len(merges) < len(weight_N) - 1:
             if not chain:

@@ -27,7 +27,7 @@ def classes(novel: RegionFeatures, base: RegionFeatures | None, n_classes: int, 
     n_pieces = min(_PIECES * n_classes, n_regions)
     nearest_NN = links_NN = kneighbors_graph(features_ND, neighbours)
     if novel.weight_N is not None:
-        # A rare class has fewer means than neighbors, but it is not among the neighbors of those: links have to be mutual.
+        # A rare class has fewer means than neighbors, but is not among the neighbors of those: links have to be mutual.
         links_NN = nearest_NN.minimum(nearest_NN.T) + _ONE_WAY * nearest_NN
     labels_N = algorithms.neighbor_linked_ward(features_ND, links_NN, n_classes, n_pieces, novel.weight_N)
     own_NK = np.eye(n_classes)[labels_N]

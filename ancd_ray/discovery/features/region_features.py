@@ -97,8 +97,10 @@ class StoredFeatures:
             for name, blocks in found.items():
                 column = table.column(name)
                 blocks.append((column_to_matrix(column) if name in FEATURES else column.to_numpy())[here])
-        arrays = {_field(name): np.concatenate(blocks) for name, blocks in found.items() if name in FEATURES}
-        absent = {_field(name): np.empty((len(rows), 0), np.float32) for name in FEATURES if name not in names}
+        arrays: dict[str, Any] = {_field(name): np.concatenate(found[name]) for name in names}
+        absent: dict[str, Any] = {
+            _field(name): np.empty((len(rows), 0), np.float32) for name in FEATURES if name not in names
+        }
         return RegionFeatures(
             **arrays,
             **absent,
@@ -191,7 +193,7 @@ def average_features(
         return np.asarray(total_MD / weight_M[:, None], np.float32)
 
     plain = features.take(rows_R[:0], names)
-    arrays = {_field(name): average(features.read(name, rows_R)) for name in names}
+    arrays: dict[str, Any] = {_field(name): average(features.read(name, rows_R)) for name in names}
     score_M = average([features.score_N[rows_R, None]])[:, 0]
     return replace(plain, **arrays, score_N=score_M, weight_N=weight_M, scales=scales)
 
