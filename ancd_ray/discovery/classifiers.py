@@ -146,7 +146,7 @@ class ReferenceClassifier:
         if not len(self.references_MD):
             probs_NK[:, 0] = 1.0
             return probs_NK
-        is_open_N = probs_NK[:, 0] < 1  # the other classes of a region that is certainly normal are 0, whoever votes
+        is_open_N = probs_NK[:, 0] < 1  # of a certainly normal region the other classes are 0 by any vote
         probs_NK[is_open_N, 1:] = (1 - probs_NK[is_open_N, :1]) * self._vote(masked_ND[is_open_N])
         return probs_NK
 

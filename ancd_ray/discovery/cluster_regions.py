@@ -50,7 +50,7 @@ def cluster_regions(
     """Cluster regions into the novel classes.
 
     Of more than `MAX_REGIONS`, the means of micro-clusters are clustered, weighted by their numbers of regions, or, by
-    methods that know no weights, a random sample.
+    methods without weights, a random sample.
 
     Parameters
     ----------
