@@ -150,7 +150,7 @@ def _build_classes(artifacts: ArtifactSet, names: Sequence[str]) -> list[ClassRe
     cls, confidence = regions.column("cls").to_numpy(), regions.column("confidence").to_numpy().astype(np.float64)
     chosen = {index: _select_extremes(np.flatnonzero(cls == index), confidence) for index in range(len(names))}
     shown = [i for most, least in chosen.values() for i in (*most, *least)]
-    ids = dict(zip(shown, regions.column("region_id").take(shown).to_pylist(), strict=True))
+    ids = dict(zip(shown, regions.column("region_id").take(pa.array(shown, pa.int64())).to_pylist(), strict=True))
     crops = _read_crops(artifacts.table("regions"), set(ids.values()))
 
     def items(rows: Sequence[int]) -> list[GalleryItem]:
