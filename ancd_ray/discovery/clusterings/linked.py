@@ -15,6 +15,7 @@ from ancd_ray.discovery.clusterings.algorithms import Probs
 from ancd_ray.discovery.features.region_features import RegionFeatures
 
 _PIECES = 3  # pieces per class
+_PIECES_OF_MEANS = 12  # of very many regions: with fewer, Ward divides large classes before it separates a rare one
 _ONE_WAY = 1e-3  # weight of links that are not mutual, which decide where there are no others
 _NEIGHBOURS = 0.9  # neighbors of a region, in square roots of the number of regions
 
@@ -24,7 +25,7 @@ def classes(novel: RegionFeatures, base: RegionFeatures | None, n_classes: int, 
     features_ND = novel.appearance_shape_ND
     n_regions = len(features_ND)
     neighbours = min(max(1, round(_NEIGHBOURS * n_regions**0.5)), n_regions - 1)
-    n_pieces = min(_PIECES * n_classes, n_regions)
+    n_pieces = min((_PIECES if novel.weight_N is None else _PIECES_OF_MEANS) * n_classes, n_regions)
     nearest_NN = links_NN = kneighbors_graph(features_ND, neighbours)
     if novel.weight_N is not None:
         # A rare class has fewer means than neighbors, but is not among the neighbors of those: links have to be mutual.
