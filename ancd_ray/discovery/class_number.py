@@ -11,14 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.distance import pdist, squareform
 from sklearn.metrics import adjusted_rand_score, silhouette_score
+from sklearn.metrics.pairwise import cosine_distances
 
 from ancd_ray.data.roles import Classes
-from ancd_ray.discovery.clusterings.algorithms import ward
+from ancd_ray.discovery.clusterings.dendrogram import Dendrogram, Labels
 from ancd_ray.discovery.features.calibration import Floats
 from ancd_ray.engine.artifacts import Figures
 from ancd_ray.engine.context import StageError
@@ -50,14 +52,15 @@ def estimate_class_number(sets: Sequence[Floats], max_classes: int, seed: int = 
     if n_regions < 4:
         raise ValueError(f"{n_regions} regions are too few to estimate a number of classes from")
     numbers = list(range(2, min(max_classes, n_regions - 2) + 1))
-    labels = _cluster_all(sets, numbers)
-    curve_K = _compute_silhouettes(sets, labels)
+    spaces = [_Space.of(features) for features in sets]
+    labels = _cluster_all(spaces, numbers)
+    curve_K = _compute_silhouettes(spaces, labels)
     votes, agreed = [], []
     for resample in range(_RESAMPLES):
         rng = np.random.default_rng([seed, resample])
         rows = np.sort(rng.permutation(n_regions)[: max(4, round(_KEPT * n_regions))])
         fewer = [k for k in numbers if k < len(rows) - 1]
-        some = [features[rows] for features in sets]
+        some = [space.take(rows) for space in spaces]
         found = _cluster_all(some, fewer)
         votes.append(fewer[int(np.argmax(_compute_silhouettes(some, found)))])
         agreed.append(
@@ -73,15 +76,36 @@ def estimate_class_number(sets: Sequence[Floats], max_classes: int, seed: int = 
     return ClassNumber(best, votes.count(best) / _RESAMPLES, numbers, curve_K.tolist(), stability.tolist())
 
 
-def _cluster_all(sets: Sequence[Floats], numbers: Sequence[int]) -> dict[int, list[NDArray[np.int64]]]:
-    return {k: [ward(features, k) for features in sets] for k in numbers}
+class _Space(NamedTuple):
+    """Distances of all pairs of regions in a set of features; those of a resample are a part of them."""
+
+    euclidean_NN: Floats
+    cosine_NN: Floats
+
+    @classmethod
+    def of(cls, features_ND: Floats) -> _Space:
+        return cls(squareform(pdist(features_ND)), cosine_distances(features_ND))
+
+    def take(self, rows: NDArray[np.int64]) -> _Space:
+        return _Space(*(distances_NN[np.ix_(rows, rows)] for distances_NN in self))
 
 
-def _compute_silhouettes(sets: Sequence[Floats], labels: dict[int, list[Any]]) -> NDArray[np.float64]:
+def _cluster_all(spaces: Sequence[_Space], numbers: Sequence[int]) -> dict[int, list[Labels]]:
+    """Cluster by Ward's algorithm into each number of classes, which are cuts of one dendrogram per space."""
+    trees = [Dendrogram.of_distances(squareform(space.euclidean_NN, checks=False)) for space in spaces]
+    return {k: [tree.cut(k) for tree in trees] for k in numbers}
+
+
+def _compute_silhouettes(spaces: Sequence[_Space], labels: dict[int, list[Labels]]) -> NDArray[np.float64]:
     """Compute the mean silhouette of each number of classes."""
     return np.array(
         [
-            np.mean([silhouette_score(x, cls, metric="cosine") for x, cls in zip(sets, of_k, strict=True)])
+            np.mean(
+                [
+                    silhouette_score(space.cosine_NN, cls, metric="precomputed")
+                    for space, cls in zip(spaces, of_k, strict=True)
+                ]
+            )
             for of_k in labels.values()
         ]
     )

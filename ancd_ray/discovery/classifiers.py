@@ -26,12 +26,13 @@ from ancd_ray.discovery.anomalyncd.learner import Learner
 from ancd_ray.discovery.anomalyncd.sources import ViewBank
 from ancd_ray.discovery.features.calibration import Calibration, Floats
 from ancd_ray.discovery.features.region_features import one_hot
+from ancd_ray.discovery.nearest import BLOCK, find_nearest
 from ancd_ray.discovery.normal_curve import NormalCurve
 from ancd_ray.method.merging import novel_probs
 
 DOCUMENT, WEIGHTS = "classifier.json", "classifier.safetensors"
 REJECT = 0.5  # a region with at least this probability of "normal" is not clustered
-_VOTES = 5  # number of nearest references that vote
+VOTES = 5  # number of nearest references that vote, where these are single regions
 _SAME = 1e-9  # squared distance, of features of mean square length 1, below which a region is the reference itself
 _BATCH = 32  # views per batch of the tail
 Probs = NDArray[np.float32]
@@ -88,6 +89,8 @@ class ReferenceClassifier:
         Probability of the normal class by the score of the image; None if it is a class of the references.
     method
         Name of the clustering.
+    votes
+        Number of nearest references that vote.
     """
 
     classes: Classes
@@ -97,6 +100,7 @@ class ReferenceClassifier:
     probs_MK: Probs
     normal: NormalCurve | None
     method: str
+    votes: int = VOTES
 
     def save(self) -> dict[str, bytes]:
         """Return the files of the classifier by name."""
@@ -105,6 +109,7 @@ class ReferenceClassifier:
             "kind": "references",
             "method": self.method,
             "widths": list(self.calibration.widths),
+            **({"votes": self.votes} if self.votes != VOTES else {}),
         }
         arrays = {
             "mean_D": self.calibration.mean_D,
@@ -141,15 +146,16 @@ class ReferenceClassifier:
         if not len(self.references_MD):
             probs_NK[:, 0] = 1.0
             return probs_NK
-        probs_NK[:, 1:] = (1 - probs_NK[:, :1]) * self._vote(masked_ND)
+        is_open_N = probs_NK[:, 0] < 1  # of a certainly normal region the other classes are 0 by any vote
+        probs_NK[is_open_N, 1:] = (1 - probs_NK[is_open_N, :1]) * self._vote(masked_ND[is_open_N])
         return probs_NK
 
     def _vote(self, masked_ND: Floats) -> Probs:
-        features_ND, known_MD = self.calibration.apply(masked_ND), self.calibration.apply(self.references_MD)
-        voted_NK = knn_vote(features_ND, known_MD, self.probs_MK)
-        nearest_N = find_nearest_rows(features_ND, known_MD, 1)[:, 0]
-        is_same_N = np.square(features_ND - known_MD[nearest_N]).sum(axis=1) < _SAME
-        voted_NK[is_same_N] = self.probs_MK[nearest_N[is_same_N]]
+        known_MD = self.calibration.apply(self.references_MD)
+        voted_NK = np.empty((len(masked_ND), self.probs_MK.shape[1]), np.float32)
+        for start in range(0, len(masked_ND), BLOCK):
+            features_ND = self.calibration.apply(masked_ND[start : start + BLOCK])
+            voted_NK[start : start + BLOCK] = knn_vote(features_ND, known_MD, self.probs_MK, self.votes)
         return voted_NK
 
 
@@ -175,7 +181,13 @@ def load_classifier(read: Callable[[str], bytes]) -> Classifier:
         normal = NormalCurve(arrays["normal_scores_S"], arrays["normal_probability_S"])
     references = (arrays["references_MD"], arrays["probs_MK"])
     return ReferenceClassifier(
-        classes, document["backbone_digest"], calibration, *references, normal, document["method"]
+        classes,
+        document["backbone_digest"],
+        calibration,
+        *references,
+        normal,
+        document["method"],
+        document.get("votes", VOTES),
     )
 
 
@@ -213,26 +225,26 @@ def predict_heads(
     return found
 
 
-def knn_vote(features_ND: Floats, known_MD: Floats, probs_MK: Probs) -> Probs:
-    """Average the probabilities of the nearest known regions, for each region."""
-    return np.asarray(probs_MK[find_nearest_rows(features_ND, known_MD, _VOTES)].mean(axis=1), np.float32)
+def knn_vote(features_ND: Floats, known_MD: Floats, probs_MK: Probs, votes: int = VOTES) -> Probs:
+    """Average the probabilities of the nearest references, for each region; a reference keeps its own."""
+    nearest = find_nearest(features_ND, known_MD, votes)
+    voted_NK = np.asarray(probs_MK[nearest.rows].mean(axis=1), np.float32)
+    is_same_N = nearest.squared[:, 0] < _SAME
+    voted_NK[is_same_N] = probs_MK[nearest.rows[is_same_N, 0]]
+    return voted_NK
 
 
-def find_nearest_rows(features_ND: Floats, known_MD: Floats, k: int) -> NDArray[np.int64]:
-    """Find the indices (N, min(k, M)) of the nearest known points of each region, the nearest first."""
-    rows = []
-    for block in np.array_split(features_ND, max(1, -(-len(features_ND) // 1024))):
-        squared = np.square(known_MD).sum(axis=1) - 2 * block @ known_MD.T
-        rows.append(np.argsort(squared, axis=1)[:, :k])
-    return np.concatenate(rows)
-
-
-def put_normal_first(probs_NK: Probs, score_N: Floats) -> Probs:
-    """Put the class with the lowest mean anomaly score first: it means "normal"."""
-    cls_N = probs_NK.argmax(axis=1)
-    means_K = [score_N[cls_N == k].mean() if (cls_N == k).any() else np.inf for k in range(probs_NK.shape[1])]
+def put_normal_first(probs_NK: Probs, score_N: Floats, weight_N: Floats | None = None) -> Probs:
+    """Put the class with the lowest (weighted) mean anomaly score first: it means "normal"."""
+    cls_N, n_classes = probs_NK.argmax(axis=1), probs_NK.shape[1]
+    means_K = [
+        np.average(score_N[cls_N == k], weights=None if weight_N is None else weight_N[cls_N == k])
+        if (cls_N == k).any()
+        else np.inf
+        for k in range(n_classes)
+    ]
     normal = int(np.argmin(means_K))
-    order = [normal, *(k for k in range(probs_NK.shape[1]) if k != normal)]
+    order = [normal, *(k for k in range(n_classes) if k != normal)]
     return probs_NK[:, order]
 
 

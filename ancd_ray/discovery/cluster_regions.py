@@ -5,19 +5,29 @@ Shape suffixes: N regions, M references, K classes.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ancd_ray.data.roles import Classes
-from ancd_ray.discovery.classifiers import REJECT, Probs, ReferenceClassifier, put_normal_first, single_class
-from ancd_ray.discovery.clusterings import CLUSTERINGS
-from ancd_ray.discovery.features.calibration import Calibration, Floats
-from ancd_ray.discovery.features.region_features import RegionFeatures, one_hot
+from ancd_ray.discovery.classifiers import (
+    REJECT,
+    VOTES,
+    Probs,
+    ReferenceClassifier,
+    put_normal_first,
+    single_class,
+)
+from ancd_ray.discovery.clusterings import CLUSTERINGS, READ, TAKE_WEIGHTS
+from ancd_ray.discovery.features.calibration import Floats
+from ancd_ray.discovery.features.region_features import Features, RegionFeatures, Scales, average_features, one_hot
+from ancd_ray.discovery.micro_clusters import find_micro_clusters
 from ancd_ray.discovery.normal_curve import NormalCurve
 
-MAX_REGIONS = 4000  # clustered at most, since all pairwise distances are computed; others are classified by vote
+MAX_REGIONS = 4000  # regions, or means of micro-clusters, that are clustered: all pairwise distances are computed
+_MAX_IN_MEMORY = 2**20  # regions whose features are in memory at a time, in single precision
 
 
 class ImageScores(NamedTuple):
@@ -29,7 +39,7 @@ class ImageScores(NamedTuple):
 
 
 def cluster_regions(
-    novel: RegionFeatures,
+    novel: Features,
     base: RegionFeatures | None,
     method: str,
     classes: Classes,
@@ -38,6 +48,9 @@ def cluster_regions(
     scores: ImageScores | None = None,
 ) -> ReferenceClassifier:
     """Cluster regions into the novel classes.
+
+    Of more than `MAX_REGIONS`, the means of micro-clusters are clustered, weighted by their numbers of regions, or, by
+    methods without weights, a random sample.
 
     Parameters
     ----------
@@ -57,39 +70,88 @@ def cluster_regions(
         Anomaly scores. If given and there is a normal class, images are classified as normal by their scores, and only
         regions of the other images are clustered.
     """
-    calibration = Calibration.fit(novel.masked_ND, novel.widths)
-    normal = None
+    scales, normal = Scales(novel), None
     if classes.has_normal and scores is not None:
         normal = NormalCurve.fit(scores.images, scores.reference)
         rest = np.flatnonzero(normal.predict(scores.of_regions_N) < REJECT)
-        rows_M, probs_MK = _cluster_rest(novel, rest, base, method, classes.n_novel - 1, seed)
+        clustered, probs_MK = _cluster_rest(novel, scales, rest, base, method, classes.n_novel - 1, seed)
     else:
-        rows_M, probs_MK = _cluster(novel, base, method, classes.n_novel, seed)
+        clustered, probs_MK = _cluster(novel, scales, np.arange(len(novel)), base, method, classes.n_novel, seed)
         if classes.has_normal:
-            probs_MK = put_normal_first(probs_MK, novel.score_N[rows_M])
-    references_MD = np.asarray(novel.masked_ND[rows_M], np.float32)
-    return ReferenceClassifier(classes, backbone_digest, calibration, references_MD, probs_MK, normal, method)
+            probs_MK = put_normal_first(probs_MK, clustered.score_N, clustered.weight_N)
+    return ReferenceClassifier(
+        classes,
+        backbone_digest,
+        scales.masked,
+        np.asarray(clustered.masked_ND, np.float32),
+        probs_MK,
+        normal,
+        method,
+        VOTES if clustered.weight_N is None else 1,  # a mean of many regions speaks for those around it
+    )
 
 
 def _cluster(
-    novel: RegionFeatures, base: RegionFeatures | None, method: str, n_classes: int, seed: int
-) -> tuple[NDArray[np.int64], Probs]:
-    """Cluster regions; returns the rows (M,) of those that were clustered, and their probabilities (M, K)."""
-    rows_M = np.arange(len(novel))
-    if len(novel) > MAX_REGIONS:
-        rows_M = np.sort(np.random.default_rng(seed).choice(len(novel), MAX_REGIONS, replace=False))
+    novel: Features,
+    scales: Scales,
+    rows_R: NDArray[np.int64],
+    base: RegionFeatures | None,
+    method: str,
+    n_classes: int,
+    seed: int,
+) -> tuple[RegionFeatures, Probs]:
+    """Cluster the regions `rows_R`; returns what was clustered, M regions or their means, and probabilities (M, K)."""
+    names = READ.get(method, ("masked",))
+    if len(rows_R) <= MAX_REGIONS:
+        some = novel.take(rows_R, names)
+    elif method in TAKE_WEIGHTS:
+        some = _condense(novel, scales, rows_R, names, seed)
+    else:
+        chosen = np.sort(np.random.default_rng(seed).choice(len(rows_R), MAX_REGIONS, replace=False))
+        some = novel.take(rows_R[chosen], names)
     if n_classes == 1:
-        return rows_M, single_class(len(rows_M))
-    return rows_M, CLUSTERINGS[method](novel.take(rows_M), base, n_classes, seed)
+        return some, single_class(len(some))
+    return some, CLUSTERINGS[method](some, base, n_classes, seed)
 
 
 def _cluster_rest(
-    novel: RegionFeatures, rest: NDArray[np.int64], base: RegionFeatures | None, method: str, n_classes: int, seed: int
-) -> tuple[NDArray[np.int64], Probs]:
+    novel: Features,
+    scales: Scales,
+    rest: NDArray[np.int64],
+    base: RegionFeatures | None,
+    method: str,
+    n_classes: int,
+    seed: int,
+) -> tuple[RegionFeatures, Probs]:
     """Cluster only the regions `rest`; the result is empty if there are no regions or no classes left."""
     if not n_classes or not len(rest):
-        return rest[:0], np.zeros((0, max(n_classes, 0)), np.float32)
+        return novel.take(rest[:0]), np.zeros((0, max(n_classes, 0)), np.float32)
     if n_classes >= len(rest):
-        return rest, one_hot(np.zeros(len(rest), np.int64), n_classes)
-    rows_M, probs_MK = _cluster(novel.take(rest), base, method, n_classes, seed)
-    return rest[rows_M], probs_MK
+        return novel.take(rest), one_hot(np.zeros(len(rest), np.int64), n_classes)
+    return _cluster(novel, scales, rest, base, method, n_classes, seed)
+
+
+def _condense(
+    novel: Features, scales: Scales, rows_R: NDArray[np.int64], names: Sequence[str], seed: int
+) -> RegionFeatures:
+    """Compute the means of micro-clusters, in the space of the clustering that reads the features `names`."""
+    if len(rows_R) > _MAX_IN_MEMORY:
+        rows_R = rows_R[np.linspace(0, len(rows_R) - 1, _MAX_IN_MEMORY).astype(int)]
+    if "centred" in names:
+        pairs = zip(novel.read("centred", rows_R), novel.read("shape", rows_R), strict=True)
+        blocks = (scales.appearance_shape(centred_ND, shape_NS) for centred_ND, shape_NS in pairs)
+    else:
+        blocks = (scales.appearance(masked_ND) for masked_ND in novel.read("masked", rows_R))
+    labels_R = find_micro_clusters(_stack(blocks, len(rows_R)), MAX_REGIONS, seed)
+    return average_features(novel, rows_R, labels_R, names, scales)
+
+
+def _stack(blocks: Iterable[Floats], n_rows: int) -> NDArray[np.float32]:
+    """Stack blocks of rows in single precision; only one block is in memory twice."""
+    stacked, start = np.empty((n_rows, 0), np.float32), 0
+    for block_ND in blocks:
+        if not start:
+            stacked = np.empty((n_rows, block_ND.shape[1]), np.float32)
+        stacked[start : start + len(block_ND)] = block_ND
+        start += len(block_ND)
+    return stacked

@@ -10,9 +10,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from ancd_ray.data.store import Folder
+from ancd_ray.data.tables import SCHEMAS
 from ancd_ray.engine.outputs import Output, Part
 
 
@@ -54,6 +57,16 @@ class Table(Artifact):
     def read(self, columns: list[str] | None = None) -> pa.Table:
         """Read the whole table, or some of its columns."""
         return self.output.table(self.role, columns)
+
+    def read_rows(self, rows_M: NDArray[np.int64], columns: list[str] | None = None) -> pa.Table:
+        """Read some rows, in increasing order, part by part: other rows do not stay in memory."""
+        found, start = [SCHEMAS[self.role].empty_table().select(columns or SCHEMAS[self.role].names)], 0
+        for part in self.parts:
+            first, last = np.searchsorted(rows_M, [start, start + part.rows])
+            if first < last:
+                found.append(self.read_part(part, columns).take(rows_M[first:last] - start))
+            start += part.rows
+        return pa.concat_tables(found)
 
     def read_part(self, part: Part, columns: list[str] | None = None) -> pa.Table:
         """Read one of its parts; Arrow files are memory-mapped."""

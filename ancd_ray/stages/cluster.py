@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
+import pyarrow.compute as pc
 
 from ancd_ray.data.roles import Classes
 from ancd_ray.engine.artifacts import Figures, Files, Table
@@ -21,7 +21,7 @@ class Cluster(Stage):
     """Makes a classifier of clustered regions."""
 
     name: ClassVar[str] = "cluster"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
 
     @dataclass(frozen=True)
     class In:
@@ -67,21 +67,20 @@ class Cluster(Stage):
         """
         from ancd_ray.discovery.class_number import check_class_count, resolve_class_count
         from ancd_ray.discovery.cluster_regions import ImageScores, cluster_regions
-        from ancd_ray.discovery.features.region_features import read_region_features
+        from ancd_ray.discovery.features.region_features import StoredFeatures, read_base_features
 
         classes = resolve_class_count(self.classes, inputs.class_count)
-        novel = read_region_features(inputs.features)
+        novel = StoredFeatures(inputs.features)
         check_class_count(context.product, len(novel), classes)
-        base = read_region_features(inputs.base_features, labeled=True) if inputs.base_features else None
+        base = read_base_features(inputs.base_features) if inputs.base_features else None
         scores = None
         if inputs.maps:
             table = inputs.maps.read(["image_id", "score"])
-            of_image = dict(zip(table.column("image_id").to_pylist(), table.column("score").to_pylist(), strict=True))
-            image_ids = inputs.features.read(["image_id"]).column("image_id").to_pylist()
+            score_I = table.column("score").to_numpy()
+            image_ids = inputs.features.read(["image_id"]).column("image_id")
+            image_N = pc.index_in(image_ids, value_set=table.column("image_id").combine_chunks()).to_numpy()
             known = inputs.normal_scores.read(["score"]).column("score").to_numpy() if inputs.normal_scores else None
-            scores = ImageScores(
-                table.column("score").to_numpy(), np.array([of_image[image_id] for image_id in image_ids]), known
-            )
+            scores = ImageScores(score_I, score_I[image_N], known)
         digest = str(inputs.features.values["backbone_digest"])
         classifier = cluster_regions(novel, base, self.method, classes, self.seed, digest, scores)
         files = classifier.save()

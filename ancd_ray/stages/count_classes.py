@@ -47,11 +47,11 @@ class CountClasses(Stage):
         """
         from ancd_ray.discovery.class_number import estimate_class_number
         from ancd_ray.discovery.features.calibration import calibrate
-        from ancd_ray.discovery.features.region_features import read_region_features
+        from ancd_ray.discovery.features.region_features import StoredFeatures
 
-        regions = read_region_features(inputs.features)
-        if len(regions) > _SAMPLE:
-            regions = regions.take(np.linspace(0, len(regions) - 1, _SAMPLE).astype(int))
+        stored = StoredFeatures(inputs.features)
+        rows = np.linspace(0, len(stored) - 1, min(len(stored), _SAMPLE)).astype(int)
+        regions = stored.take(rows, ("centred", "shape"))
         sets = [calibrate(regions.centred_ND, regions.widths), regions.appearance_shape_ND]
         try:
             found = estimate_class_number(sets, self.max_classes)

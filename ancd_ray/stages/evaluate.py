@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+import pyarrow.compute as pc
 
 from ancd_ray.data.roles import GOOD
 from ancd_ray.data.tables import column_to_matrix
@@ -63,11 +64,12 @@ def _compare(table: Table) -> dict[str, float | None]:
     from ancd_ray.method.metrics import cluster_scores
 
     predictions = table.read(["label", "cls"])
-    labels = predictions.column("label").to_numpy(zero_copy_only=False)
-    known = np.array([label is not None for label in labels], bool)
-    if not known.any():
-        return {"nmi": None, "ari": None, "f1": None, "n": len(labels)}
-    scores = cluster_scores(labels[known].astype(str), predictions.column("cls").to_numpy()[known])
+    labelled = predictions.filter(predictions.column("label").is_valid())
+    if not labelled.num_rows:
+        return {"nmi": None, "ari": None, "f1": None, "n": predictions.num_rows}
+    labels = labelled.column("label").combine_chunks().dictionary_encode()
+    rank = np.argsort(np.argsort(np.array(labels.dictionary.to_pylist(), str)))  # a number for each label, in its order
+    scores = cluster_scores(rank[labels.indices.to_numpy()], labelled.column("cls").to_numpy())
     return {"nmi": scores.nmi, "ari": scores.ari, "f1": scores.f1, "n": scores.n}
 
 
@@ -100,9 +102,8 @@ def _evaluate_unlabeled(inputs: Evaluate.In) -> dict[str, Any]:
     if not regions.num_rows or not n_features:
         return {"silhouette": None, "mean_confidence": None, "head_agreement": None}
     chosen = np.linspace(0, n_features - 1, min(n_features, _SAMPLE)).astype(int)
-    ids = inputs.features.read(["region_id"]).column("region_id").take(chosen).to_pylist()
-    row_of = {region_id: row for row, region_id in enumerate(regions.column("region_id").to_pylist())}
-    sample = regions.take([row_of[region_id] for region_id in ids])
+    ids = inputs.features.read(["region_id"]).column("region_id").take(chosen)
+    sample = regions.take(pc.index_in(ids, value_set=regions.column("region_id").combine_chunks()))
     heads = [column_to_matrix(sample.column("head_cls"))[:, head] for head in range(len(sample.column("head_cls")[0]))]
     agreement = [cluster_scores(a, b).ari for i, a in enumerate(heads) for b in heads[:i]]
     return {

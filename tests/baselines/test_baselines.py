@@ -19,7 +19,7 @@ def _regions(seed: int, labels: tuple[str, ...] | None = None, shift: float = 0.
     tokens = centres[np.arange(60) % 3] + 0.4 * rng.normal(size=(60, 6))
     shape = rng.normal(size=(60, 5))
     score = np.linspace(0, 1, 60)
-    return RegionFeatures(tokens, tokens, tokens, shape, score, np.ones(60), (6,), labels)
+    return RegionFeatures(tokens, tokens, tokens, shape, score, (6,), labels)
 
 
 @pytest.mark.parametrize("name", sorted(CLUSTERINGS))

@@ -16,9 +16,7 @@ def _regions(centres: np.ndarray, seed: int, labels: tuple[str, ...] | None = No
     rng = np.random.default_rng(seed)
     tokens = centres + 0.2 * rng.normal(size=centres.shape)
     n = len(tokens)
-    return RegionFeatures(
-        tokens, tokens, tokens, rng.normal(size=(n, 5)), np.linspace(0, 1, n), np.ones(n), (6,), labels
-    )
+    return RegionFeatures(tokens, tokens, tokens, rng.normal(size=(n, 5)), np.linspace(0, 1, n), (6,), labels)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ancd_ray.jobs.report import ImageScores, TokenMap, embedding_2d
-from ancd_ray.jobs.report.figures import class_colour, loss_curve, score_histogram, token_map
+from ancd_ray.jobs.report.figures import _principal_components, class_colour, loss_curve, score_histogram, token_map
 
 
 def groups(sizes: tuple[int, ...], dim: int = 24) -> tuple[np.ndarray, np.ndarray]:
@@ -44,6 +44,18 @@ def test_groups_stay_apart_and_the_plane_is_the_same_every_time() -> None:
 
 def test_equal_tokens_fall_on_one_point() -> None:
     assert not embedding_2d(np.ones((50, 8))).any()
+
+
+@pytest.mark.parametrize(("n", "dim"), [(12, 40), (40, 12), (12, 12)])
+def test_components_are_those_of_the_singular_values(n: int, dim: int) -> None:
+    """Of few tokens they come from the matrix of their products, of many from that of the features."""
+    tokens = np.random.default_rng(0).standard_normal((n, dim)) * np.linspace(1, 5, dim)
+    left, values, _ = np.linalg.svd(tokens - tokens.mean(0), full_matrices=False)
+    found = _principal_components(tokens, 50)
+    assert found.shape == (n, min(50, dim))
+    kept = min(n - 1, dim)
+    np.testing.assert_allclose(np.abs(found[:, :kept]), np.abs(left * values)[:, :kept], atol=1e-9)
+    np.testing.assert_allclose(found[:, kept:], 0, atol=1e-6)
 
 
 def test_more_tokens_than_a_map_holds_are_placed_by_pca() -> None:

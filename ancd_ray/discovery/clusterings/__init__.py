@@ -24,3 +24,9 @@ CLUSTERINGS: dict[str, Clustering] = {
     "gcd": gcd.classes,
     "linked": linked.classes,
 }
+
+READ: dict[str, tuple[str, ...]] = {"linked": ("masked", "centred", "shape"), "uniformaly": ("masked", "top")}
+"""The features that a clustering reads; all others read `masked`, of which classifiers are made."""
+
+TAKE_WEIGHTS = ("kmeans", "ward", "anomaly_clustering", "uniformaly", "linked")
+"""Clusterings that take weights of regions into account."""

@@ -12,20 +12,23 @@ from numpy.typing import NDArray
 from sklearn.cluster import AgglomerativeClustering, KMeans
 from sklearn.mixture import GaussianMixture
 
+from ancd_ray.discovery.clusterings.dendrogram import Dendrogram, Labels
 from ancd_ray.discovery.features.calibration import Floats
 
-Labels = NDArray[np.int64]
 Probs = NDArray[np.float32]
 
 
-def ward(features_ND: Floats, n_classes: int) -> Labels:
-    """Cluster by Ward's agglomerative algorithm."""
+def ward(features_ND: Floats, n_classes: int, weight_N: Floats | None = None) -> Labels:
+    """Cluster by Ward's agglomerative algorithm; `weight_N` is the number of points that each one stands for."""
+    if weight_N is not None:
+        return Dendrogram.of_weighted(features_ND, weight_N).cut(n_classes)
     return np.asarray(AgglomerativeClustering(n_classes).fit_predict(features_ND), np.int64)
 
 
-def kmeans(features_ND: Floats, n_classes: int, seed: int = 0) -> Labels:
-    """Cluster by k-means, the best of ten runs."""
-    return np.asarray(KMeans(n_classes, n_init=10, random_state=seed).fit_predict(features_ND), np.int64)
+def kmeans(features_ND: Floats, n_classes: int, seed: int = 0, weight_N: Floats | None = None) -> Labels:
+    """Cluster by k-means, the best of ten runs; `weight_N` is the number of points that each one stands for."""
+    means = KMeans(n_classes, n_init=10, random_state=seed)
+    return np.asarray(means.fit_predict(features_ND, sample_weight=weight_N), np.int64)
 
 
 def gmm(features_ND: Floats, n_classes: int, seed: int = 0) -> Labels:
@@ -34,7 +37,9 @@ def gmm(features_ND: Floats, n_classes: int, seed: int = 0) -> Labels:
     return np.asarray(mixture.fit_predict(np.asarray(features_ND, np.float64)), np.int64)
 
 
-def neighbor_linked_ward(features_ND: Floats, nearest_NN: Any, n_classes: int, n_pieces: int) -> Labels:
+def neighbor_linked_ward(
+    features_ND: Floats, nearest_NN: Any, n_classes: int, n_pieces: int, weight_N: Floats | None = None
+) -> Labels:
     """Cluster by Ward into pieces and join those with the most links until `n_classes` are left.
 
     Ward alone prefers classes of equal size: it halves a large class before it separates two small ones. Links are
@@ -50,12 +55,15 @@ def neighbor_linked_ward(features_ND: Floats, nearest_NN: Any, n_classes: int, n
         Number of clusters.
     n_pieces
         Number of clusters of Ward that are joined.
+    weight_N
+        Number of regions that each one stands for; None if it is one.
     """
-    pieces_N = ward(features_ND, n_pieces)
+    pieces_N = ward(features_ND, n_pieces, weight_N)
     members_NP = np.eye(n_pieces)[pieces_N]
-    links_PP = members_NP.T @ (nearest_NN @ members_NP)
+    counted_NP = members_NP if weight_N is None else members_NP * weight_N[:, None]
+    links_PP = counted_NP.T @ (nearest_NN @ members_NP)
     links_PP += links_PP.T
-    size_P, class_P = members_NP.sum(axis=0), np.arange(n_pieces)
+    size_P, class_P = counted_NP.sum(axis=0), np.arange(n_pieces)
     while len(size_P) > n_classes:
         shared_PP = links_PP / np.minimum(size_P[:, None], size_P[None])
         shared_PP[np.tril_indices(len(size_P))] = -1

@@ -10,7 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from ancd_ray.discovery.clusterings import algorithms
-from ancd_ray.discovery.clusterings.algorithms import Labels, Probs
+from ancd_ray.discovery.clusterings.algorithms import Probs
+from ancd_ray.discovery.clusterings.dendrogram import Labels
 from ancd_ray.discovery.features.calibration import Floats, calibrate
 from ancd_ray.discovery.features.region_features import RegionFeatures, one_hot
 

@@ -16,4 +16,5 @@ from ancd_ray.discovery.features.region_features import RegionFeatures, one_hot
 def classes(novel: RegionFeatures, base: RegionFeatures | None, n_classes: int, seed: int) -> Probs:  # noqa: ARG001
     """Compute probabilities (N, K)."""
     length_N1 = np.linalg.norm(novel.top_ND, axis=1, keepdims=True)
-    return one_hot(algorithms.kmeans(novel.top_ND / np.maximum(length_N1, 1e-12), n_classes, seed), n_classes)
+    unit_ND = novel.top_ND / np.maximum(length_N1, 1e-12)
+    return one_hot(algorithms.kmeans(unit_ND, n_classes, seed, novel.weight_N), n_classes)

@@ -9,4 +9,4 @@ from ancd_ray.discovery.features.region_features import RegionFeatures, one_hot
 
 def classes(novel: RegionFeatures, base: RegionFeatures | None, n_classes: int, seed: int) -> Probs:  # noqa: ARG001
     """Compute probabilities (N, K)."""
-    return one_hot(algorithms.ward(novel.appearance_ND, n_classes), n_classes)
+    return one_hot(algorithms.ward(novel.appearance_ND, n_classes, novel.weight_N), n_classes)

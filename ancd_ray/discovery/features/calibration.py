@@ -5,7 +5,7 @@ Shape suffixes: N regions, D feature width, W scales.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.floating[Any]]
+_BLOCK = 4096  # rows that are in memory in double precision at a time
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,27 @@ class Calibration:
     @classmethod
     def fit(cls, features_ND: Floats, widths: Sequence[int]) -> Calibration:
         """Compute the mean and the lengths of features."""
-        mean_D = np.asarray(np.mean(features_ND, axis=0, dtype=np.float64))
-        parts = np.split(np.asarray(features_ND, np.float64) - mean_D, np.cumsum(widths)[:-1], axis=1)
-        lengths = [float(np.sqrt(np.square(part).sum(axis=1).mean() + 1e-12)) for part in parts]
+        return cls.fit_blocks(lambda: split_rows(features_ND), widths)
+
+    @classmethod
+    def fit_blocks(cls, read: Callable[[], Iterable[Floats]], widths: Sequence[int]) -> Calibration:
+        """Compute the mean and the lengths of features that are read twice, some rows at a time.
+
+        The sums are those of all rows at once, to the last bit.
+        """
+        total_D, n_rows = None, 0
+        for block_ND in read():
+            rows_ND = np.asarray(block_ND, np.float64)
+            total_D = (rows_ND if total_D is None else np.concatenate([total_D[None], rows_ND])).sum(axis=0)
+            n_rows += len(block_ND)
+        assert total_D is not None, "there are no features"
+        mean_D = np.asarray(total_D / n_rows)
+        squared: list[list[Floats]] = [[] for _ in widths]
+        for block_ND in read():
+            parts = np.split(np.asarray(block_ND, np.float64) - mean_D, np.cumsum(widths)[:-1], axis=1)
+            for found, part in zip(squared, parts, strict=True):
+                found.append(np.square(part).sum(axis=1))
+        lengths = [float(np.sqrt(np.concatenate(found).mean() + 1e-12)) for found in squared]
         return cls(mean_D, tuple(lengths), tuple(widths))
 
     def apply(self, features_ND: Floats) -> NDArray[np.float64]:
@@ -51,3 +70,9 @@ class Calibration:
 def calibrate(features_ND: Floats, widths: Sequence[int]) -> NDArray[np.float64]:
     """Calibrate features (N, D) by their own mean and lengths."""
     return Calibration.fit(features_ND, widths).apply(features_ND)
+
+
+def split_rows(features_ND: Floats) -> Iterator[Floats]:
+    """Split features into blocks of rows."""
+    for start in range(0, max(len(features_ND), 1), _BLOCK):
+        yield features_ND[start : start + _BLOCK]

@@ -44,10 +44,14 @@ def compute_shape_cues(mask_HW: NDArray[np.uint8], side: int) -> NDArray[np.floa
     return np.asarray(cues, np.float32)
 
 
-def standardize(values_ND: NDArray[Any]) -> NDArray[np.float64]:
-    """Scale columns to mean 0 and equal spread, and rows to mean square 1; a constant column becomes 0."""
+def standardize(values_ND: NDArray[Any], reference_MD: NDArray[Any] | None = None) -> NDArray[np.float64]:
+    """Scale columns to mean 0 and equal spread, and rows to mean square 1; a constant column becomes 0.
+
+    Mean and spread are those of `reference_MD`; None for the values themselves.
+    """
     values_ND = np.asarray(values_ND, np.float64)
-    spread_D = values_ND.std(axis=0)
-    centred_ND = values_ND - values_ND.mean(axis=0)
+    reference_MD = values_ND if reference_MD is None else np.asarray(reference_MD, np.float64)
+    spread_D = reference_MD.std(axis=0)
+    centred_ND = values_ND - reference_MD.mean(axis=0)
     scaled_ND = np.divide(centred_ND, spread_D, out=np.zeros_like(centred_ND), where=spread_D > 1e-9)
     return np.asarray(scaled_ND / max(values_ND.shape[1], 1) ** 0.5)

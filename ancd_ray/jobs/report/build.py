@@ -145,18 +145,16 @@ def _build_classes(artifacts: ArtifactSet, names: Sequence[str]) -> list[ClassRe
     """Collect the classes with their galleries, the largest first."""
     images = artifacts.table("image_predictions").read(["image_id", "uri", "label", "cls"]).to_pydict()
     uri_of = dict(zip(images["image_id"], images["uri"], strict=True))
-    columns = ["region_id", "image_id", "cls", "confidence"]
-    regions = artifacts.table("region_predictions").read(columns).to_pydict()
-    cls, confidence = np.array(regions["cls"], int), np.array(regions["confidence"])
+    columns = ["region_id", "cls", "confidence"]
+    regions = artifacts.table("region_predictions").read(columns)
+    cls, confidence = regions.column("cls").to_numpy(), regions.column("confidence").to_numpy().astype(np.float64)
     chosen = {index: select_extremes(np.flatnonzero(cls == index), confidence) for index in range(len(names))}
-    wanted = {regions["region_id"][i] for most, least in chosen.values() for i in (*most, *least)}
-    crops = _read_crops(artifacts.table("regions"), wanted)
+    shown = [i for most, least in chosen.values() for i in (*most, *least)]
+    ids = dict(zip(shown, regions.column("region_id").take(pa.array(shown, pa.int64())).to_pylist(), strict=True))
+    crops = _read_crops(artifacts.table("regions"), set(ids.values()))
 
     def items(rows: Sequence[int]) -> list[GalleryItem]:
-        return [
-            build_item(crops[regions["region_id"][i]], float(confidence[i]), uri_of[regions["image_id"][i]])
-            for i in rows
-        ]
+        return [build_item(crops[ids[i]], float(confidence[i]), uri_of[crops[ids[i]]["image_id"]]) for i in rows]
 
     found = []
     for index, name in enumerate(names):
@@ -186,12 +184,13 @@ def select_extremes(members: Any, confidence: Any) -> tuple[list[int], list[int]
 
 
 def _read_crops(regions: Table, wanted: set[str]) -> dict[str, dict[str, Any]]:
-    """Read the rows of some regions, part by part to bound memory."""
+    """Read the rows of some regions, part by part to bound memory; of parts without them only the ids."""
     found: dict[str, dict[str, Any]] = {}
+    ids = pa.array(sorted(wanted), pa.string())
     for part in regions.parts:
-        table = regions.read_part(part)
-        hits = table.filter(pc.is_in(table.column("region_id"), value_set=pa.array(sorted(wanted), pa.string())))
-        found |= {row["region_id"]: row for row in hits.to_pylist()}
+        is_wanted = pc.is_in(regions.read_part(part, ["region_id"]).column("region_id"), value_set=ids)
+        if pc.any(is_wanted).as_py():
+            found |= {row["region_id"]: row for row in regions.read_part(part).filter(is_wanted).to_pylist()}
     return found
 
 
@@ -203,11 +202,11 @@ def build_item(region: Mapping[str, Any], confidence: float, uri: str) -> Galler
 
 def _build_token_map(artifacts: ArtifactSet) -> TokenMap | None:
     columns = ["image_id", "embedding", "cls", "confidence", "label"]
-    regions = artifacts.table("region_predictions").read(columns)
+    regions = artifacts.table("region_predictions")
     if regions.num_rows < 3:
         return None
     chosen = np.linspace(0, regions.num_rows - 1, min(regions.num_rows, MAP_POINTS)).astype(int)
-    sample = regions.take(chosen)
+    sample = regions.read_rows(chosen, columns)
     images = artifacts.table("image_predictions").read(["image_id", "uri"]).to_pydict()
     uri_of = dict(zip(images["image_id"], images["uri"], strict=True))
     rows = sample.select(["image_id", "confidence", "label"]).to_pylist()

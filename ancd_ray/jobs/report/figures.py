@@ -81,8 +81,12 @@ def _principal_components(x_ND: NDArray[np.floating], k: int) -> NDArray[np.floa
     scores = np.zeros((n, max(2, min(k, d))))
     if n and d:
         centred = x_ND - x_ND.mean(0)
-        _, axes = np.linalg.eigh(centred.T @ centred)  # D x D, independent of N
-        kept = axes[:, ::-1][:, :k]
+        if d <= n:
+            kept = np.linalg.eigh(centred.T @ centred)[1][:, ::-1][:, :k]  # D x D
+        else:
+            axes = centred.T @ np.linalg.eigh(centred @ centred.T)[1][:, ::-1][:, :k]  # from the N x N Gram matrix
+            length = np.linalg.norm(axes, axis=0)
+            kept = np.divide(axes, length, out=np.zeros_like(axes), where=length > 1e-9 * max(length[0], 1e-300))
         kept = kept * np.sign(kept[np.abs(kept).argmax(0), np.arange(kept.shape[1])])  # fixes the sign
         scores[:, : kept.shape[1]] = centred @ kept
     return scores
