@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from ancd_ray.config.errors import AncdError
-from ancd_ray.config.job import Job
+from ancd_ray.config.job import OF_THE_MODEL, Job
 from ancd_ray.config.renamed import rename_keys
 from ancd_ray.config.secrets import hide_secrets, hide_secrets_within
 from ancd_ray.config.yaml_loader import MAX_BYTES, MAX_DEPTH, YamlProblem, parse_yaml
@@ -107,7 +107,8 @@ def validate(document: Mapping[str, Any], overrides: Sequence[str] = (), source:
 
 def dump_resolved(job: Job) -> str:
     """Return the job as YAML, with all defaults filled in and credentials of URIs hidden."""
-    document = hide_secrets_within(job.model_dump(mode="json", by_alias=True))
+    left_out = set(OF_THE_MODEL) if job.mode == "classify" else set()
+    document = hide_secrets_within(job.model_dump(mode="json", by_alias=True, exclude=left_out))
     return yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
 
 

@@ -51,3 +51,16 @@ def join(classified: Sequence[Classified], table: str, columns: list[str] | None
     return pa.concat_tables(
         [empty.select(columns) if columns else empty, *(each.read(table, columns) for each in classified)]
     )
+
+
+def compare_labels(predicted: pa.Table) -> dict[str, float | None]:
+    """Compute NMI, ARI and F1 over the images that have a label."""
+    from ancd_ray.method.metrics import cluster_scores
+
+    known = predicted.filter(pc.is_valid(predicted.column("label")))
+    if not known.num_rows:
+        return {"nmi": None, "ari": None, "f1": None}
+    scores = cluster_scores(
+        known.column("label").to_numpy(zero_copy_only=False).astype(str), known.column("cls").to_numpy()
+    )
+    return {"nmi": scores.nmi, "ari": scores.ari, "f1": scores.f1}

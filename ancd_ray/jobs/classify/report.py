@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from ancd_ray.config.load import dump_resolved
 from ancd_ray.engine.executor import StepRun, read_versions
-from ancd_ray.jobs.classify.classified import Classified, join
+from ancd_ray.jobs.classify.classified import Classified, compare_labels, join
 from ancd_ray.jobs.report import (
     ClassReport,
     ClusterScores,
@@ -57,7 +57,7 @@ def _build_product(product: ProductPlan, classified: Sequence[Classified]) -> Pr
     regions = join(classified, "region_predictions", ["region_id", "image_id", "cls", "confidence"])
     return ProductReport(
         name=product.name,
-        image_level=ClusterScores(images.num_rows),
+        image_level=ClusterScores(images.num_rows, **compare_labels(images)),
         region_level=ClusterScores(regions.num_rows),
         classes=_build_classes(product, classified, images, regions),
         scores=ImageScores(images.column("score").to_numpy()),

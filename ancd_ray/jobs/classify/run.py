@@ -7,9 +7,6 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from ancd_ray.config.job import Job
 from ancd_ray.config.load import dump_resolved
 from ancd_ray.data.lock import lock_folder
@@ -20,7 +17,7 @@ from ancd_ray.engine.outputs import write_part
 from ancd_ray.engine.progress import Display
 from ancd_ray.engine.runtime import Runtime
 from ancd_ray.jobs.checks import check_ray
-from ancd_ray.jobs.classify.classified import Classified, join
+from ancd_ray.jobs.classify.classified import Classified, compare_labels, join
 from ancd_ray.jobs.classify.plan import ClassificationPlan, make
 from ancd_ray.jobs.classify.publish import publish
 from ancd_ray.jobs.rates import record_rates
@@ -125,7 +122,7 @@ def _summarize(plan: ClassificationPlan, classified: list[Classified], done: Map
                 "quarantined": quarantined,
                 "regions": sum(each.read("region_predictions", ["image_id"]).num_rows for each in own),
                 "classes": {name: counts[index] for index, name in enumerate(product.model.classes)},
-                **_compare(predicted),
+                **compare_labels(predicted),
             }
         )
     total = {key: sum(each[key] for each in products) for key in ("images", "new", "quarantined", "regions")}
@@ -134,16 +131,3 @@ def _summarize(plan: ClassificationPlan, classified: list[Classified], done: Map
         for step in done.values()
     ]
     return {"job": plan.job.name, **total, "products": products, "stages": stages, "versions": read_versions()}
-
-
-def _compare(predicted: pa.Table) -> dict[str, float | None]:
-    """Compute NMI, ARI and F1 over the images that have a label."""
-    from ancd_ray.method.metrics import cluster_scores
-
-    known = predicted.filter(pc.is_valid(predicted.column("label")))
-    if not known.num_rows:
-        return {"nmi": None, "ari": None, "f1": None}
-    scores = cluster_scores(
-        known.column("label").to_numpy(zero_copy_only=False).astype(str), known.column("cls").to_numpy()
-    )
-    return {"nmi": scores.nmi, "ari": scores.ari, "f1": scores.f1}
