@@ -10,7 +10,7 @@ from typing import Any
 from ancd_ray.config.errors import AncdError
 from ancd_ray.data.store import Folder
 from ancd_ray.engine.attempts import Worker
-from ancd_ray.engine.outputs import CommittedShard, Shard
+from ancd_ray.engine.outputs import CommittedShard, Part, Rows, Shard, write_part
 from ancd_ray.engine.runtime import Progress, Resources, Runtime
 
 SHARDS = 32  # shards of a large step: enough to balance a cluster, few enough for Ray's overhead per task
@@ -72,3 +72,16 @@ def shard_rows(n: int) -> int:
     """Return the number of images per shard, for n in total; it does not depend on the machine."""
     low, high = SHARD_ROWS
     return min(max(math.ceil(n / SHARDS), low), high)
+
+
+def is_sampled(image_id: str, share: float) -> bool:
+    """Whether an image is among a share of all images; ids are digests, so their first digits are uniform."""
+    return share >= 1 or int(image_id[:8], 16) < share * 16**8
+
+
+def divide_listing(folder: Folder, rows: Rows) -> tuple[list[Part], list[Shard]]:
+    """Write the rows of a listing in parts to a folder; returns the parts, and a shard for each of them."""
+    size = shard_rows(len(rows))
+    pieces = [rows[start : start + size] for start in range(0, len(rows), size)]
+    parts = [write_part(folder, "listing", i, piece) for i, piece in enumerate(pieces)]
+    return parts, [Shard(i, {"listing": (folder, part)}, part.rows) for i, part in enumerate(parts)]

@@ -20,8 +20,8 @@ from ancd_ray.data.sources import read_rgb
 from ancd_ray.data.store import Folder
 from ancd_ray.data.tables import SCHEMAS, conform
 from ancd_ray.engine.artifacts import Table
-from ancd_ray.engine.context import Context, shard_rows
-from ancd_ray.engine.outputs import Result, Shard, ShardResult, write_part
+from ancd_ray.engine.context import Context, divide_listing
+from ancd_ray.engine.outputs import Result, Shard, ShardResult
 from ancd_ray.engine.runtime import Resources
 from ancd_ray.engine.stage import Stage, unhashed
 from ancd_ray.stages.catalog import open_files
@@ -70,10 +70,7 @@ class ClassifyImages(Stage):
         """Divide the listing into shards and classify their images."""
         place, _, name = self.listing.rpartition("/")
         rows = conform(Folder(place).read_table(name, SCHEMAS["listing"].names), SCHEMAS["listing"])
-        size = shard_rows(rows.num_rows)
-        pieces = [rows.slice(start, size) for start in range(0, rows.num_rows, size)]
-        parts = [write_part(context.folder, "listing", i, piece) for i, piece in enumerate(pieces)]
-        shards = [Shard(i, {"listing": (context.folder, part)}, part.rows) for i, part in enumerate(parts)]
+        parts, shards = divide_listing(context.folder, rows)
         done = context.map(ClassifyShard(self.model, self.model_digest, self.weights, self.keep), shards)
         return Result({**Result.of_shards(done).tables, "listing": parts}, {"listed": rows.num_rows})
 

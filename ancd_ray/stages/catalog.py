@@ -12,8 +12,8 @@ from ancd_ray.data.pixel_range import Extremes, PixelRange
 from ancd_ray.data.roles import ListedImage
 from ancd_ray.data.sources import read_image
 from ancd_ray.engine.artifacts import Table
-from ancd_ray.engine.context import Context, quarantine_row, shard_rows
-from ancd_ray.engine.outputs import Result, Shard, ShardResult, write_part
+from ancd_ray.engine.context import Context, divide_listing, quarantine_row
+from ancd_ray.engine.outputs import Result, Shard, ShardResult
 from ancd_ray.engine.runtime import Resources
 from ancd_ray.engine.stage import Stage, unhashed
 
@@ -44,10 +44,7 @@ class Catalog(Stage):
 
     def run(self, context: Context, inputs: In) -> Result:  # noqa: ARG002
         """Divide the listing into shards and open its files."""
-        size = shard_rows(len(self.rows))
-        pieces = [self.rows[start : start + size] for start in range(0, len(self.rows), size)]
-        parts = [write_part(context.folder, "listing", i, piece) for i, piece in enumerate(pieces)]
-        shards = [Shard(i, {"listing": (context.folder, part)}, part.rows) for i, part in enumerate(parts)]
+        parts, shards = divide_listing(context.folder, self.rows)
         done = context.map(OpenFiles(), shards)
         extremes = [Extremes(*each) for shard in done for each in shard.values.get("extremes", ())]
         pixel_range = asdict(PixelRange.of(extremes, self.bits)) if extremes else None

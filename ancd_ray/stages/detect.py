@@ -15,7 +15,7 @@ from ancd_ray.data.sources import attach_range
 from ancd_ray.data.store import Folder
 from ancd_ray.detectors.base import AnomalyMap, DetectorConfig, FittedDetector, Scorer
 from ancd_ray.engine.artifacts import Files, Table
-from ancd_ray.engine.context import Context, quarantine_row
+from ancd_ray.engine.context import Context, is_sampled, quarantine_row
 from ancd_ray.engine.outputs import Result, Shard, ShardResult, align_shards
 from ancd_ray.engine.runtime import Resources
 from ancd_ray.engine.stage import Stage
@@ -106,7 +106,7 @@ class ScoreImages:
         rows, bad = score_images(scorer, [row for row in images if row["role"] != "normal"])
         if not isinstance(self.detector, FittedDetector):
             return ShardResult({"maps": rows, "quarantine": bad})
-        chosen = [row for row in images if row["role"] == "normal" and _draw_uniform(row["image_id"]) < self.share]
+        chosen = [row for row in images if row["role"] == "normal" and is_sampled(row["image_id"], self.share)]
         scored, _ = score_images(scorer, chosen)  # one that cannot be read is quarantined by fit_detector
         reference = [{key: row[key] for key in ("image_id", "product", "score")} for row in scored]
         return ShardResult({"maps": rows, "normal_scores": reference, "quarantine": bad})
@@ -115,11 +115,6 @@ class ScoreImages:
 def _share_of_reference(n_normals: int) -> float:
     """Return the share of normal images that are scored; 0 for a single one, which has no others to compare with."""
     return min(1.0, _REFERENCE / n_normals) if n_normals > 1 else 0.0
-
-
-def _draw_uniform(image_id: str) -> float:
-    """Return a number in [0, 1) that is the same for an image in every shard and run."""
-    return int(image_id[:8], 16) / 16**8
 
 
 def make_scorer(detector: DetectorConfig, backbone: BackboneConfig | None, state: bytes | None) -> Scorer:

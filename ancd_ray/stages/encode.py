@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ancd_ray.config.sections import BackboneConfig
 from ancd_ray.data.images import decode_mask, decode_rgb
 from ancd_ray.engine.artifacts import Table
-from ancd_ray.engine.context import Context
+from ancd_ray.engine.context import Context, is_sampled
 from ancd_ray.engine.outputs import Result, Shard, ShardResult, align_shards
 from ancd_ray.engine.runtime import Resources
 from ancd_ray.engine.stage import Stage
@@ -122,11 +122,6 @@ def encode_regions(
         views += found[0]
         features += found[1]
     return views, features
-
-
-def is_sampled(image_id: str, share: float) -> bool:
-    """Whether an image is among a share of all images; ids are digests, so their first digits are uniform."""
-    return share >= 1 or int(image_id[:8], 16) < share * 16**8
 
 
 def _encode_batch(

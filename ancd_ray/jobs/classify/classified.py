@@ -25,15 +25,18 @@ class Classified:
 
     def read(self, table: str, columns: list[str] | None = None) -> pa.Table:
         """Read a table, or some of its columns."""
-        rows = pa.concat_tables([SCHEMAS[table].empty_table(), *self.read_parts(table)])
-        return rows.select(columns) if columns else rows
+        empty = SCHEMAS[table].empty_table()
+        return pa.concat_tables([empty.select(columns) if columns else empty, *self.read_parts(table, columns)])
 
-    def read_parts(self, table: str) -> Iterator[pa.Table]:
-        """Read a table part by part."""
+    def read_parts(self, table: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
+        """Read a table part by part, or some of its columns."""
         gone = pa.array(sorted(self.partition.gone), pa.string())
+        needed = [*columns, "image_id"] if columns and len(gone) and "image_id" not in columns else columns
         for part in self.output.parts(table):
-            rows = part.read(self.output.folder)
-            yield rows.filter(pc.invert(pc.is_in(rows.column("image_id"), value_set=gone))) if len(gone) else rows
+            rows = part.read(self.output.folder, needed)
+            if len(gone):
+                rows = rows.filter(pc.invert(pc.is_in(rows.column("image_id"), value_set=gone)))
+            yield rows.select(columns) if columns else rows
 
     def copy(self, table: str, folder: Folder) -> None:
         """Copy a table to a folder: its files as they are, or the rows that are left."""

@@ -32,14 +32,19 @@ class ProductPlan:
     keep: Keep
 
     def describe(self) -> list[str]:
-        """Describe in lines what will happen with the images."""
+        """Describe in lines what will happen with the images; a few are opened."""
+        looked = peek(self.listing.images, self.listing.config)
+        lines = [*self.listing.account.describe(), *looked]
+        return [*(f"{self.name}: {line}" for line in lines), self.describe_changes()]
+
+    def describe_changes(self) -> str:
+        """Describe in one line what is new, and the model."""
         new = sum(partition.images for partition in self.partitions if partition.is_new)
         known = sum(partition.images - len(partition.gone) for partition in self.partitions) - new
         gone = f", {self.deleted:,} deleted since" if self.deleted else ""
         names = ", ".join(self.model.classes)
-        looked = peek(self.listing.images, self.listing.config)
-        lines = [f"{new:,} new images, {known:,} known{gone}; model {self.model.digest} with classes {names}"]
-        return [f"{self.name}: {line}" for line in [*self.listing.account.describe(), *looked, *lines]]
+        line = f"{new:,} new images, {known:,} known{gone}; model {self.model.digest} with classes {names}"
+        return f"{self.name}: {line}"
 
 
 @dataclass(frozen=True)

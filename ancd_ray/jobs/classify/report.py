@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ancd_ray.config.load import dump_resolved
 from ancd_ray.engine.executor import StepRun, read_versions
@@ -69,20 +70,31 @@ def _build_classes(
     product: ProductPlan, classified: Sequence[Classified], images: pa.Table, regions: pa.Table
 ) -> list[ClassReport]:
     """Collect the classes, the largest first, with the pictures of regions that were kept."""
-    kept = {row["region_id"]: row for each in classified for row in each.read("regions").to_pylist()}
+    kept = set(join(classified, "regions", ["region_id"]).column("region_id").to_pylist())
     uri_of = dict(zip(*(images.column(name).to_pylist() for name in ("image_id", "uri")), strict=True))
     of_image, of_region = images.column("cls").to_numpy(), regions.column("cls").to_numpy()
     ids, confidence = regions.column("region_id").to_pylist(), regions.column("confidence").to_numpy()
     has_picture = np.array([region_id in kept for region_id in ids], bool)
+    chosen = []
+    for index in range(len(product.model.classes)):
+        most, least = select_extremes(np.flatnonzero((of_region == index) & has_picture), confidence)
+        # with another `keep`, pictures are of uncertain regions only
+        chosen.append((most, least) if product.keep == "all" else ([], [*least, *most[::-1]]))
+    shown = _read_regions(classified, {ids[i] for several in chosen for rows in several for i in rows})
     found = []
     for index, name in enumerate(product.model.classes):
-        most, least = select_extremes(np.flatnonzero((of_region == index) & has_picture), confidence)
-        if product.keep != "all":  # pictures are of uncertain regions only
-            most, least = [], [*least, *most[::-1]]
-        items = [
-            [build_item(kept[ids[i]], float(confidence[i]), uri_of[kept[ids[i]]["image_id"]]) for i in chosen]
-            for chosen in (most, least)
-        ]
+        most_certain, least_certain = (
+            [build_item(shown[ids[i]], float(confidence[i]), uri_of[shown[ids[i]]["image_id"]]) for i in rows]
+            for rows in chosen[index]
+        )
         counts = int((of_image == index).sum()), int((of_region == index).sum())
-        found.append(ClassReport(index, name, *counts, most_certain=items[0], least_certain=items[1]))
+        found.append(ClassReport(index, name, *counts, most_certain=most_certain, least_certain=least_certain))
     return sorted(found, key=lambda one: (-one.images, one.index))
+
+
+def _read_regions(classified: Sequence[Classified], wanted: set[str]) -> dict[str, dict[str, Any]]:
+    """Read the rows of some regions, part by part to bound memory."""
+    values = pa.array(sorted(wanted), pa.string())
+    parts = (part for each in classified for part in each.read_parts("regions"))
+    found = (part.filter(pc.is_in(part.column("region_id"), value_set=values)).to_pylist() for part in parts)
+    return {row["region_id"]: row for rows in found for row in rows}

@@ -42,7 +42,7 @@ def run(job: Job, address: str | None, display: Display) -> Folder:
             product.model.adopt(root)
             for partition in product.partitions:
                 partition.write()
-            display.say(product.describe()[-1])
+            display.say(product.describe_changes())
         resources = job.resources
         with Runtime(resources.cpus, resources.gpus, resources.in_process_below, address) as runtime:
             done = run_steps(plan.steps, root, runtime, display, resources.max_quarantined)
