@@ -70,17 +70,32 @@ def _add_job_arguments(command: _F) -> _F:
     help="Read all images of earlier catalogs again, and redo what rests on images that changed although their size "
     "and time of change did not.",
 )
+@click.option(
+    "--refit",
+    is_flag=True,
+    help="Discover the classes anew if the archive has changed, in place of classifying new images with the model; the "
+    "same as discovery.refit_when_grown_by=0.",
+)
 def submit(
-    job_file: Path, overrides: tuple[str, ...], address: str | None, no_wait: bool, target: Path | None, verify: bool
+    job_file: Path,
+    overrides: tuple[str, ...],
+    address: str | None,
+    no_wait: bool,
+    target: Path | None,
+    verify: bool,
+    refit: bool,
 ) -> None:
     """Run a job, or a sweep if it has a `sweep:` section, on this machine or on a cluster.
 
     KEY=VALUE changes a key of the job file; the value is YAML: `train.lambda=0.5`, `data.base=null`.
 
+    Submitted again, a job does what is not done yet: images that were added to the archive since are classified with
+    the model of its classes.
+
     The last line of the output is the run folder, with report.html, summary.json and the tables of results.
     """
     with explain_errors() as boundary:
-        job = _load(job_file, overrides)
+        job = _load(job_file, (*overrides, *(["discovery.refit_when_grown_by=0"] if refit else [])))
         boundary.output = job.output_root
         if target and not job.sweep:
             raise click.UsageError(f"--apply is for sweeps, and {job_file} has no `sweep:` section")
@@ -135,19 +150,24 @@ def plan(job_file: Path, overrides: tuple[str, ...]) -> None:
         if job.mode == "classify":
             from ancd_ray.jobs.classify.plan import make as plan_classification
 
-            made: JobPlan | ClassificationPlan = plan_classification(job)
+            plans: list[JobPlan | ClassificationPlan] = [plan_classification(job)]
         else:
-            made = make(job)
-        statuses = plan_status(made.steps, made.root)
-        costs = estimate(made, statuses)
+            from ancd_ray.jobs.classify.plan import find_plan_of_others
+
+            discovery = make(job)
+            plans = [discovery, *find_plan_of_others(discovery)]
+        found = [(made, plan_status(made.steps, made.root)) for made in plans]
+        statuses = [status for _, some in found for status in some]
+        costs = [cost for made, some in found for cost in estimate(made, some)]
         rows = [
             (status.step.product, status.step.name, status.state, *format_row(cost), status.why)
             for status, cost in zip(statuses, costs, strict=True)
         ]
         click.echo(_align(rows, "<<<>>><"))
         ready = sum(status.state == "cached" for status in statuses)
-        click.echo("\n".join(made.describe_inputs()))
-        click.echo(f"{ready} of {len(statuses)} steps are done; results go to {hide_secrets(str(made.run_folder))}")
+        click.echo("\n".join(plans[0].describe_inputs()))
+        place = hide_secrets(str(plans[-1].run_folder))
+        click.echo(f"{ready} of {len(statuses)} steps are done; results go to {place}")
         click.echo(summarize_costs(costs, statuses))
 
 
@@ -183,12 +203,12 @@ def bench(job_file: Path, overrides: tuple[str, ...], number: str, seeds: int) -
         from ancd_ray.data.store import Folder
         from ancd_ray.engine.progress import Display
         from ancd_ray.jobs.bench import run as harness
-        from ancd_ray.jobs.run import run
+        from ancd_ray.jobs.run import discover
 
         def run_row(job: Job) -> Folder:
             display = Display(f"{job.name} → {hide_secrets(job.output_root)}")
             with display.running():
-                return run(job, None, display)
+                return discover(job, None, display)
 
         job = _load(job_file, overrides)
         boundary.output = job.output_root

@@ -75,6 +75,7 @@ class TrainConfig(Section):
     """Mask-guided contrastive representation learning (Section III-C); the paper's values."""
 
     epochs: PositiveInt = 50
+    max_steps: PositiveInt | None = None  # over all epochs, which are shortened; null: every region once an epoch
     batch_size: Annotated[int, Field(ge=4)] = 32  # over all workers
     lambda_: Share = Field(0.3, alias="lambda")
     mu: Annotated[float, Field(ge=0)] = 4.0
@@ -103,6 +104,9 @@ class DiscoveryConfig(Section):
     method: Literal["anomalyncd", "linked", "kmeans", "ward", "gmm", "anomaly_clustering", "uniformaly", "gcd"] = (
         "anomalyncd"
     )
+    max_regions: PositiveInt = 20_000  # images it looks at, a seeded sample, and regions it trains on, at most
+    # Growth of the archive after which its classes are discovered anew; null: new images are classified with the model.
+    refit_when_grown_by: Annotated[float, Field(ge=0)] | None = None
 
 
 class ClassesConfig(Section):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import PositiveInt
 
 from ancd_ray.config.base import Section, reset_keys
 from ancd_ray.data.images import BadImage
@@ -77,6 +78,7 @@ class DetectorConfig(Section):
 class FittedDetector(DetectorConfig):
     """A detector with a state that is fitted to normal images."""
 
+    max_normals: PositiveInt = 3000  # normal images that it is fitted to, a seeded sample
     needs: ClassVar[Literal["nothing", "normals", "masks", "maps"]] = "normals"
     resources: ClassVar[Literal["images", "model"]] = "model"
     state_file: ClassVar[str]

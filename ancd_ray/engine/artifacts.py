@@ -121,10 +121,14 @@ class ArtifactSet:
         """Return the figures of the step that made an artifact; empty if it does not exist."""
         return self.artifacts[role].values if role in self.artifacts else {}
 
+    @property
+    def outputs(self) -> list[Output]:
+        """The outputs of all steps, in their order."""
+        return list({artifact.folder.uri: artifact.output for artifact in self.artifacts.values()}.values())
+
     def quarantine_rows(self) -> Iterator[dict[str, Any]]:
         """Iterate over the rows of `quarantine` of all steps, in the order of the steps."""
-        outputs = {artifact.folder.uri: artifact.output for artifact in self.artifacts.values()}
-        for output in outputs.values():
+        for output in self.outputs:
             yield from output.table("quarantine").to_pylist()
 
     def _get(self, role: str, kind: type[A]) -> A:

@@ -1,10 +1,10 @@
-"""Listings of the products of an archive, shared by several plans."""
+"""Listings of the products of an archive and their samples, shared by several plans."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ancd_ray.config.job import Job
 from ancd_ray.data.layouts import Account, ProductConfig, list_product
@@ -12,6 +12,9 @@ from ancd_ray.data.layouts.maps import pair_maps
 from ancd_ray.data.roles import GOOD, Classes, ListedImage
 from ancd_ray.data.store import digest
 from ancd_ray.stages.catalog import make_image_id, make_listing_rows
+
+if TYPE_CHECKING:
+    from ancd_ray.jobs.samples import Sample
 
 AUTO = 0  # number of classes that a step estimates
 
@@ -26,6 +29,18 @@ class ProductListing:
     account: Account
     config: ProductConfig
 
+    @classmethod
+    def of(
+        cls,
+        images: Sequence[ListedImage],
+        rows: Sequence[Mapping[str, Any]],
+        account: Account,
+        config: ProductConfig,
+    ) -> ProductListing:
+        """Make a listing with the digest of its rows and stamps."""
+        stamps = sorted([image.path, image.stamp] for image in images)
+        return cls(images, rows, digest([rows, stamps]), account, config)
+
     @property
     def stamps(self) -> dict[str, str]:
         """Stamps of the files of each image, by the image's id."""
@@ -34,7 +49,7 @@ class ProductListing:
     @property
     def labels(self) -> tuple[str, ...]:
         """Sorted labels of the query images; of a base set, its classes."""
-        return tuple(sorted({image.label for image in self.images if image.role == "query" and image.label}))
+        return tuple(sorted({row["label"] for row in self.rows if row["role"] != "normal" and row["label"]}))
 
     def classes(self, job: Job, product: ProductConfig, known: tuple[str, ...]) -> Classes:
         """Return the classes to look for: the known ones, the number of novel ones, and whether one is normal.
@@ -62,10 +77,11 @@ class ProductListing:
 
 
 class Archive:
-    """Listings of the products below a root."""
+    """Listings of the products below a root, and the samples that were found of them."""
 
     def __init__(self, root: str) -> None:
         self.root = root
+        self.samples: dict[str, Sample] = {}  # by their folders
         self._listings: dict[tuple[str, bool], ProductListing] = {}
 
     def base(self, product: ProductConfig) -> ProductListing:
@@ -102,5 +118,4 @@ class Archive:
         if with_maps:
             listing, maps = pair_maps(product, self.root, listing)
         rows = make_listing_rows(product.name, listing, is_base, maps, product.mask_threshold)
-        stamps = sorted([image.path, image.stamp] for image in listing)
-        return ProductListing(listing, rows, digest([rows, stamps]), account, product)
+        return ProductListing.of(listing, rows, account, product)

@@ -41,7 +41,7 @@ def base_flow(job: Job, name: str, listing: ProductListing) -> Flow:
     if method == "gcd":
         flow.add(Encode(job.backbone, keep_views=False, max_features=None))
     elif job.train.views.bank:
-        flow.add(FillViewBank(job.backbone, job.train.views.base))
+        flow.add(FillViewBank(job.backbone, job.train.views.base, job.discovery.max_regions))
     return flow
 
 
@@ -76,6 +76,8 @@ def discovery_flow(job: Job, name: str, listing: ProductListing, classes: Classe
 def _perceive(flow: Flow, job: Job, listing: ProductListing, detector: DetectorConfig) -> None:
     """Add the stages from files to regions."""
     backbone = job.backbone.for_images
+    if isinstance(detector, FittedDetector):
+        detector = reset_keys(detector, "max_normals")  # the listing has no more
     flow.add(Catalog(listing.digest, listing.config.bits, listing.rows))
     if isinstance(detector, FittedDetector):
         flow.add(FitDetector(detector.for_fit, backbone))
@@ -88,7 +90,7 @@ def _perceive(flow: Flow, job: Job, listing: ProductListing, detector: DetectorC
 def _train(flow: Flow, job: Job, classes: Classes, base: Flow | None) -> None:
     """Add the stages of AnomalyNCD (Section III-C)."""
     if job.train.views.bank:
-        flow.add(FillViewBank(job.backbone, job.train.views.bank))
+        flow.add(FillViewBank(job.backbone, job.train.views.bank, job.discovery.max_regions))
     flow.add(Encode(job.backbone, keep_views=True, max_features=SAMPLED_FEATURES))
     _count_classes(flow, job, classes)
     source = "regions" if job.train.views.fresh else "views"

@@ -10,15 +10,17 @@ from pathlib import Path
 from ancd_ray.config.job import Job
 from ancd_ray.config.load import JobError
 from ancd_ray.config.overrides import apply_overrides
-from ancd_ray.data.layouts import LayoutError
+from ancd_ray.data.layouts import LayoutError, ProductConfig
 from ancd_ray.data.layouts.peek import peek
 from ancd_ray.data.location import Location, remember
 from ancd_ray.data.roles import Classes
 from ancd_ray.data.store import Folder, digest
+from ancd_ray.engine.outputs import Output
 from ancd_ray.engine.stage import Flow, Step
 from ancd_ray.jobs.archive import AUTO, Archive, ProductListing
 from ancd_ray.jobs.checks import check_base, check_classes, check_detector, check_training
 from ancd_ray.jobs.flows import base_flow, discovery_flow
+from ancd_ray.jobs.samples import Sample, find_sample
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,12 @@ class ProductPlan:
     base: Flow | None
     classes: Classes
     labelled: bool  # whether any image has a label
-    listing: ProductListing
+    sample: Sample
+
+    @property
+    def listing(self) -> ProductListing:
+        """The images that the discovery looks at."""
+        return self.sample.listing
 
     @property
     def steps(self) -> list[Step]:
@@ -67,6 +74,19 @@ class JobPlan:
         return list({step.fingerprint: step for step in steps}.values())
 
     @property
+    def is_all(self) -> bool:
+        """Whether the discovery looks at all images."""
+        return all(product.sample.is_all for product in self.products)
+
+    def write_samples(self) -> bool:
+        """Write the partitions that are new; False if another job has written some since, and the plan is outdated."""
+        if any(product.sample.compared.is_outdated() for product in self.products):
+            return False
+        for product in self.products:
+            product.sample.write()
+        return True
+
+    @property
     def run_folder(self) -> Folder:
         """Folder of the run's record and report; the same for the same job and archive."""
         ends = [plan.step_of("metrics").fingerprint for plan in self.products]
@@ -75,17 +95,18 @@ class JobPlan:
     def count_images(self, step: Step) -> int:
         """Count the images of the product of a step."""
         listings = [product.listing for product in self.products] + ([self.base] if self.base else [])
-        return next(len(listing.images) for listing in listings if listing.config.name == step.product)
+        return next(len(listing.rows) for listing in listings if listing.config.name == step.product)
 
     def describe_inputs(self) -> list[str]:
         """Describe in lines what is taken of the archive and how it will be read; a few images are opened."""
         lines = []
         for product in self.products:
-            listing = product.listing
+            listing, outside = product.listing, product.sample.describe()
             notes = [
                 *listing.account.describe(),
                 *peek(listing.images, listing.config),
                 product.describe_classes(),
+                *([outside] if outside else []),
             ]
             lines += [f"{product.name}: {note}" for note in notes]
         if self.base:
@@ -122,27 +143,49 @@ def make(job: Job, archive: Archive | None = None) -> JobPlan:
             problems += check_base(job.data.base, base.images)
         except LayoutError as error:
             problems.append(str(error))
-    products = []
+    root, products = Folder(job.output_root), []
     for product in job.data.products:
         try:
-            own = apply_overrides(job, product)
-            listing = archive.product(product, own.detector.needs)
-            classes = listing.classes(own, product, base.labels if base else ())
+            own = pin_weights(apply_overrides(job, product))
+            known = base_flow(own, own.data.base.name, base) if own.data.base and base else None
+            planned = _plan_product(own, product, archive, root, known, base.labels if base else ())
         except JobError as error:
             problems += error.lines
             continue
         except (LayoutError, ValueError) as error:
             problems.append(str(error))
             continue
-        problems += check_detector(own, product, listing.images) + check_training(own)
-        problems += check_classes(product.name, classes, listing.images)
-        own = pin_weights(own)
-        known = base_flow(own, own.data.base.name, base) if own.data.base and base else None
-        flow = discovery_flow(own, product.name, listing, classes, known)
-        products.append(ProductPlan(product.name, own, flow, known, classes, bool(listing.labels), listing))
+        listed = archive.product(product, own.detector.needs).images
+        problems += check_detector(own, product, listed) + check_training(own)
+        problems += check_classes(product.name, planned.classes, listed)
+        products.append(planned)
     if problems:
         raise JobError(*dict.fromkeys(problems))
-    return JobPlan(job, Folder(job.output_root), tuple(products), base)
+    return JobPlan(job, root, tuple(products), base)
+
+
+def _plan_product(
+    job: Job, product: ProductConfig, archive: Archive, root: Folder, base: Flow | None, known: tuple[str, ...]
+) -> ProductPlan:
+    """Plan the discovery of a product over its sample; all plans with the same archive have the same sample.
+
+    Raises
+    ------
+    LayoutError, ValueError, JobError
+        The product cannot be listed, or its number of classes is unknown.
+    """
+
+    def plan_over(listing: ProductListing) -> tuple[Flow, Classes]:
+        classes = listing.classes(job, product, known)
+        return discovery_flow(job, product.name, listing, classes, base), classes
+
+    def is_done(listing: ProductListing) -> bool:
+        flow, _ = plan_over(listing)
+        return Output.find(flow.artifacts["metrics"].step.folder(root)) is not None
+
+    sample = find_sample(job, product, archive, is_done)
+    flow, classes = plan_over(sample.listing)
+    return ProductPlan(product.name, job, flow, base, classes, bool(sample.listing.labels), sample)
 
 
 def resolve_root(job: Job) -> Job:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from functools import partial
 from typing import TYPE_CHECKING
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
 
 
 def run(job: Job, address: str | None, display: Display, verify: bool = False) -> Folder:
-    """Run a job and return the run folder, with `report.html`, `summary.json` and the result tables.
+    """Run a job: its classes are discovered in a sample, and the other images classified with the model.
 
     Parameters
     ----------
@@ -49,42 +51,89 @@ def run(job: Job, address: str | None, display: Display, verify: bool = False) -
     verify
         Whether images are compared with the digests of cached catalogs first (see `jobs/verify.py`).
 
+    Returns
+    -------
+    Folder
+        The run folder, with `report.html`, `summary.json` and the result tables of all images.
+
     Raises
     ------
     JobError, StageError, RuntimeProblem, StoreError, TrackingProblem
         The job failed; the message has one line per problem.
     """
+    with _planned(job, display) as plan:
+        found = None if verify or plan.is_all else _find_results(plan)
+        results = found or _discover(plan, address, display, verify)
+        if plan.is_all:
+            return plan.run_folder
+        from ancd_ray.jobs.classify.run import classify_others
+
+        return classify_others(plan, results.products, address, display)
+
+
+def discover(job: Job, address: str | None, display: Display) -> Folder:
+    """Discover the classes of a job in its sample alone, and return the run folder.
+
+    Raises
+    ------
+    JobError, StageError, RuntimeProblem, StoreError, TrackingProblem
+        The job failed; the message has one line per problem.
+    """
+    with _planned(job, display) as plan:
+        _discover(plan, address, display, verify=False)
+        return plan.run_folder
+
+
+@contextmanager
+def _planned(job: Job, display: Display) -> Iterator[JobPlan]:
+    """Make the plan of a job and hold the lock of its output, in which the samples are written."""
     plan = make(job)
+    with lock_folder(plan.root, display.warn):
+        if not plan.write_samples():
+            plan = make(job)
+            plan.write_samples()
+        for product in plan.products:
+            if outside := product.sample.describe():
+                display.say(f"{product.name}: {outside}")
+        yield plan
+
+
+def _find_results(plan: JobPlan) -> JobResults | None:
+    """Find the results of the discovery in its run folder; None if it is not finished, or its files are damaged."""
+    record = read_record(plan.run_folder)
+    return JobResults.from_record(plan.root, record) if record and find_complete(plan.run_folder) else None
+
+
+def _discover(plan: JobPlan, address: str | None, display: Display, verify: bool) -> JobResults:
     from ancd_ray.jobs.report.build import summarize
 
-    resources = job.resources
+    job, resources = plan.job, plan.job.resources
     store = tracking.find_store(job, plan.root)
-    with lock_folder(plan.root, display.warn):
-        check_ray(address)
-        complete = find_complete(plan.run_folder)
-        if store and not complete:  # results that are complete do not wait for a server
-            store.check()
-        if verify:
-            forget_changed(plan, display)
-        check_backbones(plan)
-        with Runtime(resources.cpus, resources.gpus, resources.in_process_below, address) as runtime:
-            done = run_steps(plan.steps, plan.root, runtime, display, resources.max_quarantined)
-        results = JobResults.of(plan, done)
-        folder = plan.run_folder
-        summary = summarize(job, results)
-        with display.step("report", job.name) as progress:
-            if complete:
-                progress.cached()
-            else:
-                write_results(plan, results, folder)
-            check_counts(results, folder)
-            folder.write_json(SUMMARY, summary)
-            write_record(folder, results.record(), complete)
-            record_rates(plan, done)
-        own = {product.name: product.job for product in plan.products}
-        log = partial(tracking.log, job=plan.job, own_jobs=own, results=results, summary=summary, run_folder=folder)
-        tracking.attempt(display, store, job.name, folder, log)
-    return folder
+    check_ray(address)
+    complete = find_complete(plan.run_folder)
+    if store and not complete:  # results that are complete do not wait for a server
+        store.check()
+    if verify:
+        forget_changed(plan, display)
+    check_backbones(plan)
+    with Runtime(resources.cpus, resources.gpus, resources.in_process_below, address) as runtime:
+        done = run_steps(plan.steps, plan.root, runtime, display, resources.max_quarantined)
+    results = JobResults.of(plan, done)
+    folder = plan.run_folder
+    summary = summarize(job, results)
+    with display.step("report", job.name) as progress:
+        if complete:
+            progress.cached()
+        else:
+            write_results(plan, results, folder)
+        check_counts(results, folder)
+        folder.write_json(SUMMARY, summary)
+        write_record(folder, results.record(), complete)
+        record_rates(plan, done)
+    own = {product.name: product.job for product in plan.products}
+    log = partial(tracking.log, job=job, own_jobs=own, results=results, summary=summary, run_folder=folder)
+    tracking.attempt(display, store, job.name, folder, log)
+    return results
 
 
 def check_backbones(plan: JobPlan) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from ancd_ray.config.sections import BackboneConfig
 from ancd_ray.data.images import decode_mask, decode_rgb
 from ancd_ray.engine.artifacts import Table
-from ancd_ray.engine.context import Context
+from ancd_ray.engine.context import Context, is_sampled
 from ancd_ray.engine.outputs import Result, Shard, ShardResult, align_shards
 from ancd_ray.engine.runtime import Resources
 from ancd_ray.engine.stage import Stage
@@ -29,7 +29,7 @@ _BATCH = 32  # views per batch of the trunk
 
 @dataclass(frozen=True)
 class FillViewBank(Stage):
-    """Encodes `n_views` augmented views of every region."""
+    """Encodes `n_views` augmented views of every region, or of those of a sample of the images beyond `max_regions`."""
 
     name: ClassVar[str] = "views"
     version: ClassVar[int] = 2
@@ -48,6 +48,7 @@ class FillViewBank(Stage):
 
     backbone: BackboneConfig
     n_views: int
+    max_regions: int
 
     @property
     def passes(self) -> int:
@@ -56,7 +57,8 @@ class FillViewBank(Stage):
 
     def run(self, context: Context, inputs: In) -> Result:
         """Encode the views to Arrow files, which can be memory-mapped."""
-        worker = EncodeViews(self.backbone, self.n_views)
+        share = self.max_regions / max(inputs.regions.num_rows, 1)
+        worker = EncodeViews(self.backbone, self.n_views, share)
         return Result.of_shards(context.map(worker, align_shards({"regions": inputs.regions})))
 
 
@@ -66,13 +68,15 @@ class EncodeViews:
 
     backbone: BackboneConfig
     n_views: int
+    share: float = 1  # of the images whose regions are encoded
 
     def __call__(self, shard: Shard) -> ShardResult:
         """Compute the rows of `views`."""
         from ancd_ray.backbones.loaded import load_cached
 
         model = load_cached(self.backbone)
-        drawn = self._draw(shard.rows_of("regions"), model.view_size)
+        regions = [region for region in shard.rows_of("regions") if is_sampled(region["image_id"], self.share)]
+        drawn = self._draw(regions, model.view_size)
         rows: list[dict[str, Any]] = []
         while batch := [view for _, view in zip(range(_BATCH), drawn, strict=False)]:
             rows += _encode(model, batch)

@@ -73,16 +73,18 @@ class Rank:
 class Sampler:
     """Draws the regions of a batch with replacement, novel and base in turn, so that every rank holds both."""
 
-    def __init__(self, labels: Sequence[str | None], batch_size: int) -> None:
+    def __init__(self, labels: Sequence[str | None], batch_size: int, max_steps: int | None = None) -> None:
         self._novel = np.flatnonzero([label is None for label in labels])
         self._base = np.flatnonzero([label is not None for label in labels])
         self._batch_size = batch_size
+        self._max_steps = max_steps
 
     @property
     def steps(self) -> int:
-        """Steps per epoch; every novel region is drawn once on average."""
+        """Steps per epoch: every novel region is drawn once on average, unless that is more than `max_steps`."""
         novel = self._batch_size // 2 if len(self._base) else self._batch_size
-        return math.ceil(len(self._novel) / novel)
+        steps = math.ceil(len(self._novel) / novel)
+        return min(steps, self._max_steps) if self._max_steps else steps
 
     def draw(self, rng: np.random.Generator) -> Ints:
         """Draw the indices (B,) of the regions of a batch."""
@@ -115,7 +117,8 @@ def train(
     optimizer = _make_optimizer(learner, lr)
     history = _load_checkpoint(checkpoints, learner, optimizer)
     module: nn.Module = DistributedDataParallel(learner) if rank.size > 1 else learner
-    sampler = Sampler(source.labels, config.batch_size)
+    max_steps = max(1, config.max_steps // config.epochs) if config.max_steps else None
+    sampler = Sampler(source.labels, config.batch_size, max_steps)
     batches = _Batches(source, classes, config, rank)
     for epoch in range(history.epochs, config.epochs):
         for group in optimizer.param_groups:

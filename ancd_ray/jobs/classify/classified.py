@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -10,9 +10,15 @@ import pyarrow.compute as pc
 
 from ancd_ray.data.store import Folder
 from ancd_ray.data.tables import SCHEMAS
-from ancd_ray.engine.outputs import Output
-from ancd_ray.jobs.classify.partitions import Partition
+from ancd_ray.engine.artifacts import ArtifactSet
+from ancd_ray.engine.outputs import Output, Part
 from ancd_ray.jobs.classify.plan import ProductPlan
+from ancd_ray.jobs.partitions import Partition
+
+_DISCOVERED = ("image_predictions", "region_predictions", "regions")
+
+
+Parts = Mapping[str, Sequence[tuple[Folder, Part]]]  # by table, with their folders
 
 
 @dataclass(frozen=True)
@@ -21,7 +27,25 @@ class Classified:
 
     product: ProductPlan
     partition: Partition
-    output: Output
+    parts: Parts
+
+    @classmethod
+    def of_output(cls, product: ProductPlan, partition: Partition, output: Output) -> Classified:
+        """Make it of the output of `classify_images`."""
+        return cls(product, partition, {table: _locate(output, table) for table in output.manifest["tables"]})
+
+    @classmethod
+    def of_discovery(cls, product: ProductPlan, partition: Partition, artifacts: ArtifactSet) -> Classified:
+        """Make it of the artifacts of a discovery; the partition is its sample."""
+        found = {role: _locate(artifacts.table(role).output, role) for role in _DISCOVERED}
+        outputs = artifacts.outputs
+        return cls(
+            product, partition, {**found, "quarantine": [each for o in outputs for each in _locate(o, "quarantine")]}
+        )
+
+    def count_rows(self, table: str) -> int:
+        """Count the rows of a table, those that are left out when it is read included."""
+        return sum(part.rows for _, part in self.parts.get(table, ()))
 
     def read(self, table: str, columns: list[str] | None = None) -> pa.Table:
         """Read a table, or some of its columns."""
@@ -32,8 +56,12 @@ class Classified:
         """Read a table part by part, or some of its columns."""
         gone = pa.array(sorted(self.partition.gone), pa.string())
         needed = [*columns, "image_id"] if columns and len(gone) and "image_id" not in columns else columns
-        for part in self.output.parts(table):
-            rows = part.read(self.output.folder, needed)
+        for folder, part in self.parts.get(table, ()):
+            if table == "quarantine":  # images of other roles are no images to classify
+                rows = part.read(folder)
+                rows = rows.filter(pc.equal(rows.column("role"), "query"))
+            else:
+                rows = part.read(folder, needed)
             if len(gone):
                 rows = rows.filter(pc.invert(pc.is_in(rows.column("image_id"), value_set=gone)))
             yield rows.select(columns) if columns else rows
@@ -44,8 +72,12 @@ class Classified:
         if self.partition.gone:
             folder.write_table(f"{prefix}.parquet", self.read(table))
             return
-        for part in self.output.parts(table):
-            self.output.folder.copy_to(part.file, folder, f"{prefix}-{part.file.rpartition('part-')[2]}")
+        for source, part in self.parts.get(table, ()):
+            source.copy_to(part.file, folder, f"{prefix}-{part.file.rpartition('part-')[2]}")
+
+
+def _locate(output: Output, table: str) -> list[tuple[Folder, Part]]:
+    return [(output.folder, part) for part in output.parts(table)]
 
 
 def join(classified: Sequence[Classified], table: str, columns: list[str] | None = None) -> pa.Table:

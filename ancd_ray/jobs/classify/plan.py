@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ancd_ray.config.errors import AncdError
 from ancd_ray.config.job import Job
@@ -13,15 +13,19 @@ from ancd_ray.data.layouts.peek import peek
 from ancd_ray.data.store import Folder, digest
 from ancd_ray.engine.stage import Step
 from ancd_ray.jobs.archive import Archive, ProductListing
-from ancd_ray.jobs.classify.partitions import FOLDER, Partition, find_partitions
 from ancd_ray.jobs.classify.pinned import PinnedModel, pin_model
-from ancd_ray.jobs.plan import resolve_root
+from ancd_ray.jobs.partitions import FOLDER, Partition, compare
+from ancd_ray.jobs.plan import JobPlan, resolve_root
+from ancd_ray.jobs.results import RECORD
 from ancd_ray.models.classify_images import ClassifyImages, Keep
 
 
 @dataclass(frozen=True)
 class ProductPlan:
-    """Plan of a product: its model, its partitions, and the step of each partition that has images left."""
+    """Plan of a product: its model, its partitions, and the step of each that has images left.
+
+    `discovered` is the partition that the model was made of, if it is one of them; it has no step.
+    """
 
     name: str
     model: PinnedModel
@@ -30,6 +34,12 @@ class ProductPlan:
     steps: Sequence[Step]
     deleted: int
     keep: Keep
+    discovered: Partition | None = None
+
+    @property
+    def to_classify(self) -> list[Partition]:
+        """The partitions that have steps, in the same order."""
+        return [each for each in self.partitions if each.left and each is not self.discovered]
 
     def describe(self) -> list[str]:
         """Describe in lines what will happen with the images; a few are opened."""
@@ -40,7 +50,7 @@ class ProductPlan:
     def describe_changes(self) -> str:
         """Describe in one line what is new, and the model."""
         new = sum(partition.images for partition in self.partitions if partition.is_new)
-        known = sum(partition.images - len(partition.gone) for partition in self.partitions) - new
+        known = sum(partition.left for partition in self.partitions) - new
         gone = f", {self.deleted:,} deleted since" if self.deleted else ""
         names = ", ".join(self.model.classes)
         line = f"{new:,} new images, {known:,} known{gone}; model {self.model.digest} with classes {names}"
@@ -54,6 +64,7 @@ class ClassificationPlan:
     job: Job
     root: Folder
     products: tuple[ProductPlan, ...]
+    discovery: Folder | None = None  # run folder of the discovery that made the models, if it is of the same job
 
     @property
     def steps(self) -> list[Step]:
@@ -74,7 +85,11 @@ class ClassificationPlan:
     def run_folder(self) -> Folder:
         """Folder of the run's record and report; the same for the same archive, models and job."""
         gone = [[sorted(partition.gone) for partition in product.partitions] for product in self.products]
-        ends = [[step.fingerprint for step in self.steps], gone]
+        ends = [
+            [step.fingerprint for step in self.steps],
+            gone,
+            *([self.discovery.uri.rpartition("/")[2]] if self.discovery else []),
+        ]
         return self.root / "runs" / f"{self.job.name}-{digest(ends)[:12]}"
 
 
@@ -107,14 +122,45 @@ def _plan_product(job: Job, product: ProductConfig, root: Folder, archive: Archi
     if model.needs == "masks" and not any(image.has_mask for image in listing.images):
         raise JobError(f"product {product.name}: its model takes regions from masks, and the archive has none")
     rows = [row for row in listing.rows if row["role"] == "query"]
-    partitions, deleted = find_partitions(root / FOLDER / product.name, rows, listing.stamps)
+    compared = compare(root / FOLDER / product.name, rows, listing.stamps)
+    return _add_steps(ProductPlan(product.name, model, listing, compared.divided, (), compared.deleted, job.keep), root)
+
+
+def make_of_others(plan: JobPlan) -> ClassificationPlan:
+    """Plan the classification of the images that a finished discovery did not look at.
+
+    Raises
+    ------
+    ModelError
+        The run folder of the discovery has no models.
+    """
+    products = []
+    for product in plan.products:
+        sample = product.sample
+        model = pin_model(plan.run_folder.uri, product.name)
+        partitions = sorted([*sample.others, sample.partition], key=lambda each: each.number)
+        deleted = sample.compared.deleted
+        own = ProductPlan(
+            product.name, model, product.listing, partitions, (), deleted, plan.job.keep, sample.partition
+        )
+        products.append(_add_steps(own, plan.root))
+    return ClassificationPlan(plan.job, plan.root, tuple(products), plan.run_folder)
+
+
+def find_plan_of_others(plan: JobPlan) -> list[ClassificationPlan]:
+    """Plan the same, if there are others and the discovery is finished; else the list is empty."""
+    return [] if plan.is_all or not plan.run_folder.exists(RECORD) else [make_of_others(plan)]
+
+
+def _add_steps(product: ProductPlan, root: Folder) -> ProductPlan:
+    """Add the step of each partition that is to be classified."""
+    model = product.model
     steps = [
         Step(
-            ClassifyImages(model.digest, partition.id, job.keep, model.folder(root).uri, listing=partition.file),
+            ClassifyImages(model.digest, partition.id, product.keep, model.folder(root).uri, listing=partition.file),
             product.name,
             {},
         )
-        for partition in partitions
-        if not partition.is_empty
+        for partition in product.to_classify
     ]
-    return ProductPlan(product.name, model, listing, partitions, steps, deleted, job.keep)
+    return replace(product, steps=steps)

@@ -63,7 +63,7 @@ def _publish_table(table: str, classified: Sequence[Classified], folder: Folder)
         for product, states in _read_states(target, classified).items():
             new = {state: each for state, each in today.items() if each.product.name == product and state not in states}
             gone = states - today.keys()
-            rows = sum(each.output.rows(table) for each in new.values())
+            rows = sum(each.count_rows(table) for each in new.values())
             if not rows and not gone:
                 continue
             named = ", ".join(f"'{state}'" for state in sorted(gone | new.keys()))

@@ -35,7 +35,7 @@ def build_report(
     """Collect the content of the report."""
     libraries = read_versions()
     quarantine = [row for each in classified for row in each.read("quarantine").to_pylist()]
-    images = sum(each.partition.images - len(each.partition.gone) for each in classified)
+    images = sum(each.partition.left for each in classified)
     regions = sum(each.read("region_predictions", ["image_id"]).num_rows for each in classified)
     return RunReport(
         job=plan.job.name,
@@ -78,8 +78,9 @@ def _build_classes(
     chosen = []
     for index in range(len(product.model.classes)):
         most, least = select_extremes(np.flatnonzero((of_region == index) & has_picture), confidence)
-        # with another `keep`, pictures are of uncertain regions only
-        chosen.append((most, least) if product.keep == "all" else ([], [*least, *most[::-1]]))
+        # with another `keep`, pictures are of uncertain regions only, except for those of a discovery
+        has_all = product.keep == "all" or product.discovered
+        chosen.append((most, least) if has_all else ([], [*least, *most[::-1]]))
     shown = _read_regions(classified, {ids[i] for several in chosen for rows in several for i in rows})
     found = []
     for index, name in enumerate(product.model.classes):

@@ -11,6 +11,7 @@ from ancd_ray.config.job import Job
 from ancd_ray.config.load import dump_resolved
 from ancd_ray.data.lock import lock_folder
 from ancd_ray.data.store import Folder
+from ancd_ray.engine.artifacts import ArtifactSet
 from ancd_ray.engine.context import StageError
 from ancd_ray.engine.executor import StepRun, read_versions, run_steps
 from ancd_ray.engine.outputs import write_part
@@ -18,8 +19,9 @@ from ancd_ray.engine.progress import Display
 from ancd_ray.engine.runtime import Runtime
 from ancd_ray.jobs.checks import check_ray
 from ancd_ray.jobs.classify.classified import Classified, compare_labels, join
-from ancd_ray.jobs.classify.plan import ClassificationPlan, make
+from ancd_ray.jobs.classify.plan import ClassificationPlan, make, make_of_others
 from ancd_ray.jobs.classify.publish import publish
+from ancd_ray.jobs.plan import JobPlan
 from ancd_ray.jobs.rates import record_rates
 from ancd_ray.jobs.run_folder import REPORT, SUMMARY, find_complete, write_record
 
@@ -39,35 +41,67 @@ def run(job: Job, address: str | None, display: Display) -> Folder:
         plan = make(job)
         check_ray(address)
         for product in plan.products:
-            product.model.adopt(root)
             for partition in product.partitions:
                 partition.write()
-            display.say(product.describe_changes())
-        resources = job.resources
-        with Runtime(resources.cpus, resources.gpus, resources.in_process_below, address) as runtime:
-            done = run_steps(plan.steps, root, runtime, display, resources.max_quarantined)
-        record_rates(plan, done)
-        classified = list(_collect(plan, done))
-        with display.step("publish", job.name) as progress:
-            written = publish(classified, root)
-            progress.note(f"{written['image_predictions']:,} images" if any(written.values()) else "nothing new")
-        folder = plan.run_folder
-        with display.step("report", job.name) as progress:
-            complete = find_complete(folder)
-            if complete:
-                progress.cached()
-            else:
-                _write_results(plan, classified, done, folder)
-            folder.write_json(SUMMARY, _summarize(plan, classified, done))
-            write_record(folder, _make_record(plan, done), complete)
+        return _run_plan(plan, {}, address, display)
+
+
+def classify_others(
+    discovered: JobPlan, artifacts: Mapping[str, ArtifactSet], address: str | None, display: Display
+) -> Folder:
+    """Classify the images that a finished discovery did not look at, and return the run folder of all of them.
+
+    Parameters
+    ----------
+    discovered
+        Plan of the discovery, whose run folder has the models; the caller has the lock of the output.
+    artifacts
+        Its artifacts by product.
+    address, display
+        As in `run`.
+    """
+    return _run_plan(make_of_others(discovered), artifacts, address, display)
+
+
+def _run_plan(
+    plan: ClassificationPlan, discovered: Mapping[str, ArtifactSet], address: str | None, display: Display
+) -> Folder:
+    root, resources = plan.root, plan.job.resources
+    for product in plan.products:
+        product.model.adopt(root)
+        display.say(product.describe_changes())
+    with Runtime(resources.cpus, resources.gpus, resources.in_process_below, address) as runtime:
+        done = run_steps(plan.steps, root, runtime, display, resources.max_quarantined)
+    record_rates(plan, done)
+    classified = list(_collect(plan, done, discovered))
+    with display.step("publish", plan.job.name) as progress:
+        written = publish(classified, root)
+        progress.note(f"{written['image_predictions']:,} images" if any(written.values()) else "nothing new")
+    folder = plan.run_folder
+    with display.step("report", plan.job.name) as progress:
+        complete = find_complete(folder)
+        if complete:
+            progress.cached()
+        else:
+            _write_results(plan, classified, done, folder)
+        folder.write_json(SUMMARY, _summarize(plan, classified, done))
+        write_record(folder, _make_record(plan, done, discovered), complete)
     return folder
 
 
-def _collect(plan: ClassificationPlan, done: Mapping[str, StepRun]) -> Iterator[Classified]:
+def _collect(
+    plan: ClassificationPlan, done: Mapping[str, StepRun], discovered: Mapping[str, ArtifactSet]
+) -> Iterator[Classified]:
     for product in plan.products:
-        left = [partition for partition in product.partitions if not partition.is_empty]
-        for partition, step in zip(left, product.steps, strict=True):
-            yield Classified(product, partition, done[step.fingerprint].output)
+        outputs = {
+            partition.number: done[step.fingerprint].output
+            for partition, step in zip(product.to_classify, product.steps, strict=True)
+        }
+        for partition in product.partitions:
+            if partition is product.discovered and partition.left:
+                yield Classified.of_discovery(product, partition, discovered[product.name])
+            elif partition.number in outputs:
+                yield Classified.of_output(product, partition, outputs[partition.number])
 
 
 def _write_results(
@@ -86,10 +120,18 @@ def _write_results(
     folder.write(REPORT, render(build_report(plan, classified, done, datetime.now(timezone.utc))).encode())
 
 
-def _make_record(plan: ClassificationPlan, done: Mapping[str, StepRun]) -> dict[str, Any]:
-    steps = ["/".join(step.output.folder.uri.split("/")[-3:]) for step in done.values()]
-    models = {product.name: product.model.digest for product in plan.products}
-    return {"mode": "classify", "steps": steps, "products": models, "base": None, "versions": read_versions()}
+def _make_record(
+    plan: ClassificationPlan, done: Mapping[str, StepRun], discovered: Mapping[str, ArtifactSet]
+) -> dict[str, Any]:
+    outputs = [step.output for step in done.values()]
+    outputs += [output for artifacts in discovered.values() for output in artifacts.outputs]
+    return {
+        "mode": "classify",
+        "steps": ["/".join(output.folder.uri.split("/")[-3:]) for output in outputs],
+        "products": {product.name: product.model.digest for product in plan.products},
+        "base": None,
+        "versions": read_versions(),
+    }
 
 
 def _summarize(plan: ClassificationPlan, classified: list[Classified], done: Mapping[str, StepRun]) -> dict[str, Any]:
@@ -103,7 +145,7 @@ def _summarize(plan: ClassificationPlan, classified: list[Classified], done: Map
     products = []
     for product in plan.products:
         own = [each for each in classified if each.product is product]
-        listed = sum(each.partition.images - len(each.partition.gone) for each in own)
+        listed = sum(each.partition.left for each in own)
         predicted = join(own, "image_predictions")
         quarantined = sum(each.read("quarantine").num_rows for each in own)
         if predicted.num_rows + quarantined != listed:

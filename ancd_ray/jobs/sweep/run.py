@@ -43,6 +43,9 @@ def run(job: Job, address: str | None, display: Display) -> Folder:
     deadline = start + 3600 * space.sweep.hours if space.sweep.hours else None
     store = tracking.find_store(job, space.plan.root)
     with lock_folder(space.plan.root, display.warn):
+        if not space.plan.write_samples():
+            space = build_search_space(job)
+            space.plan.write_samples()
         check_ray(address)
         if store:
             store.check()

@@ -1,0 +1,195 @@
+"""Partitions of a growing archive: immutable sets of images, made when the images are first seen.
+
+    <output>/partitions/<product>/00000-<id>.parquet                of `mode: classify`
+    <output>/partitions/<product>/<key>/00000-<id>[-sample].parquet of discoveries; the key is that of what is listed
+
+A file has rows of `listing`, with the column `mark`: the digest of the row and of the stamps of its files. A listing is
+compared with all partitions: images with an unknown mark become a new partition. An image belongs to the newest
+partition that has it; in earlier ones it is superseded, and an image that is no longer listed is deleted. Partitions
+themselves never change. A sample is a partition that a discovery looks at, with its normal images (see `samples.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+
+from ancd_ray.data.location import StoreError
+from ancd_ray.data.store import Folder, digest
+from ancd_ray.data.tables import SCHEMAS, conform
+
+FOLDER = "partitions"
+_MARK = "mark"
+_SAMPLE = "-sample"
+_DIGEST = b"digest"
+
+Row = Mapping[str, Any]  # of `listing`
+
+
+@dataclass(frozen=True)
+class Partition:
+    """A set of images.
+
+    Parameters
+    ----------
+    number, id
+        Its place in the order of partitions, and the digest of its images.
+    file
+        URI of its listing.
+    images
+        Number of its query images.
+    gone
+        Ids of its query images that are superseded or deleted now.
+    is_sample
+        Whether a discovery looks at it.
+    listing
+        Its listing with marks, if it is not written yet.
+    """
+
+    number: int
+    id: str
+    file: str
+    images: int
+    gone: frozenset[str] = frozenset()
+    is_sample: bool = False
+    listing: pa.Table | None = None
+
+    @property
+    def is_new(self) -> bool:
+        """Whether it is not written yet."""
+        return self.listing is not None
+
+    @property
+    def left(self) -> int:
+        """Number of its images that are neither superseded nor deleted."""
+        return self.images - len(self.gone)
+
+    def write(self) -> None:
+        """Write its listing, if it is new."""
+        if self.listing is not None:
+            place, _, name = self.file.rpartition("/")
+            Folder(place).write_table(name, self.listing)
+
+    def read(self) -> tuple[list[dict[str, Any]], str]:
+        """Read the rows of its listing, and the digest that a sample has of it."""
+        table = self.listing
+        if table is None:
+            place, _, name = self.file.rpartition("/")
+            table = _read(Folder(place), name)
+        return table.drop_columns([_MARK]).to_pylist(), (table.schema.metadata or {}).get(_DIGEST, b"").decode()
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A listing compared with the stored partitions of a product.
+
+    Parameters
+    ----------
+    folder
+        Folder of the partitions.
+    stored
+        The partitions in order.
+    new
+        Rows of today's query images that none of them has, or in another state.
+    marks
+        Marks of today's rows by image.
+    deleted
+        Number of images of the partitions that are no longer listed.
+    newest
+        Number of the newest partition of each image.
+    """
+
+    folder: Folder
+    stored: Sequence[Partition]
+    new: Sequence[Row]
+    marks: Mapping[str, str]
+    deleted: int
+    newest: Mapping[str, int]
+
+    @property
+    def divided(self) -> list[Partition]:
+        """All partitions, the last of which has the new images, if there are any."""
+        return [*self.stored, *([self.make_partition(self.new, self.next)] if self.new else [])]
+
+    @property
+    def next(self) -> int:
+        """Number of the next partition."""
+        return self.stored[-1].number + 1 if self.stored else 0
+
+    def make_partition(self, rows: Sequence[Row], number: int, digest_of_sample: str = "") -> Partition:
+        """Make a partition of rows; with the digest of its listing it is a sample."""
+        images = [row["image_id"] for row in rows]
+        id_ = (digest_of_sample or digest(sorted([image, self.marks[image]] for image in images)))[:12]
+        listing = conform(rows, SCHEMAS["listing"])
+        listing = listing.append_column(_MARK, pa.array([self.marks[image] for image in images], pa.string()))
+        file = f"{self.folder}/{number:05d}-{id_}{_SAMPLE if digest_of_sample else ''}.parquet"
+        if digest_of_sample:
+            listing = listing.replace_schema_metadata({**listing.schema.metadata, _DIGEST: digest_of_sample})
+        n_query = sum(row["role"] == "query" for row in rows)
+        return Partition(number, id_, file, n_query, is_sample=bool(digest_of_sample), listing=listing)
+
+    def without(self, images: Collection[str]) -> list[Partition]:
+        """Return the stored partitions as they are when newer ones have these images."""
+        superseded: dict[int, set[str]] = {}
+        for image in images:
+            if image in self.newest:
+                superseded.setdefault(self.newest[image], set()).add(image)
+        return [replace(each, gone=each.gone | superseded.get(each.number, set())) for each in self.stored]
+
+    def is_outdated(self) -> bool:
+        """Whether another job has written partitions since."""
+        return len(list(_list_files(self.folder))) != len(self.stored)
+
+
+def compare(folder: Folder, rows: Sequence[Row], stamps: Mapping[str, str]) -> Compared:
+    """Compare a listing with the partitions in a folder.
+
+    Parameters
+    ----------
+    folder
+        Folder of the product's partitions.
+    rows
+        Rows of the table `listing`, with unique ids.
+    stamps
+        Stamps of the files of each image, by its id.
+
+    Raises
+    ------
+    StoreError
+        A partition cannot be read.
+    """
+    marks = {row["image_id"]: digest([row, stamps[row["image_id"]]])[:16] for row in rows}
+    query = [row for row in rows if row["role"] == "query"]
+    known: dict[int, tuple[str, dict[str, str]]] = {}
+    newest: dict[str, int] = {}
+    for name in _list_files(folder):
+        table = _read(folder, name, ["image_id", "role", _MARK]).to_pydict()
+        columns = zip(table["image_id"], table["role"], table[_MARK], strict=True)
+        number = int(name.partition("-")[0])
+        known[number] = name, {image: mark for image, role, mark in columns if role == "query"}
+        newest |= dict.fromkeys(known[number][1], number)
+    new = [row for row in query if (i := row["image_id"]) not in newest or known[newest[i]][1][i] != marks[i]]
+    changed = {row["image_id"] for row in new}
+    listed = {row["image_id"] for row in query}
+    stored = []
+    for number, (name, marked) in known.items():
+        gone = frozenset(i for i in marked if newest[i] != number or i in changed or i not in listed)
+        id_ = name.removesuffix(".parquet").partition("-")[2]
+        is_sample = id_.endswith(_SAMPLE)
+        stored.append(Partition(number, id_.removesuffix(_SAMPLE), f"{folder}/{name}", len(marked), gone, is_sample))
+    return Compared(folder, stored, new, marks, len(newest.keys() - listed), newest)
+
+
+def _list_files(folder: Folder) -> Iterator[str]:
+    return (name for name in folder.names() if name.endswith(".parquet"))
+
+
+def _read(folder: Folder, name: str, columns: list[str] | None = None) -> pa.Table:
+    try:
+        return folder.read_table(name, columns)
+    except (pa.ArrowInvalid, pa.ArrowKeyError, OSError) as error:
+        message = f"{folder}/{name}: cannot be read ({str(error).splitlines()[0]}); delete it, and its images are new"
+        raise StoreError(message) from error
