@@ -77,7 +77,7 @@ def open_run(folder: Folder) -> tuple[Job, JobResults]:
     if record is None:
         raise StoreError(f"{folder}: not a run folder (it has no {RECORD}); `ancd-ray submit` prints the one it made")
     if record.get("mode") == "classify":
-        raise StoreError(f"{folder}: is of `mode: classify`; `ancd-ray submit` alone makes its tables and report")
+        raise StoreError(f"{folder}: has images classified with a model; `ancd-ray submit` alone makes its report")
     root = locate_root(folder)
     results = JobResults.from_record(root, record)
     if results is None:

@@ -64,7 +64,8 @@ class Sample:
         if self.is_all:
             return None
         gone, images = len(self.partition.gone), self.partition.images
-        line = f"{self.n_others:,} images are classified with the model of the {images:,} that the discovery looks at"
+        others = f"{self.n_others:,} image{' is' if self.n_others == 1 else 's are'}"
+        line = f"{others} classified with the model of the {images:,} that the discovery looks at"
         return f"{line}{f', of which {gone:,} are gone or changed' if gone else ''} (--refit discovers anew)"
 
     def write(self) -> None:

@@ -70,6 +70,7 @@ class ClassifyImages(Stage):
         """Divide the listing into shards and classify their images."""
         place, _, name = self.listing.rpartition("/")
         rows = conform(Folder(place).read_table(name, SCHEMAS["listing"].names), SCHEMAS["listing"])
+        rows = rows.filter(pc.equal(rows.column("role"), "query"))  # samples of discoveries have normal images, too
         parts, shards = divide_listing(context.folder, rows)
         done = context.map(ClassifyShard(self.model, self.model_digest, self.weights, self.keep), shards)
         return Result({**Result.of_shards(done).tables, "listing": parts}, {"listed": rows.num_rows})

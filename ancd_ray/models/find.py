@@ -24,13 +24,24 @@ def find_model(place: str, product: str | None = None) -> str:
     folder = Folder(place)
     if folder.exists(DOCUMENT):
         return folder.uri
-    names = [name for name in (folder / "models").names() if (folder / "models" / name).exists(DOCUMENT)]
+    models = _list_models(folder)
+    names = list(models)
     if product is not None and product in names:
-        return f"{folder}/models/{product}"
+        return models[product].uri
     if product is None and len(names) == 1:
-        return f"{folder}/models/{names[0]}"
+        return models[names[0]].uri
     if not names:
         raise ModelError(f"{place}: neither a model ({DOCUMENT}) nor a finished run (models/)")
     if product is None:
         raise ModelError(f"{place}: has models of {', '.join(names)}; say which with --product")
     raise ModelError(f"{place}: has no model of product {product!r}; there are {', '.join(names)}")
+
+
+def _list_models(run: Folder) -> dict[str, Folder]:
+    """List the models of a run by product: those that it made, or those that it applied."""
+    made = {name: run / "models" / name for name in (run / "models").names()}
+    if not made and run.exists("run.json"):
+        record = run.read_json("run.json")
+        if record.get("mode") == "classify":
+            made = {name: run.parent.parent / "models" / digest for name, digest in record["products"].items()}
+    return {name: folder for name, folder in made.items() if folder.exists(DOCUMENT)}

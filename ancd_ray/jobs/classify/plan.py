@@ -52,9 +52,8 @@ class ProductPlan:
         new = sum(partition.images for partition in self.partitions if partition.is_new)
         known = sum(partition.left for partition in self.partitions) - new
         gone = f", {self.deleted:,} deleted since" if self.deleted else ""
-        names = ", ".join(self.model.classes)
-        line = f"{new:,} new images, {known:,} known{gone}; model {self.model.digest} with classes {names}"
-        return f"{self.name}: {line}"
+        count = f"{new:,} new image{'s' * (new != 1)}, {known:,} known{gone}"
+        return f"{self.name}: {count}; model {self.model.digest} with classes {', '.join(self.model.classes)}"
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
@@ -26,6 +26,7 @@ from ancd_ray.jobs.rates import record_rates
 from ancd_ray.jobs.run_folder import REPORT, SUMMARY, find_complete, write_record
 
 COPIED = ("image_predictions", "region_predictions")
+_NAMED = 10  # new images whose classes are told one by one
 
 
 def run(job: Job, address: str | None, display: Display) -> Folder:
@@ -71,9 +72,13 @@ def _run_plan(
         product.model.adopt(root)
         display.say(product.describe_changes())
     with Runtime(resources.cpus, resources.gpus, resources.in_process_below, address) as runtime:
-        done = run_steps(plan.steps, root, runtime, display, resources.max_quarantined)
+        # of one new image all may be bad: no share of a partition ends the job
+        done = run_steps(plan.steps, root, runtime, display, max_quarantined=1.0)
     record_rates(plan, done)
     classified = list(_collect(plan, done, discovered))
+    for product in plan.products:
+        for line in _describe_answers([each for each in classified if each.product is product]):
+            display.say(f"{product.name}: {line}")
     with display.step("publish", plan.job.name) as progress:
         written = publish(classified, root)
         progress.note(f"{written['image_predictions']:,} images" if any(written.values()) else "nothing new")
@@ -87,6 +92,24 @@ def _run_plan(
         folder.write_json(SUMMARY, _summarize(plan, classified, done))
         write_record(folder, _make_record(plan, done, discovered), complete)
     return folder
+
+
+def _describe_answers(classified: Sequence[Classified]) -> Iterator[str]:
+    """Describe in lines what the new images are: each of a few, or how many there are of each class."""
+    new = [each for each in classified if each.partition.is_new and each.partition is not each.product.discovered]
+    if not new:
+        return
+    names = new[0].product.model.classes
+    predicted = join(new, "image_predictions", ["uri", "cls", "confidence"]).to_pylist()
+    if len(predicted) <= _NAMED:
+        for row in predicted:
+            yield f"{row['uri'].rpartition('/')[2]}: {names[row['cls']]} ({row['confidence']:.2f})"
+    else:
+        counts = Counter(row["cls"] for row in predicted)
+        yield "new: " + ", ".join(f"{names[index]} {count:,}" for index, count in sorted(counts.items()))
+    if lost := join(new, "quarantine", ["uri", "reason"]).to_pylist():
+        more = f", and {len(lost) - 1:,} more" if len(lost) > 1 else ""
+        yield f"quarantined: {lost[0]['uri'].rpartition('/')[2]} ({lost[0]['reason']}){more}"
 
 
 def _collect(
