@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 from mebin import realistic
 from rich.console import Console
-from timing import describe_machine
+from timing import describe_machine, plot_growth
 
 from ancd_ray.config.load import validate
 from ancd_ray.data.store import Folder
@@ -83,7 +83,7 @@ def main() -> None:
                 first = rows[0][1] / rows[0][0]
                 print(f"| {n:,} | {spent:.1f} | {1e3 * spent / n:.2f} | {spent / n / first:.2f} |")
             if given.plot:
-                _draw([n for n, _ in rows], [1e3 * spent / n for n, spent in rows], given.plot)
+                plot_growth([n for n, _ in rows], [1e3 * spent / n for n, spent in rows], given.plot)
             return
         archive, few, times = _archive(root, given.images), _archive(root, FEW), []
         for turn in range(given.turns):
@@ -141,28 +141,6 @@ def _generate(what: tuple[Path, int]) -> None:
         path = folder / kind / f"{number % 100:02d}" / f"{number:06d}.{suffix}"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(cv2.imencode(f".{suffix}", array)[1].tobytes())
-
-
-def _draw(images: list[int], milliseconds: list[float], path: Path) -> None:
-    """Write a small SVG plot."""
-    left, top, width, height = 60, 20, 420, 180
-    highest = 1.3 * max(milliseconds)
-    points = [
-        (left + width * i / max(len(images) - 1, 1), top + height * (1 - value / highest))
-        for i, value in enumerate(milliseconds)
-    ]
-    lines = [
-        '<svg xmlns="http://www.w3.org/2000/svg" width="520" height="250" font-family="sans-serif" font-size="12">',
-        f'<path d="M{left} {top}V{top + height}H{left + width}" fill="none" stroke="#888"/>',
-        f'<polyline points="{" ".join(f"{x:.0f},{y:.0f}" for x, y in points)}" fill="none" stroke="#1f6feb" '
-        'stroke-width="2"/>',
-        '<text x="8" y="14">ms an image</text>',
-    ]
-    for (x, y), n, value in zip(points, images, milliseconds, strict=True):
-        lines.append(f'<circle cx="{x:.0f}" cy="{y:.0f}" r="4" fill="#1f6feb"/>')
-        lines.append(f'<text x="{x:.0f}" y="{y - 10:.0f}" text-anchor="middle">{value:.2f}</text>')
-        lines.append(f'<text x="{x:.0f}" y="{top + height + 18}" text-anchor="middle">{n:,} images</text>')
-    path.write_text("\n".join([*lines, "</svg>"]), encoding="utf-8")
 
 
 if __name__ == "__main__":

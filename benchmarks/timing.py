@@ -6,7 +6,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -61,3 +61,25 @@ def describe_machine() -> str:
         pass
     libraries = ", ".join(f"{lib} {version(lib)}" for lib in ("torch", "opencv-python-headless", "numpy", "ray"))
     return f"{name}, {os.cpu_count()} cores, Python {platform.python_version()}, {libraries}"
+
+
+def plot_growth(images: Sequence[int], milliseconds: Sequence[float], path: Path) -> None:
+    """Write a small SVG plot of milliseconds an image by the number of images."""
+    left, top, width, height = 60, 20, 420, 180
+    highest = 1.3 * max(milliseconds)
+    points = [
+        (left + width * i / max(len(images) - 1, 1), top + height * (1 - value / highest))
+        for i, value in enumerate(milliseconds)
+    ]
+    lines = [
+        '<svg xmlns="http://www.w3.org/2000/svg" width="520" height="250" font-family="sans-serif" font-size="12">',
+        f'<path d="M{left} {top}V{top + height}H{left + width}" fill="none" stroke="#888"/>',
+        f'<polyline points="{" ".join(f"{x:.0f},{y:.0f}" for x, y in points)}" fill="none" stroke="#1f6feb" '
+        'stroke-width="2"/>',
+        '<text x="8" y="14">ms an image</text>',
+    ]
+    for (x, y), n, value in zip(points, images, milliseconds, strict=True):
+        lines.append(f'<circle cx="{x:.0f}" cy="{y:.0f}" r="4" fill="#1f6feb"/>')
+        lines.append(f'<text x="{x:.0f}" y="{y - 10:.0f}" text-anchor="middle">{value:.2f}</text>')
+        lines.append(f'<text x="{x:.0f}" y="{top + height + 18}" text-anchor="middle">{n:,} images</text>')
+    path.write_text("\n".join([*lines, "</svg>"]), encoding="utf-8")

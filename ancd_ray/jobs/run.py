@@ -68,7 +68,7 @@ def run(job: Job, address: str | None, display: Display, verify: bool = False) -
             return plan.run_folder
         from ancd_ray.jobs.classify.run import classify_others
 
-        return classify_others(plan, results.products, address, display)
+        return classify_others(plan, results, address, display)
 
 
 def discover(job: Job, address: str | None, display: Display) -> Folder:

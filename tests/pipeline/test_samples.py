@@ -125,7 +125,8 @@ def test_another_night_computes_that_night_alone(make_job: MakeJob, run_job: Run
         _add(archive, night)
         ran = run_job(job)
         assert ran.summary["new"] == 1
-    assert [stage["cached"] for stage in ran.summary["stages"]] == [True, False]
+    passes = [stage["cached"] for stage in ran.summary["stages"] if stage["name"] == "classify_images"]
+    assert passes == [True, False]
     assert ran.summary["images"] == 27
 
 
@@ -185,8 +186,7 @@ def test_a_large_archive_is_sampled(make_job: MakeJob, run_job: RunJob, archive:
     (product,) = make(job).products
     assert Counter(row["role"] for row in product.listing.rows) == {"query": 15, "normal": 5}
     ran = run_job(job)
-    assert "cluster" in _computed(make(job))
-    assert ran.computed == {"classify_images"}
+    assert {"cluster", "classify_images"} <= ran.computed
     rows = _rows(ran.folder)
     assert len(rows) == 25
     assert ran.summary["new"] == 25
@@ -204,10 +204,6 @@ def test_a_large_archive_is_sampled(make_job: MakeJob, run_job: RunJob, archive:
     ran = run_job(refit)
     assert len(_rows(ran.folder)) == 28
     assert _published(tmp_path / "out").keys() == _rows(ran.folder).keys()
-
-
-def _computed(plan: JobPlan) -> set[str]:
-    return {step.name for step in plan.steps if Output.find(step.folder(plan.root))}
 
 
 def test_an_interrupted_job_goes_on_over_a_grown_archive(

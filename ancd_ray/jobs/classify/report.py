@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def build_report(
-    plan: ClassificationPlan, classified: Sequence[Classified], done: Mapping[str, StepRun], created_at: datetime
+    plan: ClassificationPlan, classified: Sequence[Classified], steps: Sequence[StepRun], created_at: datetime
 ) -> RunReport:
     """Collect the content of the report."""
     libraries = read_versions()
@@ -44,7 +44,7 @@ def build_report(
         libraries=libraries,
         config=dump_resolved(plan.job),
         counts=Counts(images, regions, len(quarantine), 0),
-        stages=[StageTime(step.name, step.product, step.cached, step.seconds, step.rows) for step in done.values()],
+        stages=[StageTime(step.name, step.product, step.cached, step.seconds, step.rows) for step in steps],
         quarantine=group_quarantine((row["uri"], row["stage"], row["reason"]) for row in quarantine),
         products=[
             _build_product(product, [each for each in classified if each.product is product])

@@ -11,7 +11,6 @@ from ancd_ray.config.job import Job
 from ancd_ray.config.load import dump_resolved
 from ancd_ray.data.lock import lock_folder
 from ancd_ray.data.store import Folder
-from ancd_ray.engine.artifacts import ArtifactSet
 from ancd_ray.engine.context import StageError
 from ancd_ray.engine.executor import StepRun, read_versions, run_steps
 from ancd_ray.engine.outputs import write_part
@@ -23,6 +22,7 @@ from ancd_ray.jobs.classify.plan import ClassificationPlan, make, make_of_others
 from ancd_ray.jobs.classify.publish import publish
 from ancd_ray.jobs.plan import JobPlan
 from ancd_ray.jobs.rates import record_rates
+from ancd_ray.jobs.results import JobResults
 from ancd_ray.jobs.run_folder import REPORT, SUMMARY, find_complete, write_record
 
 COPIED = ("image_predictions", "region_predictions")
@@ -44,29 +44,25 @@ def run(job: Job, address: str | None, display: Display) -> Folder:
         for product in plan.products:
             for partition in product.partitions:
                 partition.write()
-        return _run_plan(plan, {}, address, display)
+        return _run_plan(plan, None, address, display)
 
 
-def classify_others(
-    discovered: JobPlan, artifacts: Mapping[str, ArtifactSet], address: str | None, display: Display
-) -> Folder:
+def classify_others(discovery: JobPlan, results: JobResults, address: str | None, display: Display) -> Folder:
     """Classify the images that a finished discovery did not look at, and return the run folder of all of them.
 
     Parameters
     ----------
-    discovered
+    discovery
         Plan of the discovery, whose run folder has the models; the caller has the lock of the output.
-    artifacts
-        Its artifacts by product.
+    results
+        Its results.
     address, display
         As in `run`.
     """
-    return _run_plan(make_of_others(discovered), artifacts, address, display)
+    return _run_plan(make_of_others(discovery), results, address, display)
 
 
-def _run_plan(
-    plan: ClassificationPlan, discovered: Mapping[str, ArtifactSet], address: str | None, display: Display
-) -> Folder:
+def _run_plan(plan: ClassificationPlan, discovered: JobResults | None, address: str | None, display: Display) -> Folder:
     root, resources = plan.root, plan.job.resources
     for product in plan.products:
         product.model.adopt(root)
@@ -75,6 +71,7 @@ def _run_plan(
         # of one new image all may be bad: no share of a partition ends the job
         done = run_steps(plan.steps, root, runtime, display, max_quarantined=1.0)
     record_rates(plan, done)
+    steps = [*(discovered.steps if discovered else []), *done.values()]
     classified = list(_collect(plan, done, discovered))
     for product in plan.products:
         for line in _describe_answers([each for each in classified if each.product is product]):
@@ -88,9 +85,9 @@ def _run_plan(
         if complete:
             progress.cached()
         else:
-            _write_results(plan, classified, done, folder)
-        folder.write_json(SUMMARY, _summarize(plan, classified, done))
-        write_record(folder, _make_record(plan, done, discovered), complete)
+            _write_results(plan, classified, steps, folder)
+        folder.write_json(SUMMARY, _summarize(plan, classified, steps))
+        write_record(folder, _make_record(plan, steps), complete)
     return folder
 
 
@@ -113,7 +110,7 @@ def _describe_answers(classified: Sequence[Classified]) -> Iterator[str]:
 
 
 def _collect(
-    plan: ClassificationPlan, done: Mapping[str, StepRun], discovered: Mapping[str, ArtifactSet]
+    plan: ClassificationPlan, done: Mapping[str, StepRun], discovered: JobResults | None
 ) -> Iterator[Classified]:
     for product in plan.products:
         outputs = {
@@ -121,14 +118,14 @@ def _collect(
             for partition, step in zip(product.to_classify, product.steps, strict=True)
         }
         for partition in product.partitions:
-            if partition is product.discovered and partition.left:
-                yield Classified.of_discovery(product, partition, discovered[product.name])
+            if discovered and partition is product.discovered and partition.left:
+                yield Classified.of_discovery(product, partition, discovered.products[product.name])
             elif partition.number in outputs:
                 yield Classified.of_output(product, partition, outputs[partition.number])
 
 
 def _write_results(
-    plan: ClassificationPlan, classified: list[Classified], done: Mapping[str, StepRun], folder: Folder
+    plan: ClassificationPlan, classified: Sequence[Classified], steps: Sequence[StepRun], folder: Folder
 ) -> None:
     """Write the tables and the report of a run."""
     from ancd_ray.jobs.classify.report import build_report
@@ -140,24 +137,20 @@ def _write_results(
         for each in classified:
             each.copy(table, folder / table)
     write_part(folder, "quarantine", 0, join(classified, "quarantine"))
-    folder.write(REPORT, render(build_report(plan, classified, done, datetime.now(timezone.utc))).encode())
+    folder.write(REPORT, render(build_report(plan, classified, steps, datetime.now(timezone.utc))).encode())
 
 
-def _make_record(
-    plan: ClassificationPlan, done: Mapping[str, StepRun], discovered: Mapping[str, ArtifactSet]
-) -> dict[str, Any]:
-    outputs = [step.output for step in done.values()]
-    outputs += [output for artifacts in discovered.values() for output in artifacts.outputs]
+def _make_record(plan: ClassificationPlan, steps: Sequence[StepRun]) -> dict[str, Any]:
     return {
         "mode": "classify",
-        "steps": ["/".join(output.folder.uri.split("/")[-3:]) for output in outputs],
+        "steps": ["/".join(step.output.folder.uri.split("/")[-3:]) for step in steps],
         "products": {product.name: product.model.digest for product in plan.products},
         "base": None,
         "versions": read_versions(),
     }
 
 
-def _summarize(plan: ClassificationPlan, classified: list[Classified], done: Mapping[str, StepRun]) -> dict[str, Any]:
+def _summarize(plan: ClassificationPlan, classified: Sequence[Classified], steps: Sequence[StepRun]) -> dict[str, Any]:
     """Make the content of `summary.json`, and check that every image is in one table, once.
 
     Raises
@@ -192,7 +185,6 @@ def _summarize(plan: ClassificationPlan, classified: list[Classified], done: Map
         )
     total = {key: sum(each[key] for each in products) for key in ("images", "new", "quarantined", "regions")}
     stages = [
-        {"name": step.name, "product": step.product, "cached": step.cached, "seconds": step.seconds}
-        for step in done.values()
+        {"name": step.name, "product": step.product, "cached": step.cached, "seconds": step.seconds} for step in steps
     ]
     return {"job": plan.job.name, **total, "products": products, "stages": stages, "versions": read_versions()}
