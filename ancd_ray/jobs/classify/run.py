@@ -19,7 +19,7 @@ from ancd_ray.engine.runtime import Runtime
 from ancd_ray.jobs.checks import check_ray
 from ancd_ray.jobs.classify.classified import Classified, compare_labels, join
 from ancd_ray.jobs.classify.plan import ClassificationPlan, make
-from ancd_ray.jobs.classify.publish import publish
+from ancd_ray.jobs.classify.publish import check_quarantined, publish
 from ancd_ray.jobs.rates import record_rates
 from ancd_ray.jobs.run_folder import REPORT, SUMMARY, find_complete, write_record
 
@@ -45,9 +45,10 @@ def run(job: Job, address: str | None, display: Display) -> Folder:
             display.say(product.describe_changes())
         resources = job.resources
         with Runtime(resources.cpus, resources.gpus, resources.in_process_below, address) as runtime:
-            done = run_steps(plan.steps, root, runtime, display, resources.max_quarantined)
+            done = run_steps(plan.steps, root, runtime, display, max_quarantined=1.0)
         record_rates(plan, done)
         classified = list(_collect(plan, done))
+        check_quarantined(classified, resources.max_quarantined)
         with display.step("publish", job.name) as progress:
             written = publish(classified, root)
             progress.note(f"{written['image_predictions']:,} images" if any(written.values()) else "nothing new")
