@@ -1,13 +1,15 @@
-"""Delta tables in an output folder, on a disk or in an object store: opened, described, and searched for waste."""
+"""Delta tables in an output folder, on a disk or in an object store: opened, written, and searched for waste."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
+
+import pyarrow as pa
 
 from ancd_ray.config.errors import first_line
 from ancd_ray.data.location import StoreError, describe_outage, remembered
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 FOLDER = "archive"  # of the tables, in an output folder
 LOG = "_delta_log"
+_TRIES = 10  # of a transaction that another writer gets ahead of
 _DRAFT = re.compile(r".*(#\d+|\.tmp)")  # a file that a killed writer had not renamed yet
 
 
@@ -37,6 +40,46 @@ def open_table(folder: Folder) -> DeltaTable | None:
             return DeltaTable(folder.uri, storage_options=make_options(folder))
         except TableNotFoundError:
             return None
+
+
+def create_table(folder: Folder, schema: pa.Schema, partition_by: Sequence[str] = ()) -> DeltaTable:
+    """Open a table, and create it if there is none.
+
+    Raises
+    ------
+    StoreError
+        Its log is broken, or the store does not answer.
+    """
+    from deltalake import DeltaTable
+
+    with explain_broken_log(folder):
+        return DeltaTable.create(
+            folder.uri, schema, mode="ignore", partition_by=list(partition_by), storage_options=make_options(folder)
+        )
+
+
+def write_rows(table: DeltaTable, folder: Folder, rows: pa.Table | pa.RecordBatchReader, **how: Any) -> None:
+    """Write rows as a new version of a table; `how` has the mode, and the predicate of what is replaced.
+
+    Raises
+    ------
+    StoreError
+        They cannot be written; the table is what it was.
+    """
+    from deltalake import CommitProperties, write_deltalake
+    from deltalake.exceptions import DeltaError
+
+    properties = CommitProperties(max_commit_retries=_TRIES)
+    try:
+        write_deltalake(table, rows, storage_options=make_options(folder), commit_properties=properties, **how)
+        table.update_incremental()
+    except (DeltaError, OSError, ValueError) as error:
+        raise StoreError(f"{folder}: cannot be published: {first_line(error)}; submit the job again") from error
+
+
+def relax(schema: pa.Schema) -> pa.Schema:
+    """Return a schema without constraints, in which engines differ."""
+    return pa.schema([field.with_nullable(True) for field in schema])
 
 
 @contextmanager
@@ -67,8 +110,6 @@ def explain_broken_log(folder: Folder) -> Iterator[None]:
 
 def measure_files(table: DeltaTable) -> dict[str, int]:
     """Return the bytes of the files of the newest version, by path in the folder of the table."""
-    import pyarrow as pa
-
     actions = pa.table(table.get_add_actions(flatten=True))
     return dict(zip(*(actions.column(name).to_pylist() for name in ("path", "size_bytes")), strict=True))
 

@@ -1,6 +1,6 @@
 """Published tables: what is known of every image of an archive, as Delta tables that any program reads.
 
-    <output>/archive/image_predictions, region_predictions, quarantine
+    <output>/archive/image_predictions, region_predictions, quarantine          and `runs`, see runs.py
 
 A row has its partition, the digest of the model, and a `state`, the digest of partition, model and the images that are
 gone from it. Publishing compares the states that a table has with those of today, and replaces what differs in one
@@ -15,17 +15,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from ancd_ray.config.errors import first_line
-from ancd_ray.data.location import StoreError
 from ancd_ray.data.store import Folder, digest
 from ancd_ray.data.tables import SCHEMAS
 from ancd_ray.engine.context import StageError
 from ancd_ray.jobs.classify.classified import Classified, join
-from ancd_ray.jobs.classify.delta import FOLDER, explain_broken_log, make_options
+from ancd_ray.jobs.classify.delta import FOLDER, create_table, relax, write_rows
 
 TABLES = ("region_predictions", "quarantine", "image_predictions")
 _ADDED = ("partition", "model", "state")
-_TRIES = 10  # of a transaction that another writer gets ahead of
 
 
 def publish(classified: Sequence[Classified], root: Folder) -> dict[str, int]:
@@ -60,46 +57,25 @@ def check_quarantined(classified: Sequence[Classified], allowed: float) -> None:
 
 def make_published_schema(table: str) -> pa.Schema:
     """Return the schema of a published table."""
-    fields = [field.with_nullable(True) for field in SCHEMAS[table]]  # engines differ in how they see constraints
-    return pa.schema([*fields, *(pa.field(name, pa.string()) for name in _ADDED)])
+    return pa.schema([*relax(SCHEMAS[table]), *(pa.field(name, pa.string()) for name in _ADDED)])
 
 
 def _publish_table(table: str, classified: Sequence[Classified], folder: Folder) -> int:
-    from deltalake import CommitProperties, DeltaTable, write_deltalake
-    from deltalake.exceptions import DeltaError
-
-    options = make_options(folder)
     today = {_make_state(each): each for each in classified}
+    schema = make_published_schema(table)
+    target = create_table(folder, schema, partition_by=["product"])
     written = 0
-    with explain_broken_log(folder):
-        target = DeltaTable.create(
-            folder.uri,
-            make_published_schema(table),
-            mode="ignore",
-            partition_by=["product"],
-            storage_options=options,
-        )
-    try:
-        for product, states in _read_states(target, classified).items():
-            new = {state: each for state, each in today.items() if each.product.name == product and state not in states}
-            gone = states - today.keys()
-            rows = sum(each.output.rows(table) for each in new.values())
-            if not rows and not gone:
-                continue
-            named = ", ".join(f"'{state}'" for state in sorted(gone | new.keys()))
-            replaced = {"mode": "overwrite", "predicate": f"product = '{product}' AND state IN ({named})"}
-            how: dict[str, Any] = replaced if gone else {"mode": "append"}
-            write_deltalake(
-                target,
-                pa.RecordBatchReader.from_batches(make_published_schema(table), _read_batches(table, new)),
-                **how,
-                storage_options=options,
-                commit_properties=CommitProperties(max_commit_retries=_TRIES),
-            )
-            target.update_incremental()
-            written += rows
-    except (DeltaError, OSError, ValueError) as error:
-        raise StoreError(f"{folder}: cannot be published: {first_line(error)}; submit the job again") from error
+    for product, states in _read_states(target, classified).items():
+        new = {state: each for state, each in today.items() if each.product.name == product and state not in states}
+        gone = states - today.keys()
+        rows = sum(each.output.rows(table) for each in new.values())
+        if not rows and not gone:
+            continue
+        named = ", ".join(f"'{state}'" for state in sorted(gone | new.keys()))
+        replaced = {"mode": "overwrite", "predicate": f"product = '{product}' AND state IN ({named})"}
+        how: dict[str, Any] = replaced if gone else {"mode": "append"}
+        write_rows(target, folder, pa.RecordBatchReader.from_batches(schema, _read_batches(table, new)), **how)
+        written += rows
     return written
 
 

@@ -20,6 +20,7 @@ from ancd_ray.jobs.checks import check_ray
 from ancd_ray.jobs.classify.classified import Classified, compare_labels, join
 from ancd_ray.jobs.classify.plan import ClassificationPlan, make
 from ancd_ray.jobs.classify.publish import check_quarantined, publish
+from ancd_ray.jobs.classify.runs import Start, publish_run
 from ancd_ray.jobs.rates import record_rates
 from ancd_ray.jobs.run_folder import REPORT, SUMMARY, find_complete, write_record
 
@@ -34,7 +35,7 @@ def run(job: Job, address: str | None, display: Display) -> Folder:
     JobError, StageError, RuntimeProblem, StoreError, ModelError
         The job failed; the message has one line per problem.
     """
-    root = Folder(job.output_root)
+    start, root = Start(), Folder(job.output_root)
     with lock_folder(root, display.warn):
         plan = make(job)
         check_ray(address)
@@ -59,8 +60,10 @@ def run(job: Job, address: str | None, display: Display) -> Folder:
                 progress.cached()
             else:
                 _write_results(plan, classified, done, folder)
-            folder.write_json(SUMMARY, _summarize(plan, classified, done))
+            summary = _summarize(plan, classified, done)
+            folder.write_json(SUMMARY, summary)
             write_record(folder, _make_record(plan, done), complete)
+        publish_run(plan, summary["products"], start)
     return folder
 
 
