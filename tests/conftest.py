@@ -104,6 +104,26 @@ def finished(
 
 
 @pytest.fixture(scope="session")
+def clustered(
+    demo_root: Path, run_job: Callable[[Job], Ran], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Job, Ran]:
+    """A discovery without training that takes regions from masks: the cheapest model of the small archive."""
+    document = {
+        "name": "clustered",
+        "data": {
+            "root": str(demo_root),
+            "products": [{"name": "tile", "layout": "mvtec", "path": "tile"}],
+        },
+        "detector": {"name": "ground_truth"},
+        "discovery": {"method": "ward"},
+        "resources": {"in_process_below": 100_000},
+        "output": str(tmp_path_factory.mktemp("clustered") / "out"),
+    }
+    job = validate(document)
+    return job, run_job(job)
+
+
+@pytest.fixture(scope="session")
 def ray_of_the_tests() -> Iterator[None]:
     """One Ray on this machine for all tests; jobs find it and leave it running."""
     import ray

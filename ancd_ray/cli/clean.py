@@ -12,8 +12,8 @@ from ancd_ray.cli.errors import explain_errors
 _HOURS = {"h": 1, "d": 24, "w": 24 * 7}
 
 
-def _parse_age(context: click.Context, option: click.Parameter, value: str | None) -> timedelta | None:
-    """Parse a number of hours, days or weeks."""
+def parse_age(context: click.Context, option: click.Parameter, value: str | None) -> timedelta | None:
+    """Parse a number of hours, days or weeks, such as 12h, 30d, 8w."""
     if value is None:
         return None
     found = re.fullmatch(r"(\d{1,6})([hdw])", value.strip())
@@ -30,7 +30,7 @@ def _parse_age(context: click.Context, option: click.Parameter, value: str | Non
 @click.option(
     "--older-than",
     "age",
-    callback=_parse_age,
+    callback=parse_age,
     metavar="AGE",
     help="Younger runs stay, too: 12h, 30d, 8w. Logs of errors go when they are as old.",
 )

@@ -189,6 +189,26 @@ QUARANTINE = _schema(
     ],
 )
 
+RUNS = _schema(
+    "runs",
+    [  # what a finished job of `mode: classify` did with a product; one row for each run folder and product
+        pa.field("product", pa.string(), nullable=False),
+        pa.field("run", pa.string(), nullable=False),  # name of the run folder
+        pa.field("job", pa.string(), nullable=False),
+        pa.field("model", pa.string(), nullable=False),  # digest
+        pa.field("images", pa.int64(), nullable=False),  # of the archive then: new and known
+        pa.field("new", pa.int64(), nullable=False),  # seen for the first time, or changed, since the row before
+        pa.field("known", pa.int64(), nullable=False),
+        pa.field("deleted", pa.int64(), nullable=False),  # of earlier listings, no longer there
+        pa.field("quarantined", pa.int64(), nullable=False),  # of `images`
+        pa.field("partitions", pa.int64(), nullable=False),  # of the product then
+        pa.field("started_at", pa.timestamp("us", "UTC"), nullable=False),  # by the clock of that machine
+        pa.field("finished_at", pa.timestamp("us", "UTC"), nullable=False),
+        pa.field("seconds", pa.float64(), nullable=False),  # of the whole job, which may have other products
+        pa.field("version", pa.string(), nullable=False),  # of ancd-ray
+    ],
+)
+
 METRICS = _schema(
     "metrics",
     [

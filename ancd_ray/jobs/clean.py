@@ -7,6 +7,9 @@ as long as it does, in MLflow they need nothing of it.
 Work in progress stays for a day: steps of a job that was interrupted, which no run refers to yet, with those that they
 were made from, and run folders without a record.
 
+Of published tables nothing goes but what a killed writer left, which no version has; `ancd-ray compact` deletes what
+newer versions have replaced.
+
 Steps are deleted before the runs that refer to them, the oldest first, and of each step the manifest first. So a
 command that was killed leaves nothing that looks whole and is not, and the next one finds the rest by the same records.
 """
@@ -24,6 +27,7 @@ from ancd_ray.data.location import StoreError
 from ancd_ray.data.lock import lock_folder
 from ancd_ray.data.store import DRAFTS, Folder
 from ancd_ray.engine.outputs import MANIFEST, Output
+from ancd_ray.jobs.classify import delta
 from ancd_ray.jobs.results import RECORD, read_record
 from ancd_ray.models.classify_images import ClassifyImages
 from ancd_ray.stages.catalog import Catalog
@@ -90,7 +94,8 @@ def clean(
     tell
         Is called with everything that was deleted, or would be.
     say
-        Is called with one line if it takes time to find out whether a job is writing there.
+        Is called with one line if it takes time to find out whether a job is writing there, and for a published table
+        whose log is broken.
 
     Raises
     ------
@@ -102,7 +107,7 @@ def clean(
     drafts = _list_files(root, DRAFTS)  # the lock deletes them, and leases of the dead
     total = 0
     with nullcontext() if dry_run else lock_folder(root, say):
-        for entry in [*drafts, *find_waste(root, rules)]:
+        for entry in [*drafts, *find_waste(root, rules), *_list_unpublished(root, say)]:
             if not dry_run:
                 _delete(root, entry)
             tell(entry)
@@ -184,6 +189,21 @@ def _measure(root: Folder, place: str) -> Entry:
 def _list_files(root: Folder, place: str) -> list[Entry]:
     stats = (root / place).stats()
     return [Entry(f"{place}/{name}", stat.size, stat.time, is_file=True) for name, stat in sorted(stats.items())]
+
+
+def _list_unpublished(root: Folder, say: Callable[[str], None]) -> list[Entry]:
+    """List the files of published tables that no version has; those of a table whose log is broken stay."""
+    found = []
+    for name in (root / delta.FOLDER).names():
+        place = f"{delta.FOLDER}/{name}"
+        try:
+            table = delta.open_table(root / place)
+        except StoreError as error:
+            say(str(error))
+            continue
+        orphans = delta.list_orphans(table, root / place) if table else {}
+        found += [Entry(f"{place}/{file}", stat.size, stat.time, is_file=True) for file, stat in orphans.items()]
+    return found
 
 
 def _delete(root: Folder, entry: Entry) -> None:

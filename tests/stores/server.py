@@ -54,6 +54,11 @@ class Store:
         self.files.create_dir(path)
         pafs.copy_files(str(folder), path, destination_filesystem=self.files, use_threads=False)
 
+    def upload_text(self, path: str, text: str) -> None:
+        """Write an object."""
+        with self.files.open_output_stream(path) as stream:
+            stream.write(text.encode())
+
     def list(self, path: str) -> list[str]:
         """The paths of all objects below a path."""
         selector = pafs.FileSelector(path, recursive=True, allow_not_found=True)

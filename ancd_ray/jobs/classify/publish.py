@@ -1,6 +1,6 @@
 """Published tables: what is known of every image of an archive, as Delta tables that any program reads.
 
-    <output>/archive/image_predictions, region_predictions, quarantine
+    <output>/archive/image_predictions, region_predictions, quarantine          and `runs`, see runs.py
 
 A row has its partition, the digest of the model, and a `state`, the digest of partition, model and the images that are
 gone from it. Publishing compares the states that a table has with those of today, and replaces what differs in one
@@ -12,20 +12,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
-from urllib.parse import unquote
 
 import pyarrow as pa
 
-from ancd_ray.config.errors import first_line
-from ancd_ray.data.location import StoreError, remembered
 from ancd_ray.data.store import Folder, digest
 from ancd_ray.data.tables import SCHEMAS
-from ancd_ray.jobs.classify.classified import Classified
+from ancd_ray.engine.context import StageError
+from ancd_ray.jobs.classify.classified import Classified, join
+from ancd_ray.jobs.classify.delta import FOLDER, create_table, relax, write_rows
 
-FOLDER = "archive"
 TABLES = ("region_predictions", "quarantine", "image_predictions")
 _ADDED = ("partition", "model", "state")
-_TRIES = 10  # of a transaction that another writer gets ahead of
 
 
 def publish(classified: Sequence[Classified], root: Folder) -> dict[str, int]:
@@ -39,47 +36,46 @@ def publish(classified: Sequence[Classified], root: Folder) -> dict[str, int]:
     return {table: _publish_table(table, classified, root / FOLDER / table) for table in TABLES}
 
 
+def check_quarantined(classified: Sequence[Classified], allowed: float) -> None:
+    """Count the images of each product that cannot be used, in all of its partitions: a night may be a single image.
+
+    Raises
+    ------
+    StageError
+        They are a larger share of the archive than the job allows.
+    """
+    for product in {each.product.name: each.product for each in classified}.values():
+        own = [each for each in classified if each.product is product]
+        listed = sum(each.partition.left for each in own)
+        lost = join(own, "quarantine", ["uri", "reason"]).to_pylist()
+        if len(lost) > allowed * listed:
+            raise StageError(
+                f"{len(lost)} of {listed} images of product {product.name} cannot be used, more than "
+                f"resources.max_quarantined={allowed:g} allows; the first: {lost[0]['uri']}: {lost[0]['reason']}"
+            )
+
+
 def make_published_schema(table: str) -> pa.Schema:
     """Return the schema of a published table."""
-    fields = [field.with_nullable(True) for field in SCHEMAS[table]]  # engines differ in how they see constraints
-    return pa.schema([*fields, *(pa.field(name, pa.string()) for name in _ADDED)])
+    return pa.schema([*relax(SCHEMAS[table]), *(pa.field(name, pa.string()) for name in _ADDED)])
 
 
 def _publish_table(table: str, classified: Sequence[Classified], folder: Folder) -> int:
-    from deltalake import CommitProperties, DeltaTable, write_deltalake
-    from deltalake.exceptions import DeltaError
-
-    options = _make_options(folder)
     today = {_make_state(each): each for each in classified}
+    schema = make_published_schema(table)
+    target = create_table(folder, schema, partition_by=["product"])
     written = 0
-    try:
-        target = DeltaTable.create(
-            folder.uri,
-            make_published_schema(table),
-            mode="ignore",
-            partition_by=["product"],
-            storage_options=options,
-        )
-        for product, states in _read_states(target, classified).items():
-            new = {state: each for state, each in today.items() if each.product.name == product and state not in states}
-            gone = states - today.keys()
-            rows = sum(each.count_rows(table) for each in new.values())
-            if not rows and not gone:
-                continue
-            named = ", ".join(f"'{state}'" for state in sorted(gone | new.keys()))
-            replaced = {"mode": "overwrite", "predicate": f"product = '{product}' AND state IN ({named})"}
-            how: dict[str, Any] = replaced if gone else {"mode": "append"}
-            write_deltalake(
-                target,
-                pa.RecordBatchReader.from_batches(make_published_schema(table), _read_batches(table, new)),
-                **how,
-                storage_options=options,
-                commit_properties=CommitProperties(max_commit_retries=_TRIES),
-            )
-            target.update_incremental()
-            written += rows
-    except (DeltaError, OSError, ValueError) as error:
-        raise StoreError(f"{folder}: cannot be published: {first_line(error)}; submit the job again") from error
+    for product, states in _read_states(target, classified).items():
+        new = {state: each for state, each in today.items() if each.product.name == product and state not in states}
+        gone = states - today.keys()
+        rows = sum(each.count_rows(table) for each in new.values())
+        if not rows and not gone:
+            continue
+        named = ", ".join(f"'{state}'" for state in sorted(gone | new.keys()))
+        replaced = {"mode": "overwrite", "predicate": f"product = '{product}' AND state IN ({named})"}
+        how: dict[str, Any] = replaced if gone else {"mode": "append"}
+        write_rows(target, folder, pa.RecordBatchReader.from_batches(schema, _read_batches(table, new)), **how)
+        written += rows
     return written
 
 
@@ -106,22 +102,3 @@ def _read_batches(table: str, partitions: dict[str, Classified]) -> Iterator[pa.
             added = [each.partition.id, each.product.model.digest, state]
             columns = [*rows.columns, *(pa.array([value] * rows.num_rows, pa.string()) for value in added)]
             yield from pa.Table.from_arrays(columns, names=schema.names).cast(schema).to_batches()
-
-
-def _make_options(folder: Folder) -> dict[str, str] | None:
-    """Return the options of a store as Delta takes them; None on a disk."""
-    place = folder.location
-    if place.is_local:
-        return None
-    known = next((each for each in remembered() if (each.scheme, each.host) == (place.scheme, place.host)), place)
-    options = dict(known.options)
-    key, _, secret = known.user.partition(":")
-    names = {"region": "AWS_REGION", "session_token": "AWS_SESSION_TOKEN"}
-    found = {names[name]: value for name, value in options.items() if name in names}
-    if key or "access_key" in options:
-        found["AWS_ACCESS_KEY_ID"] = unquote(key) or options["access_key"]
-        found["AWS_SECRET_ACCESS_KEY"] = unquote(secret) or options.get("secret_key", "")
-    if endpoint := options.get("endpoint_override"):
-        scheme = options.get("scheme", "https")
-        found |= {"AWS_ENDPOINT_URL": f"{scheme}://{endpoint.removeprefix(f'{scheme}://')}", "AWS_ALLOW_HTTP": "true"}
-    return found

@@ -19,7 +19,8 @@ from ancd_ray.engine.runtime import Runtime
 from ancd_ray.jobs.checks import check_ray
 from ancd_ray.jobs.classify.classified import Classified, compare_labels, join
 from ancd_ray.jobs.classify.plan import ClassificationPlan, make, make_of_others
-from ancd_ray.jobs.classify.publish import publish
+from ancd_ray.jobs.classify.publish import check_quarantined, publish
+from ancd_ray.jobs.classify.runs import Start, publish_run
 from ancd_ray.jobs.plan import JobPlan
 from ancd_ray.jobs.rates import record_rates
 from ancd_ray.jobs.results import JobResults
@@ -37,14 +38,14 @@ def run(job: Job, address: str | None, display: Display) -> Folder:
     JobError, StageError, RuntimeProblem, StoreError, ModelError
         The job failed; the message has one line per problem.
     """
-    root = Folder(job.output_root)
+    start, root = Start(), Folder(job.output_root)
     with lock_folder(root, display.warn):
         plan = make(job)
         check_ray(address)
         for product in plan.products:
             for partition in product.partitions:
                 partition.write()
-        return _run_plan(plan, None, address, display)
+        return _run_plan(plan, None, address, display, start)
 
 
 def classify_others(discovery: JobPlan, results: JobResults, address: str | None, display: Display) -> Folder:
@@ -59,20 +60,22 @@ def classify_others(discovery: JobPlan, results: JobResults, address: str | None
     address, display
         As in `run`.
     """
-    return _run_plan(make_of_others(discovery), results, address, display)
+    return _run_plan(make_of_others(discovery), results, address, display, Start())
 
 
-def _run_plan(plan: ClassificationPlan, discovered: JobResults | None, address: str | None, display: Display) -> Folder:
+def _run_plan(
+    plan: ClassificationPlan, discovered: JobResults | None, address: str | None, display: Display, start: Start
+) -> Folder:
     root, resources = plan.root, plan.job.resources
     for product in plan.products:
         product.model.adopt(root)
         display.say(product.describe_changes())
     with Runtime(resources.cpus, resources.gpus, resources.in_process_below, address) as runtime:
-        # of one new image all may be bad: no share of a partition ends the job
         done = run_steps(plan.steps, root, runtime, display, max_quarantined=1.0)
     record_rates(plan, done)
     steps = [*(discovered.steps if discovered else []), *done.values()]
     classified = list(_collect(plan, done, discovered))
+    check_quarantined(classified, resources.max_quarantined)
     for product in plan.products:
         for line in _describe_answers([each for each in classified if each.product is product]):
             display.say(f"{product.name}: {line}")
@@ -86,8 +89,10 @@ def _run_plan(plan: ClassificationPlan, discovered: JobResults | None, address: 
             progress.cached()
         else:
             _write_results(plan, classified, steps, folder)
-        folder.write_json(SUMMARY, _summarize(plan, classified, steps))
+        summary = _summarize(plan, classified, steps)
+        folder.write_json(SUMMARY, summary)
         write_record(folder, _make_record(plan, steps), complete)
+    publish_run(plan, summary["products"], start)
     return folder
 
 

@@ -1,0 +1,102 @@
+"""The published table `runs`: the history of an archive, a row for each product and finished job.
+
+A job that is submitted again has the same run folder while the archive, the models and the job are the same, and adds
+no row: run folder and product are the key. So a night that finds nothing new leaves none, and a job that was killed
+before its row is made good by the next one. What is new is counted by partitions, against the rows that are there, and
+not by what this process did; a job that continues a killed one has the row of a job that was not.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from ancd_ray import __version__
+from ancd_ray.config.errors import first_line
+from ancd_ray.data.location import StoreError
+from ancd_ray.data.store import Folder
+from ancd_ray.data.tables import RUNS, conform
+from ancd_ray.jobs.classify.delta import FOLDER, create_table, open_table, relax, write_rows
+
+if TYPE_CHECKING:
+    from ancd_ray.jobs.classify.plan import ClassificationPlan
+
+TABLE = "runs"
+
+
+@dataclass(frozen=True)
+class Start:
+    """When a job started, by the clock of the machine, and by one that never jumps."""
+
+    at: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
+    clock: float = field(default_factory=time.perf_counter)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since then."""
+        return round(time.perf_counter() - self.clock, 3)
+
+
+def publish_run(plan: ClassificationPlan, products: Iterable[Mapping[str, Any]], start: Start) -> None:
+    """Publish the rows of a finished job, one a product; rows that are there stay as they are.
+
+    Parameters
+    ----------
+    plan
+        Plan of the job.
+    products
+        What the summary of the job says of each product.
+    start
+        When the job started.
+
+    Raises
+    ------
+    StoreError
+        The table cannot be read or written.
+    """
+    folder = plan.root / FOLDER / TABLE
+    schema = relax(RUNS)
+    table = create_table(folder, schema)
+    known = _read(folder, ["product", "run", "partitions"])
+    run = plan.run_folder.uri.rpartition("/")[2]
+    common = {"run": run, "job": plan.job.name, "started_at": start.at, "finished_at": datetime.now(timezone.utc)}
+    rows = []
+    for product, found in zip(plan.products, products, strict=True):
+        own = [row for row in known if row["product"] == product.name]
+        if run in {row["run"] for row in own}:
+            continue
+        seen = max((row["partitions"] for row in own), default=0)
+        new = sum(each.left for each in product.partitions if each.number >= seen)
+        counts = {key: found[key] for key in ("images", "deleted", "quarantined")}
+        counts |= {"new": new, "known": found["images"] - new, "partitions": len(product.partitions)}
+        about = {"product": product.name, "model": product.model.digest, "version": __version__}
+        rows.append({**common, **about, **counts, "seconds": start.seconds})
+    if rows:
+        write_rows(table, folder, conform(rows, RUNS).cast(schema), mode="append")
+
+
+def read_run(root: Folder, run: str) -> list[dict[str, Any]]:
+    """Read the rows of a run by the name of its folder, one a product.
+
+    Raises
+    ------
+    StoreError
+        The table cannot be read.
+    """
+    return [row for row in _read(root / FOLDER / TABLE) if row["run"] == run]
+
+
+def _read(folder: Folder, columns: Sequence[str] = tuple(RUNS.names)) -> list[dict[str, Any]]:
+    table = open_table(folder)
+    if table is None:
+        return []
+    try:
+        rows: list[dict[str, Any]] = table.to_pyarrow_dataset().to_table(columns=list(columns)).to_pylist()
+    except (OSError, ValueError) as error:
+        raise StoreError(
+            f"{folder}: cannot be read ({first_line(error)}); delete this folder, and the history begins anew"
+        ) from error
+    return rows

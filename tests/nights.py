@@ -1,0 +1,48 @@
+"""An archive classified night by night: jobs of `mode: classify`, and what programs read of published tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import duckdb
+from deltalake import DeltaTable
+
+from ancd_ray.config.job import Job
+from ancd_ray.config.load import validate
+from ancd_ray.data.store import Folder
+from ancd_ray.engine.progress import Display
+from ancd_ray.jobs.classify.run import run
+
+TABLES = ("image_predictions", "quarantine", "region_predictions")
+
+
+def make_job(archive: Path | str, output: Path | str, model: Folder | Path | str, **keys: Any) -> Job:
+    """A job over the product `tile` of the small archive."""
+    document = {
+        "name": "night",
+        "mode": "classify",
+        "model": str(model),
+        "data": {"root": str(archive), "products": [{"name": "tile", "layout": "mvtec", "path": "tile"}]},
+        "resources": {"in_process_below": 100_000},
+        "output": str(output),
+        **keys,
+    }
+    return validate(document)
+
+
+def run_night(job: Job) -> tuple[Folder, dict[str, Any]]:
+    """Runs a job as `submit` does; returns the run folder and its summary."""
+    display = Display("test")
+    with display.running():
+        folder = run(job, None, display)
+    return folder, folder.read_json("summary.json")
+
+
+def read_published(output: Path | str, table: str, options: Mapping[str, str] | None = None) -> list[tuple[Any, ...]]:
+    """Reads the sorted rows of a published table with DuckDB, as a user would."""
+    found = DeltaTable(f"{output}/archive/{table}", storage_options=dict(options) if options else None)
+    rows = duckdb.from_arrow(found.to_pyarrow_dataset())
+    columns = [f"cast({name} as varchar)" for name in sorted(rows.columns)]
+    return rows.project(", ".join(columns)).order("all").fetchall()
