@@ -6,16 +6,21 @@
 A file has rows of `listing`, with the column `mark`: the digest of the row and of the stamps of its files. A listing is
 compared with all partitions: images with an unknown mark become a new partition. An image belongs to the newest
 partition that has it; in earlier ones it is superseded, and an image that is no longer listed is deleted. Partitions
-themselves never change. A sample is a partition that a discovery looks at, with its normal images (see `samples.py`).
+themselves never change; `index.parquet` has what is compared of all of them. A sample is a partition that a discovery
+looks at, with its normal images (see `samples.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import json
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ancd_ray.data.location import StoreError
 from ancd_ray.data.store import Folder, digest
@@ -25,6 +30,10 @@ FOLDER = "partitions"
 _MARK = "mark"
 _SAMPLE = "-sample"
 _DIGEST = b"digest"
+_INDEX = "index.parquet"
+_FILES = b"partitions"  # the files that the index covers
+_INDEXED = ("image_id", "number", _MARK)
+_EMPTY = pa.schema(zip(_INDEXED, (pa.string(), pa.int32(), pa.string()), strict=True)).empty_table()
 
 Row = Mapping[str, Any]  # of `listing`
 
@@ -141,7 +150,7 @@ class Compared:
 
     def is_outdated(self) -> bool:
         """Whether another job has written partitions since."""
-        return len(list(_list_files(self.folder))) != len(self.stored)
+        return len(_list_files(self.folder)) != len(self.stored)
 
 
 def compare(folder: Folder, rows: Sequence[Row], stamps: Mapping[str, str]) -> Compared:
@@ -163,28 +172,65 @@ def compare(folder: Folder, rows: Sequence[Row], stamps: Mapping[str, str]) -> C
     """
     marks = {row["image_id"]: digest([row, stamps[row["image_id"]]])[:16] for row in rows}
     query = [row for row in rows if row["role"] == "query"]
-    known: dict[int, tuple[str, dict[str, str]]] = {}
-    newest: dict[str, int] = {}
-    for name in _list_files(folder):
-        table = _read(folder, name, ["image_id", "role", _MARK]).to_pydict()
-        columns = zip(table["image_id"], table["role"], table[_MARK], strict=True)
-        number = int(name.partition("-")[0])
-        known[number] = name, {image: mark for image, role, mark in columns if role == "query"}
-        newest |= dict.fromkeys(known[number][1], number)
-    new = [row for row in query if (i := row["image_id"]) not in newest or known[newest[i]][1][i] != marks[i]]
-    changed = {row["image_id"] for row in new}
-    listed = {row["image_id"] for row in query}
+    names = _list_files(folder)
+    index = _read_index(folder, names)
+    images, numbers, known = (index.column(name).to_pylist() for name in _INDEXED)
+    newest = dict(zip(images, numbers, strict=True))  # the last of each image counts
+    mark_of = dict(zip(images, known, strict=True))
+    new = [row for row in query if mark_of.get(row["image_id"]) != marks[row["image_id"]]]
+    left = {row["image_id"] for row in query} - {row["image_id"] for row in new}
+    gone: dict[int, set[str]] = {}
+    for image, number in zip(images, numbers, strict=True):
+        if newest[image] != number or image not in left:
+            gone.setdefault(number, set()).add(image)
+    sizes = Counter(numbers)
     stored = []
-    for number, (name, marked) in known.items():
-        gone = frozenset(i for i in marked if newest[i] != number or i in changed or i not in listed)
-        id_ = name.removesuffix(".parquet").partition("-")[2]
-        is_sample = id_.endswith(_SAMPLE)
-        stored.append(Partition(number, id_.removesuffix(_SAMPLE), f"{folder}/{name}", len(marked), gone, is_sample))
-    return Compared(folder, stored, new, marks, len(newest.keys() - listed), newest)
+    for name in names:
+        number, id_ = int(name.partition("-")[0]), name.removesuffix(".parquet").partition("-")[2]
+        lost = frozenset(gone.get(number, ()))
+        file, is_sample = f"{folder}/{name}", id_.endswith(_SAMPLE)
+        stored.append(Partition(number, id_.removesuffix(_SAMPLE), file, sizes[number], lost, is_sample))
+    return Compared(folder, stored, new, marks, len(newest.keys() - {row["image_id"] for row in query}), newest)
 
 
-def _list_files(folder: Folder) -> Iterator[str]:
-    return (name for name in folder.names() if name.endswith(".parquet"))
+def _read_index(folder: Folder, names: Sequence[str]) -> pa.Table:
+    """Read image, number of the partition and mark of the query images of all partitions, in their order.
+
+    They are in one file, of which what is missing is read from the partitions: the file is only faster.
+    """
+    index = _EMPTY
+    if len(names) > 1 and folder.exists(_INDEX):
+        with suppress(pa.ArrowInvalid, pa.ArrowKeyError, OSError, KeyError, ValueError):
+            found = folder.read_table(_INDEX)
+            covered = json.loads(found.schema.metadata[_FILES])
+            if covered == names[: len(covered)]:
+                index, names = found, names[len(covered) :]
+    return pa.concat_tables([index.replace_schema_metadata(None), *(_index_partition(folder, name) for name in names)])
+
+
+def _index_partition(folder: Folder, name: str) -> pa.Table:
+    table = _read(folder, name, ["image_id", "role", _MARK])
+    table = table.filter(pc.equal(table.column("role"), "query"))
+    number = pa.array([int(name.partition("-")[0])] * table.num_rows, pa.int32())
+    return pa.table([table.column("image_id"), number, table.column(_MARK)], schema=_EMPTY.schema)
+
+
+def write_partitions(partitions: Sequence[Partition]) -> None:
+    """Write the partitions of a folder that are new, in their order, and the index of all of them."""
+    if not any(partition.is_new for partition in partitions):
+        return
+    for partition in partitions:
+        partition.write()
+    folder = Folder(partitions[0].file.rpartition("/")[0])
+    names = _list_files(folder)
+    if len(names) > 1:
+        index = _read_index(folder, names)
+        folder.write_table(_INDEX, index.replace_schema_metadata({_FILES: json.dumps(names)}))
+
+
+def _list_files(folder: Folder) -> list[str]:
+    """List the files of partitions in their order."""
+    return sorted(name for name in folder.names() if name.endswith(".parquet") and name != _INDEX)
 
 
 def _read(folder: Folder, name: str, columns: list[str] | None = None) -> pa.Table:

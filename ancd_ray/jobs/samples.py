@@ -22,7 +22,7 @@ from ancd_ray.data.layouts import ProductConfig
 from ancd_ray.data.store import Folder, digest
 from ancd_ray.detectors.base import FittedDetector
 from ancd_ray.jobs.archive import Archive, ProductListing
-from ancd_ray.jobs.partitions import FOLDER, Compared, Partition, compare
+from ancd_ray.jobs.partitions import FOLDER, Compared, Partition, compare, write_partitions
 from ancd_ray.stages.catalog import make_image_id
 
 Row = Mapping[str, Any]
@@ -70,8 +70,7 @@ class Sample:
 
     def write(self) -> None:
         """Write the partitions that are new; the sample last, which everything else refers to."""
-        for each in (*self.others, self.partition):
-            each.write()
+        write_partitions([*self.others, self.partition])
 
 
 def find_sample(

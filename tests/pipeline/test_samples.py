@@ -292,3 +292,22 @@ def test_the_view_bank_has_no_more_regions_than_the_limit(finished: tuple[Job, R
     assert set(everything) == set(regions.read(["region_id"]).column("region_id").to_pylist())
     assert 0 < len(set(few)) < len(set(everything))
     assert set(Counter(few).values()) == {2}
+
+
+def test_the_index_of_partitions_is_only_faster(make_job: MakeJob, archive: Path, tmp_path: Path) -> None:
+    for number in range(3):
+        _add(archive, f"night{number}")
+        assert make(make_job()).write_samples()
+    (index,) = (tmp_path / "out/partitions").rglob("index.parquet")
+    (with_index,) = make(make_job()).products
+    _add(archive, "last")
+    older = index.read_bytes()
+    assert make(make_job()).write_samples()
+    (today,) = make(make_job()).products
+    for content in (older, b"no index"):
+        index.write_bytes(content)
+        (product,) = make(make_job()).products
+        assert product.sample.others == today.sample.others
+    index.unlink()
+    assert make(make_job()).products[0].sample.compared.newest == today.sample.compared.newest
+    assert len(with_index.sample.others) == 2

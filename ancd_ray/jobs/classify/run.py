@@ -21,6 +21,7 @@ from ancd_ray.jobs.classify.classified import Classified, compare_labels, join
 from ancd_ray.jobs.classify.plan import ClassificationPlan, make, make_of_others
 from ancd_ray.jobs.classify.publish import check_quarantined, publish
 from ancd_ray.jobs.classify.runs import Start, publish_run
+from ancd_ray.jobs.partitions import write_partitions
 from ancd_ray.jobs.plan import JobPlan
 from ancd_ray.jobs.rates import record_rates
 from ancd_ray.jobs.results import JobResults
@@ -43,8 +44,7 @@ def run(job: Job, address: str | None, display: Display) -> Folder:
         plan = make(job)
         check_ray(address)
         for product in plan.products:
-            for partition in product.partitions:
-                partition.write()
+            write_partitions(product.partitions)
         return _run_plan(plan, None, address, display, start)
 
 
