@@ -154,6 +154,10 @@ class Folder:
         """Read a Parquet file."""
         return pq.read_table(self.file(name), filesystem=self._place[0], columns=columns, partitioning=None)
 
+    def count_rows(self, name: str) -> int:
+        """Return the number of rows of a Parquet file, from its footer."""
+        return int(pq.read_metadata(self.file(name), filesystem=self._place[0]).num_rows)
+
     def open_arrow(self, name: str) -> pa.Table:
         """Open an Arrow IPC file: memory-mapped on a local disk, otherwise read into memory."""
         if self.is_local:

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ancd_ray.config.sections import BackboneConfig
 from ancd_ray.data.images import decode_mask, decode_rgb
 from ancd_ray.engine.artifacts import Table
+from ancd_ray.engine.calls import Resources
 from ancd_ray.engine.context import Context, is_sampled
 from ancd_ray.engine.outputs import Result, Shard, ShardResult, align_shards
-from ancd_ray.engine.runtime import Resources
+from ancd_ray.engine.shards import Work
 from ancd_ray.engine.stage import Stage
 
 if TYPE_CHECKING:
@@ -64,14 +65,14 @@ class Encode(Stage):
         """Roles that it makes."""
         return ["clean_views", "features"] if self.keep_views else ["features"]
 
-    def run(self, context: Context, inputs: In) -> Result:
+    def run(self, context: Context, inputs: In) -> Work:
         """Encode the regions; the value `widths` holds the scales of a token."""
         from ancd_ray.backbones.loaded import load_cached
 
         share = 1.0
         if self.max_features is not None and inputs.regions.num_rows:
             share = min(1.0, self.max_features / inputs.regions.num_rows)
-        done = context.map(
+        done = yield from context.map(
             EncodeRegions(self.backbone, self.keep_views, share), align_shards({"regions": inputs.regions})
         )
         model = load_cached(self.backbone)

@@ -15,9 +15,10 @@ from ancd_ray.data.sources import has_mask
 from ancd_ray.data.tables import decode_anomaly_map
 from ancd_ray.detectors.ground_truth import MaskReader
 from ancd_ray.engine.artifacts import Figures, Table
+from ancd_ray.engine.calls import Resources
 from ancd_ray.engine.context import Context
 from ancd_ray.engine.outputs import Result, Shard, ShardResult, align_shards
-from ancd_ray.engine.runtime import Resources
+from ancd_ray.engine.shards import Work
 from ancd_ray.engine.stage import Stage
 
 
@@ -41,13 +42,13 @@ class ScoreMaps(Stage):
 
         map_scores: Figures
 
-    def run(self, context: Context, inputs: In) -> Result:
+    def run(self, context: Context, inputs: In) -> Work:
         """Compute `pixel_auroc` and `aupro`; None if no image has a mask or the label `good`."""
         from ancd_ray.method.metrics import MapCurve
 
         highest = pc.min_max(inputs.maps.read(["score"]).column("score")).as_py()["max"]
         shards = align_shards({"images": inputs.images, "maps": inputs.maps}, count="maps")
-        done = context.map(CompareMasks(float(highest or 0.0)), shards)
+        done = yield from context.map(CompareMasks(float(highest or 0.0)), shards)
         curves = [MapCurve.from_dict(shard.values["curve"]) for shard in done if shard.values["compared"]]
         compared = sum(shard.values["compared"] for shard in done)
         values: dict[str, Any] = {"pixel_auroc": None, "aupro": None, "compared": compared}

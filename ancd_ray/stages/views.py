@@ -16,9 +16,10 @@ import numpy as np
 from ancd_ray.config.sections import BackboneConfig
 from ancd_ray.data.images import decode_mask, decode_rgb
 from ancd_ray.engine.artifacts import Table
+from ancd_ray.engine.calls import Resources
 from ancd_ray.engine.context import Context
 from ancd_ray.engine.outputs import Result, Shard, ShardResult, align_shards
-from ancd_ray.engine.runtime import Resources
+from ancd_ray.engine.shards import Work
 from ancd_ray.engine.stage import Stage
 
 if TYPE_CHECKING:
@@ -54,10 +55,11 @@ class FillViewBank(Stage):
         """Views of a region."""
         return self.n_views
 
-    def run(self, context: Context, inputs: In) -> Result:
+    def run(self, context: Context, inputs: In) -> Work:
         """Encode the views to Arrow files, which can be memory-mapped."""
         worker = EncodeViews(self.backbone, self.n_views)
-        return Result.of_shards(context.map(worker, align_shards({"regions": inputs.regions})))
+        done = yield from context.map(worker, align_shards({"regions": inputs.regions}))
+        return Result.of_shards(done)
 
 
 @dataclass(frozen=True)
