@@ -65,7 +65,7 @@ class Attempt:
                 if "quarantine" not in work.tables:
                     raise WorkerKilled(f"{self.name}: {self.lost['uri']} {self.lost['reason']}; exclude this image")
                 work = replace(work, tables={**work.tables, "quarantine": [self.lost]})
-            return commit_shard(self.folder, self.shard.index, work, round(time.perf_counter() - start, 3))
+            return commit_shard(self.folder, self.shard.index, work, start)
 
 
 def read_count(folder: Folder, file: str) -> int:
@@ -171,7 +171,8 @@ def _join(attempt: Attempt, halves: Sequence[Attempt]) -> None:
         for name, part in half.parts.items():
             parts.setdefault(name, []).append(part)
     tables = {name: pa.concat_tables([part.read(place) for part in each]) for name, each in parts.items()}
-    commit_shard(attempt.folder, attempt.shard.index, ShardResult(tables), sum(half.seconds for half in found))
+    begun = time.perf_counter() - sum(half.seconds for half in found)
+    commit_shard(attempt.folder, attempt.shard.index, ShardResult(tables), begun)
     forget_attempts(attempt.folder, attempt.shard)
 
 

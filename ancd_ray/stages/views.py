@@ -7,8 +7,9 @@ same regions, such as the trials of a sweep, share the bank.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -23,9 +24,9 @@ from ancd_ray.engine.shards import Work
 from ancd_ray.engine.stage import Stage
 
 if TYPE_CHECKING:
-    from ancd_ray.backbones.base import Backbone
+    import pyarrow as pa
 
-_BATCH = 32  # views per batch of the trunk
+_BATCH = 32  # views per batch of the trunk, and of the file
 
 
 @dataclass(frozen=True)
@@ -70,30 +71,25 @@ class EncodeViews:
     n_views: int
 
     def __call__(self, shard: Shard) -> ShardResult:
-        """Compute the rows of `views`."""
+        """Compute the rows of `views`, a batch at a time: all views of a shard may be gigabytes."""
+        return ShardResult({"views": self._encode(shard.table("regions"))})
+
+    def _encode(self, regions: pa.Table) -> Iterator[list[dict[str, Any]]]:
+        from ancd_ray.backbones.base import inputs, view_rows
         from ancd_ray.backbones.loaded import load_cached
 
         model = load_cached(self.backbone)
-        drawn = self._draw(shard.rows_of("regions"), model.view_size)
-        rows: list[dict[str, Any]] = []
-        while batch := [view for _, view in zip(range(_BATCH), drawn, strict=False)]:
-            rows += _encode(model, batch)
-        return ShardResult({"views": rows})
+        drawn = self._draw(regions, model.view_size)
+        while batch := list(islice(drawn, _BATCH)):
+            encoded = model.encode(*inputs(model, [(image, mask) for _, _, image, mask in batch]))
+            yield view_rows(encoded, [(region, view) for region, view, _, _ in batch])
 
-    def _draw(
-        self, regions: Sequence[Mapping[str, Any]], size: int
-    ) -> Iterator[tuple[Mapping[str, Any], int, Any, Any]]:
+    def _draw(self, regions: pa.Table, size: int) -> Iterator[tuple[Mapping[str, Any], int, Any, Any]]:
         from ancd_ray.method.views import random_view
 
-        for region in regions:
-            image, mask = decode_rgb(region["image"]), decode_mask(region["mask"])
-            for view in range(self.n_views):
-                rng = np.random.default_rng([zlib.crc32(region["region_id"].encode()), view])
-                yield (region, view, *random_view(image, mask, rng, size))
-
-
-def _encode(model: Backbone, batch: Sequence[tuple[Mapping[str, Any], int, Any, Any]]) -> list[dict[str, Any]]:
-    from ancd_ray.backbones.base import inputs, view_rows
-
-    encoded = model.encode(*inputs(model, [(image, mask) for _, _, image, mask in batch]))
-    return view_rows(encoded, [(region, view) for region, view, _, _ in batch])
+        for start in range(0, regions.num_rows, _BATCH):
+            for region in regions.slice(start, _BATCH).to_pylist():
+                image, mask = decode_rgb(region["image"]), decode_mask(region["mask"])
+                for view in range(self.n_views):
+                    rng = np.random.default_rng([zlib.crc32(region["region_id"].encode()), view])
+                    yield (region, view, *random_view(image, mask, rng, size))
