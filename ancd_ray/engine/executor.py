@@ -62,7 +62,8 @@ class StepRun:
     @property
     def rows(self) -> int:
         """Rows of its main table, or 0."""
-        tables = [table for table in self.output.manifest["tables"] if table not in ("quarantine", "listing")]
+        made = self.output.manifest["outputs"]
+        tables = [table for table in self.output.manifest["tables"] if table in made and table != "listing"]
         return self.output.rows(tables[0]) if tables else 0
 
 
