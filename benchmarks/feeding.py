@@ -12,8 +12,8 @@ import argparse
 import io
 import statistics
 import tempfile
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -23,12 +23,10 @@ from rich.console import Console
 from timing import describe_machine, plot_growth
 
 from ancd_ray.config.load import validate
-from ancd_ray.data.store import Folder
-from ancd_ray.engine.attempts import Worker
+from ancd_ray.engine.calls import Call, Ended
 from ancd_ray.engine.executor import run_steps
-from ancd_ray.engine.outputs import CommittedShard, Shard, commit_shard
 from ancd_ray.engine.progress import Display
-from ancd_ray.engine.runtime import Progress, Resources, Runtime
+from ancd_ray.engine.runtime import Runtime
 from ancd_ray.jobs.plan import JobPlan, make
 
 STEPS = ("catalog", "detect", "regions")
@@ -40,28 +38,16 @@ FEW = 40  # images, whose time is the overhead of an execution of Ray Data at an
 class PlainLoop(Runtime):
     """Shards in a pool of processes, without Ray."""
 
-    def map_shards(
-        self,
-        step: str,  # noqa: ARG002
-        worker: Worker,
-        shards: list[Shard],
-        folder: Folder,
-        progress: Progress,  # noqa: ARG002
-        resources: Resources,  # noqa: ARG002
-    ) -> list[CommittedShard]:
-        """Run the same worker on the same shards."""
+    def run(self, calls: Sequence[Call]) -> Iterator[Ended]:
+        """Run the same calls."""
         with ProcessPoolExecutor(PROCESSES) as pool:
-            return list(pool.map(_Commit(worker, folder), shards))
+            for call, _ in zip(calls, pool.map(_run, calls), strict=True):
+                yield Ended(call)
 
 
-@dataclass(frozen=True)
-class _Commit:
-    worker: Worker
-    folder: Folder
-
-    def __call__(self, shard: Shard) -> CommittedShard:
-        cv2.setNumThreads(1)
-        return commit_shard(self.folder, shard.index, self.worker(shard), 0.0)
+def _run(call: Call) -> None:
+    cv2.setNumThreads(1)
+    call.run()
 
 
 def main() -> None:

@@ -30,9 +30,9 @@ from timing import describe_machine
 
 from ancd_ray.config.load import load
 from ancd_ray.engine.artifacts import Table
-from ancd_ray.engine.executor import read_versions
 from ancd_ray.engine.stage import Step, get_roles
 from ancd_ray.engine.status import list_unfinished
+from ancd_ray.engine.versions import read_versions
 from ancd_ray.jobs.plan import make
 
 CHANGE = "detector.image_size=200"

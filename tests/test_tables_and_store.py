@@ -123,8 +123,10 @@ def test_a_shard_counts_once_its_marker_is_there(tmp_path: Path) -> None:
 def test_arrow_files_are_read_back(tmp_path: Path) -> None:
     folder = Folder(str(tmp_path))
     table = pa.table({"a": [1, 2]})
-    folder.write_table("t.arrow", table)
-    assert folder.open_arrow("t.arrow").equals(table)
+    assert folder.write_arrow("t.arrow", table.schema, iter([table, table])) == (4, folder.sha256("t.arrow"))
+    assert folder.open_arrow("t.arrow").equals(pa.concat_tables([table, table]))
+    assert folder.write_arrow("none.arrow", table.schema, iter([]))[0] == 0
+    assert folder.open_arrow("none.arrow").equals(table.slice(0, 0))
 
 
 def test_one_job_at_a_time(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import math
 import os
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -138,21 +138,32 @@ class Folder:
         self.write(name, data, durable)
 
     def write_table(self, name: str, table: pa.Table) -> str:
-        """Write a Parquet file (or Arrow IPC for `.arrow`, to be memory-mapped) atomically; returns its sha256."""
+        """Write a Parquet file atomically; returns its sha256."""
         sink = pa.BufferOutputStream()
-        if name.endswith(".arrow"):
-            with pa.ipc.new_file(sink, table.schema) as writer:
-                writer.write_table(table)
-        else:
-            pq.write_table(table, sink, compression="zstd")
+        pq.write_table(table, sink, compression="zstd")
         data = sink.getvalue()
         with self._atomically(name) as path, self._place[0].open_output_stream(path) as stream:
             stream.write(data)
         return hashlib.sha256(data).hexdigest()
 
+    def write_arrow(self, name: str, schema: pa.Schema, tables: Iterable[pa.Table]) -> tuple[int, str]:
+        """Write an Arrow IPC file, to be memory-mapped, atomically and table by table; returns rows and sha256."""
+        rows = 0
+        with self._atomically(name) as path, self._place[0].open_output_stream(path) as stream:
+            hashed = _HashedStream(stream)
+            with pa.ipc.new_file(pa.PythonFile(hashed, "w"), schema) as writer:
+                for table in tables:
+                    writer.write_table(table)
+                    rows += table.num_rows
+        return rows, hashed.total.hexdigest()
+
     def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
         """Read a Parquet file."""
         return pq.read_table(self.file(name), filesystem=self._place[0], columns=columns, partitioning=None)
+
+    def count_rows(self, name: str) -> int:
+        """Return the number of rows of a Parquet file, from its footer."""
+        return int(pq.read_metadata(self.file(name), filesystem=self._place[0]).num_rows)
 
     def open_arrow(self, name: str) -> pa.Table:
         """Open an Arrow IPC file: memory-mapped on a local disk, otherwise read into memory."""
@@ -201,6 +212,27 @@ class Folder:
         except BaseException:
             draft.unlink(missing_ok=True)
             raise
+
+
+class _HashedStream:
+    """An output stream that computes the sha256 of what it writes."""
+
+    closed = False
+
+    def __init__(self, stream: pa.NativeFile) -> None:
+        self._stream = stream
+        self.total = hashlib.sha256()
+
+    def write(self, data: bytes) -> None:
+        """Write data."""
+        self.total.update(data)
+        self._stream.write(data)
+
+    def flush(self) -> None:
+        """Do nothing: the stream is flushed when it is closed."""
+
+    def close(self) -> None:
+        """Do nothing: the stream belongs to its opener."""
 
 
 @lru_cache(maxsize=100_000)

@@ -98,6 +98,20 @@ PATCHES = _schema(
     ],
 )
 
+_DOUBLES = pa.list_(pa.field("element", pa.float64()))
+MAP_CURVES = _schema(
+    "map_curves",
+    [  # histograms of the maps of a shard, see `method.metrics.MapCurve`
+        pa.field("lo", pa.float64(), nullable=False),
+        pa.field("hi", pa.float64(), nullable=False),
+        pa.field("normal", _DOUBLES, nullable=False),
+        pa.field("anomalous", _DOUBLES, nullable=False),
+        pa.field("overlap", _DOUBLES, nullable=False),
+        pa.field("components", pa.int64(), nullable=False),
+        pa.field("compared", pa.int64(), nullable=False),  # maps
+    ],
+)
+
 REGIONS = _schema(
     "regions",
     [  # a sub-image around one anomalous region
@@ -243,6 +257,7 @@ SCHEMAS: Mapping[str, pa.Schema] = {
     "maps": MAPS,
     "normal_scores": NORMAL_SCORES,
     "patches": PATCHES,
+    "map_curves": MAP_CURVES,
     "regions": REGIONS,
     "views": VIEWS,
     "clean_views": CLEAN_VIEWS,

@@ -48,10 +48,7 @@ class Attempt:
     @property
     def begun(self) -> int:
         """Number of attempts that were begun and did not end."""
-        try:
-            return int(self.folder.read_json(_count_file(self.shard)))
-        except (FileNotFoundError, ValueError, TypeError):
-            return 0
+        return read_count(self.folder, _count_file(self.shard))
 
     def run(self, worker: Worker) -> CommittedShard:
         """Compute the shard and commit it.
@@ -62,24 +59,34 @@ class Attempt:
             The image kills its worker in a step that cannot leave it out.
         """
         start = time.perf_counter()
-        with self._count():
+        with count_attempt(self.folder, _count_file(self.shard)):
             work = worker(self.shard)
             if self.lost:
                 if "quarantine" not in work.tables:
                     raise WorkerKilled(f"{self.name}: {self.lost['uri']} {self.lost['reason']}; exclude this image")
                 work = replace(work, tables={**work.tables, "quarantine": [self.lost]})
-            return commit_shard(self.folder, self.shard.index, work, round(time.perf_counter() - start, 3))
+            return commit_shard(self.folder, self.shard.index, work, start)
 
-    @contextmanager
-    def _count(self) -> Iterator[None]:
-        before = self.begun
-        self.folder.write_json(_count_file(self.shard), before + 1, durable=False)
-        try:
-            yield
-        except BaseException:
-            self.folder.write_json(_count_file(self.shard), before, durable=False)
-            raise
-        self.folder.discard(_count_file(self.shard))
+
+def read_count(folder: Folder, file: str) -> int:
+    """Return the number of attempts that were begun and did not end."""
+    try:
+        return int(folder.read_json(file))
+    except (FileNotFoundError, ValueError, TypeError):
+        return 0
+
+
+@contextmanager
+def count_attempt(folder: Folder, file: str) -> Iterator[None]:
+    """Count an attempt while the body runs; the count stays if the process dies in it."""
+    before = read_count(folder, file)
+    folder.write_json(file, before + 1, durable=False)
+    try:
+        yield
+    except BaseException:
+        folder.write_json(file, before, durable=False)
+        raise
+    folder.discard(file)
 
 
 def list_attempts(step: str, folder: Folder, shard: Shard, note: Callable[[str], None]) -> list[Attempt]:
@@ -164,7 +171,8 @@ def _join(attempt: Attempt, halves: Sequence[Attempt]) -> None:
         for name, part in half.parts.items():
             parts.setdefault(name, []).append(part)
     tables = {name: pa.concat_tables([part.read(place) for part in each]) for name, each in parts.items()}
-    commit_shard(attempt.folder, attempt.shard.index, ShardResult(tables), sum(half.seconds for half in found))
+    begun = time.perf_counter() - sum(half.seconds for half in found)
+    commit_shard(attempt.folder, attempt.shard.index, ShardResult(tables), begun)
     forget_attempts(attempt.folder, attempt.shard)
 
 

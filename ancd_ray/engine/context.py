@@ -10,8 +10,11 @@ from typing import Any
 from ancd_ray.config.errors import AncdError
 from ancd_ray.data.store import Folder
 from ancd_ray.engine.attempts import Worker
+from ancd_ray.engine.calls import Resources
 from ancd_ray.engine.outputs import CommittedShard, Part, Rows, Shard, write_part
-from ancd_ray.engine.runtime import Progress, Resources, Runtime
+from ancd_ray.engine.progress import Progress
+from ancd_ray.engine.runtime import Runtime
+from ancd_ray.engine.shards import ShardWork, map_shards
 
 SHARDS = 32  # shards of a large step: enough to balance a cluster, few enough for Ray's overhead per task
 SHARD_ROWS = (16, 512)
@@ -34,8 +37,11 @@ class Context:
     max_quarantined: float = 0.5
     on_epoch: Callable[[Any], None] = lambda _: None  # called with a training's history after every epoch
 
-    def map(self, worker: Worker, shards: Sequence[Shard]) -> list[CommittedShard]:
-        """Run the worker on all shards; see `Runtime.map_shards`.
+    def map(self, worker: Worker, shards: Sequence[Shard]) -> ShardWork:
+        """Run the worker on all shards: `done = yield from context.map(worker, shards)` in order of the shards.
+
+        A stage that divides its work is a generator, which pauses here: its shards run together with those of other
+        products.
 
         Raises
         ------
@@ -44,7 +50,7 @@ class Context:
         WorkerKilled
             A shard kills its worker, and no image can be left out.
         """
-        done = self.runtime.map_shards(self.step, worker, shards, self.folder, self.progress, self.resources)
+        done = yield from map_shards(self.step, worker, shards, self.folder, self.progress, self.resources)
         rows = sum(shard.rows for shard in shards)
         lost = sum(shard.parts["quarantine"].rows for shard in done if "quarantine" in shard.parts)
         if lost and lost > self.max_quarantined * rows:

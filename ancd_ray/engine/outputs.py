@@ -13,7 +13,8 @@ results of an earlier run are used, existence, sha256 and rows of their files ar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol, TypeVar, Union
 
@@ -75,9 +76,12 @@ class Part:
 
 @dataclass(frozen=True)
 class ShardResult:
-    """Result of a worker for one shard: rows of tables, and JSON-like figures."""
+    """Result of a worker for one shard: rows of tables, and JSON-like figures.
 
-    tables: Mapping[str, Rows]
+    Of tables with random access, the rows may be an iterator over batches, which are computed while they are written.
+    """
+
+    tables: Mapping[str, Rows | Iterator[Rows]]
     values: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -232,22 +236,26 @@ def align_shards(tables: Mapping[str, PartedTable], count: str | None = None) ->
     ]
 
 
-def write_part(folder: Folder, table: str, index: int, rows: Rows) -> Part:
-    """Check rows against the schema of a table and write them as one part of it."""
-    suffix = "arrow" if table in MAPPED else "parquet"
-    file = f"{table}/part-{index:05d}.{suffix}"
-    checked = conform(rows, SCHEMAS[table])
+def write_part(folder: Folder, table: str, index: int, rows: Rows | Iterator[Rows]) -> Part:
+    """Check rows against the schema of a table and write them as one part of it, batch by batch if they come so."""
+    schema = SCHEMAS[table]
+    if table in MAPPED:
+        batches = rows if isinstance(rows, Iterator) else [rows]
+        file = f"{table}/part-{index:05d}.arrow"
+        return Part(file, *folder.write_arrow(file, schema, (conform(batch, schema) for batch in batches)))
+    file = f"{table}/part-{index:05d}.parquet"
+    checked = conform(rows, schema)
     return Part(file, checked.num_rows, folder.write_table(file, checked))
 
 
-def commit_shard(folder: Folder, index: int, work: ShardResult, seconds: float) -> CommittedShard:
-    """Write the parts of a shard, then its marker; an empty quarantine has no part."""
+def commit_shard(folder: Folder, index: int, work: ShardResult, begun: float) -> CommittedShard:
+    """Write the parts of a shard, then its marker with the seconds since `begun`; an empty quarantine has no part."""
     parts = {
         table: write_part(folder, table, index, rows)
         for table, rows in work.tables.items()
-        if table != "quarantine" or len(rows)
+        if table != "quarantine" or len(rows)  # type: ignore[arg-type]
     }
-    done = CommittedShard(index, parts, work.values, seconds)
+    done = CommittedShard(index, parts, work.values, round(time.perf_counter() - begun, 3))
     folder.write_json(_marker(index), asdict(done))
     return done
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from rich.console import Console
 from rich.live import Live
@@ -14,18 +16,35 @@ from rich.markup import escape
 from rich.table import Table
 
 _LINE_EVERY_S = 10.0  # minimum interval between plain lines of a step
+_ROWS = 24  # of the table, which has to fit the terminal; others are counted
+
+
+class Progress(Protocol):
+    """Interface of the progress of a step."""
+
+    def total(self, n: int) -> None:
+        """Set the number of units (images, regions, epochs) of the step."""
+
+    def advance(self, n: int) -> None:
+        """Add n completed units."""
+
+    def note(self, text: str) -> None:
+        """Set the message about the current activity."""
+
+
+_COLORS = {"runs": "cyan", "done": "green", "cached": "dim", "failed": "red", "stopped": "yellow"}
 
 
 @dataclass
 class StepProgress:
-    """Progress of a step; implements `runtime.Progress`."""
+    """Progress of a step that is shown."""
 
     name: str
     product: str
     units: int = 0
     handled: int = 0
     said: str = ""
-    state: str = "runs"  # runs | done | cached | failed
+    state: str = "runs"  # runs | done | cached | failed | stopped
     started: float = field(default_factory=time.monotonic)
     ended: float | None = None
     resumed: int = 0
@@ -48,6 +67,11 @@ class StepProgress:
     def note(self, text: str) -> None:
         """Set the message about the current activity."""
         self.said = text
+
+    def finish(self, n: int, said: str) -> None:
+        """Set all of n units as completed, by another process that had this to say."""
+        self.units = self.handled = n
+        self.said = said
 
     def cached(self) -> None:
         """Mark the step as cached."""
@@ -91,19 +115,27 @@ class Display:
     @contextmanager
     def step(self, name: str, product: str) -> Iterator[StepProgress]:
         """Show a step while the body runs."""
-        progress = StepProgress(name, product, quiet=self._live)
-        self._steps.append(progress)
+        progress = self.begin(name, product)
         try:
             yield progress
         except BaseException:
-            progress.state = "failed"
+            self.end(progress, "failed")
             raise
-        finally:
-            progress.ended = time.monotonic()
-            if progress.state == "runs":
-                progress.state = "done"
-            if not self._live:
-                _write_line(f"{progress.label}  {_format_state(progress)}  {progress.said}".rstrip())
+        self.end(progress)
+
+    def begin(self, name: str, product: str) -> StepProgress:
+        """Show a step until its `end`; several may be under way."""
+        progress = StepProgress(name, product, quiet=self._live)
+        self._steps.append(progress)
+        return progress
+
+    def end(self, progress: StepProgress, state: str = "done", seconds: float | None = None) -> None:
+        """End a step, which took so many seconds if that is not all of the time since its beginning."""
+        progress.ended = time.monotonic() if seconds is None else progress.started + seconds
+        if progress.state == "runs":
+            progress.state = state
+        if not self._live:
+            _write_line(f"{progress.label}  {_format_state(progress)}  {progress.said}".rstrip())
 
     def warn(self, text: str) -> None:
         """Print a permanent line that calls for attention."""
@@ -128,8 +160,9 @@ class Display:
         ):
             table.add_column(column, justify=justify, no_wrap=True)  # type: ignore[arg-type]
         table.add_column("note", overflow="fold", style="dim")
-        for step in self._steps:
-            color = {"runs": "cyan", "done": "green", "cached": "dim", "failed": "red"}[step.state]
+        shown = _choose_rows(self._steps)
+        for step in shown:
+            color = _COLORS[step.state]
             done = f"{step.handled:,}/{step.units:,}" if step.units else ""
             cells = (
                 step.product,
@@ -140,7 +173,20 @@ class Display:
                 _format_time(step.seconds),
             )
             table.add_row(*(cell if cell.startswith("[") else escape(cell) for cell in cells), escape(step.said))
+        if len(shown) < len(self._steps):
+            states = Counter(step.state for step in self._steps)
+            table.caption = f"of {len(self._steps):,} steps: " + ", ".join(
+                f"{n:,} {each}" for each, n in states.items()
+            )
+            table.caption_justify = "left"
         return table
+
+
+def _choose_rows(steps: Sequence[StepProgress]) -> list[StepProgress]:
+    """Return the steps that the table shows: if there are many, those under way or failed, and the last ones."""
+    rank = {"failed": 0, "runs": 1}
+    by_interest = sorted(range(len(steps)), key=lambda i: (rank.get(steps[i].state, 2), -i))
+    return [steps[i] for i in sorted(by_interest[:_ROWS])]
 
 
 def _format_state(step: StepProgress) -> str:

@@ -1,10 +1,4 @@
-"""Runs the shards of a step, in this process for few images, otherwise on Ray.
-
-The Ray Data dataset of a step has one row per shard (a few paths). The worker reads its part, processes it in small
-batches and commits its own output. So blocks contain no images, the driver's memory does not grow with the archive, and
-committed shards survive a failure. With images as rows (`map_batches` and `write_parquet`), every decoded byte would
-pass through the object store, a rerun would append duplicates, and nothing would be committed before the end.
-"""
+"""Ray: started when it is first needed, and the choice between this process and its workers."""
 
 from __future__ import annotations
 
@@ -12,49 +6,25 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any
 
 from ancd_ray.config.errors import AncdError
-from ancd_ray.data.location import Location, remember, remembered
-from ancd_ray.data.store import Folder
-from ancd_ray.engine.attempts import Attempt, Worker, forget_attempts, list_attempts
-from ancd_ray.engine.integrity import inspect_folder
-from ancd_ray.engine.outputs import CommittedShard, Shard, discard_shard, read_finished_shard
+from ancd_ray.engine.calls import Call, Ended, Resources, run_here, run_on_ray
 
-BLOCKS_A_CORE, ROWS_A_BLOCK = 4, 500  # blocks of Ray Data, which are its tasks
 STALLED_AFTER_S = 1800  # without a finished shard: the execution fails instead of hanging
-
-
-# light: reads a few columns, runs in the driver; images: opens image files, runs in Ray tasks; model: also runs a
-# model, on GPUs in actors, one per GPU
-Resources = Literal["light", "images", "model"]
 
 
 class RuntimeProblem(AncdError):
     """Ray is unavailable or lacks the required resources; the message is one line."""
 
 
-class Progress(Protocol):
-    """Interface of the progress display of a step."""
-
-    def total(self, n: int) -> None:
-        """Set the number of units (images, regions, epochs) of the step."""
-
-    def advance(self, n: int) -> None:
-        """Add n completed units."""
-
-    def note(self, text: str) -> None:
-        """Set the message about the current activity."""
-
-
 @dataclass
 class Runtime:
-    """Runs shards; Ray is started when a step first needs it."""
+    """Runs calls; Ray is started when a call first needs it."""
 
     cpus: int | None = None
     gpus: int | None = None
@@ -78,6 +48,11 @@ class Runtime:
     def is_remote(self) -> bool:
         """Whether workers may run on other machines."""
         return self.address is not None
+
+    @property
+    def is_started(self) -> bool:
+        """Whether Ray runs, and costs no start."""
+        return self._started
 
     def start(self) -> None:
         """Start or join Ray, unless this has been done.
@@ -123,78 +98,28 @@ class Runtime:
         have = ray.cluster_resources()
         return int(have.get("CPU", 0)), int(have.get("GPU", 0))
 
-    def map_shards(
-        self,
-        step: str,
-        worker: Worker,
-        shards: Sequence[Shard],
-        folder: Folder,
-        progress: Progress,
-        resources: Resources,
-    ) -> list[CommittedShard]:
-        """Run the worker on all shards that are not committed yet; returns all shards in order.
+    def run(self, calls: Sequence[Call]) -> Iterator[Ended]:
+        """Run calls, here if they are few or light and otherwise on Ray; yields how each of them ended.
 
         Raises
         ------
         RuntimeProblem
-            Ray is unavailable.
-        WorkerKilled
-            A shard kills its worker, and no image can be left out.
+            Ray is unavailable, or has no CPU.
         """
-        done = dict(inspect_folder(folder).shards)
-        progress.total(sum(shard.rows for shard in shards))
-        progress.advance(sum(shard.rows for shard in shards if shard.index in done))
-        todo = {shard.index: shard for shard in shards if shard.index not in done}
-        for index in todo:
-            discard_shard(folder, index)  # of one that is damaged
-        few = sum(shard.rows for shard in shards) < self.in_process_below
-        alone = resources == "light" or (few and not (self.is_remote and self.devices()[1]))  # GPUs may be remote
-        try:
-            while todo:
-                attempts = {i: list_attempts(step, folder, shard, progress.note) for i, shard in todo.items()}
-                open_ = [attempt for each in attempts.values() for attempt in each]
-                joined = [index for index, each in attempts.items() if not each]
-                ran = self._run_here(worker, open_) if alone else self._run_on_ray(worker, open_, resources)
-                for index in chain(joined, (attempt.shard.index for attempt in ran if attempt.folder is folder)):
-                    if finished := read_finished_shard(folder, index):
-                        done[index] = finished
-                        progress.advance(todo.pop(index).rows)
-        except AncdError:  # it ends the job: the next run, perhaps with more memory, begins anew
-            for shard in todo.values():
-                forget_attempts(folder, shard)
-            raise
-        return [done[shard.index] for shard in shards]
-
-    def _run_here(self, worker: Worker, attempts: Sequence[Attempt]) -> Iterator[Attempt]:
-        for attempt in attempts:
-            attempt.run(worker)
-            yield attempt
-
-    def _run_on_ray(self, worker: Worker, attempts: Sequence[Attempt], resources: Resources) -> Iterator[Attempt]:
-        """Run attempts and yield those that are finished; the others killed their workers."""
-        if not attempts:
-            return
+        if self.stays_here(sum(call.rows for call in calls), [call.resources for call in calls]):
+            return run_here(calls)
         cpus, gpus = self.devices()
         if cpus < 1:
             raise RuntimeProblem("Ray has no whole CPU for the work; start a node with CPUs or raise resources.cpus")
-        import ray
+        return run_on_ray(calls, cpus, gpus)
 
-        items = [{"attempt": i} for i in range(len(attempts))]
-        # A task costs about 50 ms of a core, and progress advances by tasks: a few per core, more if they are long.
-        blocks = max(BLOCKS_A_CORE * cpus, sum(attempt.shard.rows for attempt in attempts) // ROWS_A_BLOCK)
-        dataset = ray.data.from_items(items, override_num_blocks=min(len(items), blocks))
-        task = _Task(worker, attempts, [attempt.begun for attempt in attempts], remembered())
-        if resources == "model" and gpus:
-            # from_items has no read tasks that compete with the actors: they may take every CPU
-            compute = ray.data.ActorPoolStrategy(size=min(len(attempts), gpus))
-            mapped = dataset.map(_Actor, fn_constructor_args=(task,), compute=compute, num_cpus=1, num_gpus=1)
-        else:  # Ray reuses the processes of tasks, also for the next step, and with them the loaded model
-            mapped = dataset.map(task, num_cpus=1)
-        for row in mapped.iter_rows():
-            if row["refused"]:
-                raise AncdError(row["refused"])
-            if not row["was_killed"]:
-                yield attempts[row["attempt"]]
+    def stays_here(self, rows: int, resources: Iterable[Resources]) -> bool:
+        """Whether work on so many images is done in this process, given what each piece of it needs."""
+        kinds = set(resources)
+        if kinds <= {"light"}:
+            return True
+        is_few = rows < self.in_process_below
+        return is_few and not (self.is_remote and "model" in kinds and self.devices()[1])  # GPUs may be remote
 
     @staticmethod
     def _configure_data() -> None:
@@ -208,44 +133,6 @@ class Runtime:
         if hasattr(context, "execution_no_progress_timeout_s"):
             context.execution_no_progress_timeout_s = STALLED_AFTER_S
         logging.getLogger("ray.data").setLevel(logging.ERROR)
-
-
-@dataclass(frozen=True)
-class _Task:
-    """The function that Ray Data maps over the numbers of attempts; `begun` has their counts before it.
-
-    Ray Data repeats a task whose worker was killed, without end. The attempt that was running has a higher count then
-    and is skipped: the driver decides how to go on, and the other attempts of the task are not held up.
-    """
-
-    worker: Worker
-    attempts: Sequence[Attempt]
-    begun: Sequence[int]
-    access: Sequence[Location]  # to hosts of files, in memory only
-
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        remember(self.access)
-        number = int(row["attempt"])
-        attempt = self.attempts[number]
-        was_killed, refused = False, ""
-        if read_finished_shard(attempt.folder, attempt.shard.index) is None:  # Ray may run a task twice
-            was_killed = attempt.begun > self.begun[number]
-            try:
-                if not was_killed:
-                    attempt.run(self.worker)
-            except AncdError as error:  # Ray would add the stack to its message
-                refused = str(error)
-        return {"attempt": number, "was_killed": was_killed, "refused": refused}
-
-
-class _Actor:
-    """`_Task` as an actor, whose process keeps the loaded model."""
-
-    def __init__(self, task: _Task) -> None:
-        self._task = task
-
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        return self._task(row)
 
 
 @contextmanager

@@ -19,9 +19,10 @@ from ancd_ray.data.store import Folder, digest
 from ancd_ray.engine.artifacts import KINDS, Artifact
 
 if TYPE_CHECKING:
+    from ancd_ray.engine.calls import Resources
     from ancd_ray.engine.context import Context
     from ancd_ray.engine.outputs import Output, Result
-    from ancd_ray.engine.runtime import Resources
+    from ancd_ray.engine.shards import Work
 
 
 def unhashed(default: Any) -> Any:
@@ -63,9 +64,19 @@ class Stage(ABC):
         """How often it goes over what it reads, given its fields; its cost is estimated by it."""
         return 1
 
+    @property
+    def n_images(self) -> int | None:
+        """Number of images that it lists; None if it reads artifacts."""
+        return None
+
+    @property
+    def is_training(self) -> bool:
+        """Whether it is one computation in one process, which takes long whatever the number of images."""
+        return False
+
     @abstractmethod
-    def run(self, context: Context, inputs: Any) -> Result:
-        """Compute the result from `inputs`, an instance of `In`."""
+    def run(self, context: Context, inputs: Any) -> Result | Work:
+        """Compute the result from `inputs`, an instance of `In`; a generator that divides its work by `context.map`."""
 
     @cached_property
     def hashed(self) -> dict[str, Any]:
@@ -108,6 +119,13 @@ class Step:
         """Digest of everything that the result depends on."""
         inputs = {role: [ref.step.fingerprint, ref.role] for role, ref in self.inputs.items()}
         return digest([self.name, self.stage.version, self.product, self.stage.hashed, inputs])[:16]
+
+    @cached_property
+    def n_images(self) -> int:
+        """Number of images of its product, or of the base set if there are more."""
+        if self.stage.n_images is not None:
+            return self.stage.n_images
+        return max((ref.step.n_images for ref in self.inputs.values()), default=0)
 
     @property
     def outputs(self) -> dict[str, ArtifactRef]:

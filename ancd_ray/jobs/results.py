@@ -11,9 +11,10 @@ from ancd_ray.config.load import parse, validate
 from ancd_ray.data.location import StoreError
 from ancd_ray.data.store import Folder
 from ancd_ray.engine.artifacts import KINDS, ArtifactSet
-from ancd_ray.engine.executor import StepRun, read_versions
+from ancd_ray.engine.executor import StepRun
 from ancd_ray.engine.outputs import Output
 from ancd_ray.engine.stage import Flow
+from ancd_ray.engine.versions import read_versions
 from ancd_ray.jobs.plan import JobPlan
 
 RECORD = "run.json"

@@ -20,9 +20,10 @@ from ancd_ray.data.sources import read_rgb
 from ancd_ray.data.store import Folder
 from ancd_ray.data.tables import SCHEMAS, conform
 from ancd_ray.engine.artifacts import Table
+from ancd_ray.engine.calls import Resources
 from ancd_ray.engine.context import Context, divide_listing
 from ancd_ray.engine.outputs import Result, Shard, ShardResult
-from ancd_ray.engine.runtime import Resources
+from ancd_ray.engine.shards import Work
 from ancd_ray.engine.stage import Stage, unhashed
 from ancd_ray.stages.catalog import open_files
 
@@ -66,13 +67,19 @@ class ClassifyImages(Stage):
     weights: str | None = unhashed(None)  # weights file of the backbone, if its location has changed
     listing: str = unhashed("")
 
-    def run(self, context: Context, inputs: In) -> Result:  # noqa: ARG002
+    @property
+    def n_images(self) -> int:
+        """Number of rows of the listing."""
+        place, _, name = self.listing.rpartition("/")
+        return Folder(place).count_rows(name)
+
+    def run(self, context: Context, inputs: In) -> Work:  # noqa: ARG002
         """Divide the listing into shards and classify their images."""
         place, _, name = self.listing.rpartition("/")
         rows = conform(Folder(place).read_table(name, SCHEMAS["listing"].names), SCHEMAS["listing"])
         rows = rows.filter(pc.equal(rows.column("role"), "query"))  # samples of discoveries have normal images, too
         parts, shards = divide_listing(context.folder, rows)
-        done = context.map(ClassifyShard(self.model, self.model_digest, self.weights, self.keep), shards)
+        done = yield from context.map(ClassifyShard(self.model, self.model_digest, self.weights, self.keep), shards)
         return Result({**Result.of_shards(done).tables, "listing": parts}, {"listed": rows.num_rows})
 
 

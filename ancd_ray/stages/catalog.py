@@ -12,9 +12,10 @@ from ancd_ray.data.pixel_range import Extremes, PixelRange
 from ancd_ray.data.roles import ListedImage
 from ancd_ray.data.sources import read_image
 from ancd_ray.engine.artifacts import Table
+from ancd_ray.engine.calls import Resources
 from ancd_ray.engine.context import Context, divide_listing, quarantine_row
 from ancd_ray.engine.outputs import Result, Shard, ShardResult
-from ancd_ray.engine.runtime import Resources
+from ancd_ray.engine.shards import Work
 from ancd_ray.engine.stage import Stage, unhashed
 
 Row = Mapping[str, Any]
@@ -42,10 +43,15 @@ class Catalog(Stage):
     bits: int | None = None  # declared depth of the images
     rows: Sequence[Row] = unhashed(())
 
-    def run(self, context: Context, inputs: In) -> Result:  # noqa: ARG002
+    @property
+    def n_images(self) -> int:
+        """Number of its rows."""
+        return len(self.rows)
+
+    def run(self, context: Context, inputs: In) -> Work:  # noqa: ARG002
         """Divide the listing into shards and open its files."""
         parts, shards = divide_listing(context.folder, self.rows)
-        done = context.map(OpenFiles(), shards)
+        done = yield from context.map(OpenFiles(), shards)
         extremes = [Extremes(*each) for shard in done for each in shard.values.get("extremes", ())]
         pixel_range = asdict(PixelRange.of(extremes, self.bits)) if extremes else None
         tables = {**Result.of_shards(done).tables, "listing": parts}

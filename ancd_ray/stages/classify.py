@@ -12,9 +12,10 @@ from ancd_ray.config.sections import BackboneConfig
 from ancd_ray.data.store import Folder
 from ancd_ray.data.tables import column_to_matrix
 from ancd_ray.engine.artifacts import Files, Table
+from ancd_ray.engine.calls import Resources
 from ancd_ray.engine.context import Context
 from ancd_ray.engine.outputs import Result, Shard, ShardResult, align_shards
-from ancd_ray.engine.runtime import Resources
+from ancd_ray.engine.shards import Work
 from ancd_ray.engine.stage import Stage
 
 if TYPE_CHECKING:
@@ -67,12 +68,13 @@ class Classify(Stage):
             return ["classifier", "regions", "clean_views"]
         return ["classifier", "features", *(["maps"] if self.looks_at_scores else [])]
 
-    def run(self, context: Context, inputs: In) -> Result:
+    def run(self, context: Context, inputs: In) -> Work:
         """Compute the table `region_predictions`, with the same parts as the regions."""
         sources = {role: getattr(inputs, role) for role in self.reads if role != "classifier"}
         counted = "regions" if self.kind == "heads" else "features"
         worker = ClassifyRegions(self.backbone, inputs.classifier.folder)
-        return Result.of_shards(context.map(worker, align_shards(sources, count=counted)))
+        done = yield from context.map(worker, align_shards(sources, count=counted))
+        return Result.of_shards(done)
 
 
 @dataclass(frozen=True)

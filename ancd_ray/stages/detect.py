@@ -15,9 +15,10 @@ from ancd_ray.data.sources import attach_range
 from ancd_ray.data.store import Folder
 from ancd_ray.detectors.base import AnomalyMap, DetectorConfig, FittedDetector, Scorer
 from ancd_ray.engine.artifacts import Files, Table
+from ancd_ray.engine.calls import Resources
 from ancd_ray.engine.context import Context, is_sampled, quarantine_row
 from ancd_ray.engine.outputs import Result, Shard, ShardResult, align_shards
-from ancd_ray.engine.runtime import Resources
+from ancd_ray.engine.shards import Work
 from ancd_ray.engine.stage import Stage
 
 _BATCH = 16  # images per call of the scorer; bounds memory
@@ -63,14 +64,15 @@ class Detect(Stage):
         """Roles that it makes."""
         return ["maps", "normal_scores"] if isinstance(self.detector, FittedDetector) else ["maps"]
 
-    def run(self, context: Context, inputs: In) -> Result:
+    def run(self, context: Context, inputs: In) -> Work:
         """Compute the tables `maps`, `normal_scores` and `quarantine`."""
         state, share = None, 0.0
         if inputs.detector_state:
             state = inputs.detector_state.folder
             share = _share_of_reference(int(inputs.detector_state.values["normals"]))
         worker = ScoreImages(self.detector, self.backbone, state, PixelRange.find(inputs.images.values), share)
-        return Result.of_shards(context.map(worker, align_shards({"images": inputs.images})))
+        done = yield from context.map(worker, align_shards({"images": inputs.images}))
+        return Result.of_shards(done)
 
 
 @dataclass(frozen=True)

@@ -10,19 +10,21 @@ Shape suffixes: B regions, N patches, D token width.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ancd_ray.config.sections import BackboneConfig
 from ancd_ray.data.images import decode_mask, decode_rgb
 from ancd_ray.engine.artifacts import Table
+from ancd_ray.engine.calls import Resources
 from ancd_ray.engine.context import Context, is_sampled
 from ancd_ray.engine.outputs import Result, Shard, ShardResult, align_shards
-from ancd_ray.engine.runtime import Resources
+from ancd_ray.engine.shards import Work
 from ancd_ray.engine.stage import Stage
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from torch import Tensor
 
     from ancd_ray.backbones.base import Backbone
@@ -64,14 +66,14 @@ class Encode(Stage):
         """Roles that it makes."""
         return ["clean_views", "features"] if self.keep_views else ["features"]
 
-    def run(self, context: Context, inputs: In) -> Result:
+    def run(self, context: Context, inputs: In) -> Work:
         """Encode the regions; the value `widths` holds the scales of a token."""
         from ancd_ray.backbones.loaded import load_cached
 
         share = 1.0
         if self.max_features is not None and inputs.regions.num_rows:
             share = min(1.0, self.max_features / inputs.regions.num_rows)
-        done = context.map(
+        done = yield from context.map(
             EncodeRegions(self.backbone, self.keep_views, share), align_shards({"regions": inputs.regions})
         )
         model = load_cached(self.backbone)
@@ -87,13 +89,25 @@ class EncodeRegions:
     share: float
 
     def __call__(self, shard: Shard) -> ShardResult:
-        """Compute the rows of `clean_views` and `features`."""
+        """Compute the rows of `clean_views`, a batch at a time since they may be gigabytes, and of `features`."""
+        batches = self._encode(shard.table("regions"))
+        if not self.keep_views:
+            return ShardResult({"features": [row for _, features in batches for row in features]})
+        collected: list[dict[str, Any]] = []
+
+        def take_views() -> Iterator[list[dict[str, Any]]]:
+            for views, features in batches:
+                collected.extend(features)
+                yield views
+
+        return ShardResult({"clean_views": take_views(), "features": collected})  # in this order they are written
+
+    def _encode(self, regions: pa.Table) -> Iterator[tuple[list[dict[str, Any]], list[dict[str, Any]]]]:
         from ancd_ray.backbones.loaded import load_cached
 
-        views, features = encode_regions(
-            load_cached(self.backbone), shard.rows_of("regions"), self.keep_views, self.share
-        )
-        return ShardResult({"features": features, **({"clean_views": views} if self.keep_views else {})})
+        model = load_cached(self.backbone)
+        for start in range(0, regions.num_rows, _BATCH):
+            yield encode_regions(model, regions.slice(start, _BATCH).to_pylist(), self.keep_views, self.share)
 
 
 def encode_regions(
@@ -112,15 +126,13 @@ def encode_regions(
     share
         Share of the images whose regions have features.
     """
-    if len(regions) % _BATCH == 1:  # products with one row round differently: encode it twice
-        views, features = encode_regions(model, [*regions, regions[-1]], keep_views, share)
-        return views[:-1], features[: len(features) - is_sampled(regions[-1]["image_id"], share)]
     views, features = [], []
     for start in range(0, len(regions), _BATCH):
-        batch = regions[start : start + _BATCH]
-        found = _encode_batch(model, batch, keep_views, share)
-        views += found[0]
-        features += found[1]
+        batch = list(regions[start : start + _BATCH])
+        twice = batch * 2 if len(batch) == 1 else batch  # products with one row round differently
+        found = _encode_batch(model, twice, keep_views, share)
+        views += found[0][: len(batch)]
+        features += found[1][: len(batch)]
     return views, features
 
 

@@ -17,9 +17,10 @@ from ancd_ray.data.pixel_range import PixelRange
 from ancd_ray.data.sources import attach_range
 from ancd_ray.detectors.base import FittedDetector
 from ancd_ray.engine.artifacts import Files, Table
+from ancd_ray.engine.calls import Resources
 from ancd_ray.engine.context import Context, StageError, quarantine_row
 from ancd_ray.engine.outputs import Result, Shard, ShardResult, align_shards
-from ancd_ray.engine.runtime import Resources
+from ancd_ray.engine.shards import Work
 from ancd_ray.engine.stage import Stage
 
 
@@ -45,7 +46,7 @@ class FitDetector(Stage):
     detector: FittedDetector
     backbone: BackboneConfig
 
-    def run(self, context: Context, inputs: In) -> Result:
+    def run(self, context: Context, inputs: In) -> Work:
         """Collect features of the normal images and fit the detector.
 
         Raises
@@ -60,7 +61,8 @@ class FitDetector(Stage):
                 "give it some (train/good, `normals:`) or choose another detector.name"
             )
         worker = CollectPatches(self.detector, self.backbone, normals, PixelRange.find(inputs.images.values))
-        result = Result.of_shards(context.map(worker, align_shards({"images": inputs.images})))
+        done = yield from context.map(worker, align_shards({"images": inputs.images}))
+        result = Result.of_shards(done)
         context.progress.note("fitting")
         state, values = self.detector.fit(lambda size: _read_patches(context, result, size))
         context.folder.write(self.detector.state_file, state)

@@ -13,6 +13,7 @@ from ancd_ray.data.tables import column_to_matrix
 from ancd_ray.engine.artifacts import Table
 from ancd_ray.engine.context import Context
 from ancd_ray.engine.outputs import Result, Shard, ShardResult, align_shards
+from ancd_ray.engine.shards import Work
 from ancd_ray.engine.stage import Stage
 from ancd_ray.method.merging import merge_images
 
@@ -44,10 +45,11 @@ class Merge(Stage):
     merge: MergeConfig
     has_normal: bool
 
-    def run(self, context: Context, inputs: In) -> Result:
+    def run(self, context: Context, inputs: In) -> Work:
         """Compute the table `image_predictions`."""
         sources = {"images": inputs.images, "region_predictions": inputs.region_predictions}
-        return Result.of_shards(context.map(MergeRegions(self.merge, self.has_normal), align_shards(sources)))
+        done = yield from context.map(MergeRegions(self.merge, self.has_normal), align_shards(sources))
+        return Result.of_shards(done)
 
 
 @dataclass(frozen=True)

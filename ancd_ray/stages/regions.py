@@ -19,9 +19,10 @@ from ancd_ray.data.pixel_range import PixelRange
 from ancd_ray.data.sources import attach_range, read_rgb
 from ancd_ray.data.tables import decode_anomaly_map
 from ancd_ray.engine.artifacts import Table
+from ancd_ray.engine.calls import Resources
 from ancd_ray.engine.context import Context, quarantine_row
 from ancd_ray.engine.outputs import Result, Shard, ShardResult, align_shards
-from ancd_ray.engine.runtime import Resources
+from ancd_ray.engine.shards import Work
 from ancd_ray.engine.stage import Stage
 from ancd_ray.method.crops import (
     Box,
@@ -73,7 +74,7 @@ class Regions(Stage):
     mebin: MebinConfig
     from_masks: bool
 
-    def run(self, context: Context, inputs: In) -> Result:
+    def run(self, context: Context, inputs: In) -> Work:
         """Measure the score range, then binarize and crop every image."""
         measured = None if self.from_masks else measure_score_range(inputs.maps, self.mebin, inputs.normal_scores)
         values: dict[str, Any] = {"range": [measured.low, measured.high] if measured else None, "warning": None}
@@ -91,7 +92,8 @@ class Regions(Stage):
         shards = align_shards({"images": inputs.images, "maps": inputs.maps}, count="maps")
         pixel_range = PixelRange.find(inputs.images.values)
         worker = CutRegions(self.mebin, measured, pixel_range)
-        return Result.of_shards(context.map(worker, shards), values)
+        done = yield from context.map(worker, shards)
+        return Result.of_shards(done, values)
 
 
 def measure_score_range(maps: Table, config: MebinConfig, normal_scores: Table | None = None) -> Range:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -15,9 +15,10 @@ from ancd_ray.data.sources import has_mask
 from ancd_ray.data.tables import decode_anomaly_map
 from ancd_ray.detectors.ground_truth import MaskReader
 from ancd_ray.engine.artifacts import Figures, Table
+from ancd_ray.engine.calls import Resources
 from ancd_ray.engine.context import Context
 from ancd_ray.engine.outputs import Result, Shard, ShardResult, align_shards
-from ancd_ray.engine.runtime import Resources
+from ancd_ray.engine.shards import Work
 from ancd_ray.engine.stage import Stage
 
 
@@ -26,7 +27,7 @@ class ScoreMaps(Stage):
     """Evaluates the anomaly maps."""
 
     name: ClassVar[str] = "score_maps"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     resources: ClassVar[Resources] = "images"
 
     @dataclass(frozen=True)
@@ -41,36 +42,36 @@ class ScoreMaps(Stage):
 
         map_scores: Figures
 
-    def run(self, context: Context, inputs: In) -> Result:
+    def run(self, context: Context, inputs: In) -> Work:
         """Compute `pixel_auroc` and `aupro`; None if no image has a mask or the label `good`."""
         from ancd_ray.method.metrics import MapCurve
 
         highest = pc.min_max(inputs.maps.read(["score"]).column("score")).as_py()["max"]
+        high = max(float(highest or 0.0), 1e-12)
         shards = align_shards({"images": inputs.images, "maps": inputs.maps}, count="maps")
-        done = context.map(CompareMasks(float(highest or 0.0)), shards)
-        curves = [MapCurve.from_dict(shard.values["curve"]) for shard in done if shard.values["compared"]]
-        compared = sum(shard.values["compared"] for shard in done)
-        values: dict[str, Any] = {"pixel_auroc": None, "aupro": None, "compared": compared}
-        if curves:
-            total = curves[0]
-            for curve in curves[1:]:
-                total.merge(curve)
-            values |= {"pixel_auroc": total.pixel_auroc(), "aupro": total.aupro()}
-        return Result.of_shards(done, values)
+        done = yield from context.map(CompareMasks(high), shards)
+        result = Result.of_shards(done)
+        total, compared = MapCurve(0.0, high), 0
+        for part in result.tables.get("map_curves", ()):  # one after another: there may be thousands
+            for row in part.read(context.folder).to_pylist():
+                compared += row.pop("compared")
+                total.merge(MapCurve.from_dict(row))
+        figures = {"pixel_auroc": total.pixel_auroc(), "aupro": total.aupro()}
+        return Result(result.tables, {**figures, "compared": compared})
 
 
 @dataclass(frozen=True)
 class CompareMasks:
-    """Computes the histograms of a shard of maps; `high` is the highest score of the product."""
+    """Computes the histograms of a shard of maps; `high` is their upper end, the highest score of the product."""
 
     high: float
 
     def __call__(self, shard: Shard) -> ShardResult:
-        """Compute the histograms as figures of the shard; unreadable masks are skipped."""
+        """Compute the row of `map_curves`, if there is any; unreadable masks are skipped."""
         from ancd_ray.method.metrics import MapCurve
 
         images = {row["image_id"]: row for row in shard.rows_of("images")}
-        curve, compared = MapCurve(0.0, max(self.high, 1e-12)), 0
+        curve, compared = MapCurve(0.0, self.high), 0
         for row in shard.rows_of("maps"):
             image = images[row["image_id"]]
             if not has_mask(image) and image["label"] != GOOD:
@@ -82,4 +83,4 @@ class CompareMasks:
             small = cv2.resize(mask, values.shape[::-1], interpolation=cv2.INTER_AREA)
             curve.add(values, np.where(small > 127, 255, 0).astype(np.uint8))
             compared += 1
-        return ShardResult({}, {"curve": curve.to_dict() if compared else None, "compared": compared})
+        return ShardResult({"map_curves": [{**curve.to_dict(), "compared": compared}] if compared else []})

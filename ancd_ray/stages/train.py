@@ -17,9 +17,9 @@ from ancd_ray.config.sections import BackboneConfig, TrainConfig
 from ancd_ray.data.roles import Classes
 from ancd_ray.data.store import Folder
 from ancd_ray.engine.artifacts import Figures, Files, Table
+from ancd_ray.engine.calls import Resources
 from ancd_ray.engine.context import Context, StageError
 from ancd_ray.engine.outputs import Result
-from ancd_ray.engine.runtime import Resources
 from ancd_ray.engine.stage import Stage, unhashed
 
 if TYPE_CHECKING:
@@ -67,6 +67,11 @@ class Train(Stage):
     def passes(self) -> int:
         """Epochs."""
         return self.train.epochs
+
+    @property
+    def is_training(self) -> bool:
+        """Unless it starts workers of its own."""
+        return self.workers == 1
 
     def run(self, context: Context, inputs: In) -> Result:
         """Train; the weights are a file, the loss curves are values.

@@ -7,8 +7,9 @@ same regions, such as the trials of a sweep, share the bank.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -16,15 +17,16 @@ import numpy as np
 from ancd_ray.config.sections import BackboneConfig
 from ancd_ray.data.images import decode_mask, decode_rgb
 from ancd_ray.engine.artifacts import Table
+from ancd_ray.engine.calls import Resources
 from ancd_ray.engine.context import Context, is_sampled
 from ancd_ray.engine.outputs import Result, Shard, ShardResult, align_shards
-from ancd_ray.engine.runtime import Resources
+from ancd_ray.engine.shards import Work
 from ancd_ray.engine.stage import Stage
 
 if TYPE_CHECKING:
-    from ancd_ray.backbones.base import Backbone
+    import pyarrow as pa
 
-_BATCH = 32  # views per batch of the trunk
+_BATCH = 32  # views per batch of the trunk, and of the file
 
 
 @dataclass(frozen=True)
@@ -55,11 +57,12 @@ class FillViewBank(Stage):
         """Views of a region."""
         return self.n_views
 
-    def run(self, context: Context, inputs: In) -> Result:
+    def run(self, context: Context, inputs: In) -> Work:
         """Encode the views to Arrow files, which can be memory-mapped."""
         share = self.max_regions / max(inputs.regions.num_rows, 1)
         worker = EncodeViews(self.backbone, self.n_views, share)
-        return Result.of_shards(context.map(worker, align_shards({"regions": inputs.regions})))
+        done = yield from context.map(worker, align_shards({"regions": inputs.regions}))
+        return Result.of_shards(done)
 
 
 @dataclass(frozen=True)
@@ -71,31 +74,27 @@ class EncodeViews:
     share: float = 1  # of the images whose regions are encoded
 
     def __call__(self, shard: Shard) -> ShardResult:
-        """Compute the rows of `views`."""
+        """Compute the rows of `views`, a batch at a time: all views of a shard may be gigabytes."""
+        return ShardResult({"views": self._encode(shard.table("regions"))})
+
+    def _encode(self, regions: pa.Table) -> Iterator[list[dict[str, Any]]]:
+        from ancd_ray.backbones.base import inputs, view_rows
         from ancd_ray.backbones.loaded import load_cached
 
         model = load_cached(self.backbone)
-        regions = [region for region in shard.rows_of("regions") if is_sampled(region["image_id"], self.share)]
         drawn = self._draw(regions, model.view_size)
-        rows: list[dict[str, Any]] = []
-        while batch := [view for _, view in zip(range(_BATCH), drawn, strict=False)]:
-            rows += _encode(model, batch)
-        return ShardResult({"views": rows})
+        while batch := list(islice(drawn, _BATCH)):
+            encoded = model.encode(*inputs(model, [(image, mask) for _, _, image, mask in batch]))
+            yield view_rows(encoded, [(region, view) for region, view, _, _ in batch])
 
-    def _draw(
-        self, regions: Sequence[Mapping[str, Any]], size: int
-    ) -> Iterator[tuple[Mapping[str, Any], int, Any, Any]]:
+    def _draw(self, regions: pa.Table, size: int) -> Iterator[tuple[Mapping[str, Any], int, Any, Any]]:
         from ancd_ray.method.views import random_view
 
-        for region in regions:
-            image, mask = decode_rgb(region["image"]), decode_mask(region["mask"])
-            for view in range(self.n_views):
-                rng = np.random.default_rng([zlib.crc32(region["region_id"].encode()), view])
-                yield (region, view, *random_view(image, mask, rng, size))
-
-
-def _encode(model: Backbone, batch: Sequence[tuple[Mapping[str, Any], int, Any, Any]]) -> list[dict[str, Any]]:
-    from ancd_ray.backbones.base import inputs, view_rows
-
-    encoded = model.encode(*inputs(model, [(image, mask) for _, _, image, mask in batch]))
-    return view_rows(encoded, [(region, view) for region, view, _, _ in batch])
+        for start in range(0, regions.num_rows, _BATCH):
+            for region in regions.slice(start, _BATCH).to_pylist():
+                if not is_sampled(region["image_id"], self.share):
+                    continue
+                image, mask = decode_rgb(region["image"]), decode_mask(region["mask"])
+                for view in range(self.n_views):
+                    rng = np.random.default_rng([zlib.crc32(region["region_id"].encode()), view])
+                    yield (region, view, *random_view(image, mask, rng, size))

@@ -17,9 +17,11 @@ from ancd_ray.config.job import Job
 from ancd_ray.config.load import dump_resolved
 from ancd_ray.data.store import Folder
 from ancd_ray.engine.attempts import ATTEMPTS, Attempt, Worker, WorkerKilled, list_attempts
+from ancd_ray.engine.calls import run_here
 from ancd_ray.engine.outputs import CommittedShard, Shard, ShardResult, read_finished_shard, write_part
 from ancd_ray.engine.progress import StepProgress
 from ancd_ray.engine.runtime import Runtime
+from ancd_ray.engine.shards import map_shards, run_alone
 from tests.conftest import REPO, Ran
 
 WHY = f"killed its worker {ATTEMPTS} times"
@@ -127,7 +129,8 @@ def _map(folder: Folder, shards: list[Shard], *deadly: str) -> tuple[list[Commit
     progress = StepProgress("step", "p")
     notes: list[str] = []
     progress.note = notes.append  # type: ignore[method-assign]
-    done = Runtime(cpus=2, in_process_below=0).map_shards("step", _copy(*deadly), shards, folder, progress, "images")
+    work = map_shards("step", _copy(*deadly), shards, folder, progress, "images")
+    done = run_alone(work, Runtime(cpus=2, in_process_below=0).run)
     assert progress.handled == progress.units == sum(shard.rows for shard in shards)
     return done, notes
 
@@ -163,8 +166,8 @@ def test_after_an_error_another_run_begins_anew(tmp_path: Path) -> None:
     folder.write_json("attempts/00000.json", ATTEMPTS + 1)
     shards, progress = [_shard(source, 0, 2)], StepProgress("step", "p")
     with pytest.raises(WorkerKilled):
-        Runtime().map_shards("step", _copy(), shards, folder, progress, "images")
-    (done,) = Runtime().map_shards("step", _copy(), shards, folder, progress, "images")
+        run_alone(map_shards("step", _copy(), shards, folder, progress, "images"), run_here)
+    (done,) = run_alone(map_shards("step", _copy(), shards, folder, progress, "images"), run_here)
     assert done.parts["images"].rows == 2
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ancd_ray.config.load import load
 from ancd_ray.data.store import Folder
-from ancd_ray.engine import attempts, executor
+from ancd_ray.engine import attempts, steps
 from ancd_ray.engine.outputs import MANIFEST, CommittedShard
 from ancd_ray.engine.progress import Display
 from ancd_ray.jobs.run import run
@@ -41,7 +41,7 @@ def main(step: str, job_file: Path) -> None:
 
     attempts.commit_shard = commit_then_die  # type: ignore[assignment]
     Folder.write_json = die_before_manifest  # type: ignore[method-assign]
-    assert executor.MANIFEST == MANIFEST
+    assert steps.MANIFEST == MANIFEST
     run(load(job_file), None, Display("killed"))
 
 

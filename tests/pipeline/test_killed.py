@@ -13,6 +13,7 @@ import pytest
 
 from ancd_ray.config.job import Job
 from ancd_ray.config.load import dump_resolved
+from ancd_ray.engine.stage import Step
 from ancd_ray.jobs.plan import make
 from tests.conftest import REPO, Ran
 
@@ -25,7 +26,7 @@ def test_killed_in_every_step(
     job = small_job(tmp_path / "out", "train.checkpoint_every=1")
     file = tmp_path / "job.yaml"
     file.write_text(dump_resolved(job))
-    steps = list(dict.fromkeys(step.name for step in make(job).steps))
+    steps = list(dict.fromkeys(step.name for step in sorted(make(job).steps, key=_find_round)))
     for step in [*steps, "report"]:
         command = [sys.executable, "-m", "tests.pipeline.killed", step, str(file)]
         ended = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=300, check=False)
@@ -38,3 +39,8 @@ def test_killed_in_every_step(
         rows = ds.dataset(str(run.folder.path / table)).to_table()
         assert len(set(rows.column(key).to_pylist())) == rows.num_rows
         assert rows.equals(ds.dataset(str(undisturbed.folder.path / table)).to_table())
+
+
+def _find_round(step: Step) -> int:
+    """The round in which a step runs: those of base set and product run side by side."""
+    return max((1 + _find_round(ref.step) for ref in step.inputs.values()), default=0)

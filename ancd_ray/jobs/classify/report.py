@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ancd_ray.config.load import dump_resolved
-from ancd_ray.engine.executor import StepRun, read_versions
+from ancd_ray.engine.executor import StepRun
+from ancd_ray.engine.versions import read_versions
 from ancd_ray.jobs.classify.classified import Classified, compare_labels, join
 from ancd_ray.jobs.report import (
     ClassReport,

@@ -12,10 +12,11 @@ from ancd_ray.config.load import dump_resolved
 from ancd_ray.data.lock import lock_folder
 from ancd_ray.data.store import Folder
 from ancd_ray.engine.context import StageError
-from ancd_ray.engine.executor import StepRun, read_versions, run_steps
+from ancd_ray.engine.executor import StepRun, run_steps
 from ancd_ray.engine.outputs import write_part
 from ancd_ray.engine.progress import Display
 from ancd_ray.engine.runtime import Runtime
+from ancd_ray.engine.versions import read_versions
 from ancd_ray.jobs.checks import check_ray
 from ancd_ray.jobs.classify.classified import Classified, compare_labels, join
 from ancd_ray.jobs.classify.plan import ClassificationPlan, make, make_of_others

@@ -15,7 +15,7 @@ from ancd_ray.config.load import dump_resolved
 from ancd_ray.data.roles import GOOD, name_classes
 from ancd_ray.data.tables import column_to_matrix
 from ancd_ray.engine.artifacts import ArtifactSet, Table
-from ancd_ray.engine.executor import read_versions
+from ancd_ray.engine.versions import read_versions
 from ancd_ray.jobs.report import (
     ClassReport,
     ClusterScores,

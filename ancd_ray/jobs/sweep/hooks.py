@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from ancd_ray.engine.runtime import Progress
+from ancd_ray.engine.progress import Progress
 from ancd_ray.jobs.sweep.trial import Record, Task
 
 CLARITY = "clarity"  # metric of ASHA, reported after every epoch: the negative of `asha_objective`

@@ -17,7 +17,7 @@ from ancd_ray.config.load import dump_resolved
 from ancd_ray.config.sections import BackboneConfig, ClassesConfig, MebinConfig, MergeConfig, TrainConfig
 from ancd_ray.data.store import Folder
 from ancd_ray.data.tables import conform, sweep_schema
-from ancd_ray.engine.executor import read_versions
+from ancd_ray.engine.versions import read_versions
 from ancd_ray.jobs.report import LostTrial, Point, SweepReport, SweptProduct, render_sweep
 from ancd_ray.jobs.sweep.space import Space
 from ancd_ray.jobs.sweep.trial import Record

@@ -18,7 +18,8 @@ from ancd_ray.config.errors import AncdError
 from ancd_ray.config.sweep import SweepConfig
 from ancd_ray.data.store import Folder
 from ancd_ray.discovery.criterion import asha_objective
-from ancd_ray.engine.runtime import Progress, Runtime, RuntimeProblem
+from ancd_ray.engine.progress import Progress
+from ancd_ray.engine.runtime import Runtime, RuntimeProblem
 from ancd_ray.jobs.sweep.hooks import CLARITY, EPOCH, VALUE, Proposals, make_recorder, make_searcher
 from ancd_ray.jobs.sweep.trial import Record, Task, run
 

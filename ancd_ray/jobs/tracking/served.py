@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ancd_ray.data.store import Folder
-from ancd_ray.engine.executor import LIBRARIES, read_versions
+from ancd_ray.engine.versions import LIBRARIES, read_versions
 from ancd_ray.jobs.tracking.store import TrackingProblem, explain, prepare_mlflow
 
 if TYPE_CHECKING:
