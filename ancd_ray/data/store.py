@@ -77,6 +77,11 @@ class Folder:
         assert self.is_local, self.uri
         return Path(self._place[1])
 
+    @property
+    def filesystem(self) -> pafs.FileSystem:
+        """The filesystem with this folder as its root."""
+        return pafs.SubTreeFileSystem(self._place[1], self._place[0])
+
     def file(self, name: str) -> str:
         """Return the path of a file in this folder's filesystem."""
         return f"{self._place[1].rstrip('/')}/{name}"

@@ -82,6 +82,11 @@ class Partition:
             place, _, name = self.file.rpartition("/")
             Folder(place).write_table(name, self.listing)
 
+    def read_images(self) -> set[str]:
+        """Read the ids of its query images."""
+        rows, _ = self.read()
+        return {row["image_id"] for row in rows if row["role"] == "query"}
+
     def read(self) -> tuple[list[dict[str, Any]], str]:
         """Read the rows of its listing, and the digest that a sample has of it."""
         table = self.listing

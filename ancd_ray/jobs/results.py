@@ -90,7 +90,7 @@ def read_record(folder: Folder) -> dict[str, Any] | None:
     """Read the record of a run; None if there is none, or it cannot be read."""
     try:
         record: dict[str, Any] = folder.read_json(RECORD)
-        return record if record["steps"] and record["products"] else None
+        return record if isinstance(record["steps"], list) and record["products"] else None
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
 

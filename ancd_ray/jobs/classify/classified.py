@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -11,14 +11,12 @@ import pyarrow.compute as pc
 from ancd_ray.data.store import Folder
 from ancd_ray.data.tables import SCHEMAS
 from ancd_ray.engine.artifacts import ArtifactSet
-from ancd_ray.engine.outputs import Output, Part
+from ancd_ray.engine.outputs import Output
 from ancd_ray.jobs.classify.plan import ProductPlan
+from ancd_ray.jobs.classify.publish import make_state
 from ancd_ray.jobs.partitions import Partition
 
-_DISCOVERED = ("image_predictions", "region_predictions", "regions")
-
-
-Parts = Mapping[str, Sequence[tuple[Folder, Part]]]  # by table, with their folders
+Rows = Callable[[str, "list[str] | None"], Iterator[pa.Table]]  # reads a table, or some of its columns, part by part
 
 
 @dataclass(frozen=True)
@@ -27,25 +25,12 @@ class Classified:
 
     product: ProductPlan
     partition: Partition
-    parts: Parts
+    rows: Rows
 
-    @classmethod
-    def of_output(cls, product: ProductPlan, partition: Partition, output: Output) -> Classified:
-        """Make it of the output of `classify_images`."""
-        return cls(product, partition, {table: _locate(output, table) for table in output.manifest["tables"]})
-
-    @classmethod
-    def of_discovery(cls, product: ProductPlan, partition: Partition, artifacts: ArtifactSet) -> Classified:
-        """Make it of the artifacts of a discovery; the partition is its sample."""
-        found = {role: _locate(artifacts.table(role).output, role) for role in _DISCOVERED}
-        outputs = artifacts.outputs
-        return cls(
-            product, partition, {**found, "quarantine": [each for o in outputs for each in _locate(o, "quarantine")]}
-        )
-
-    def count_rows(self, table: str) -> int:
-        """Count the rows of a table, those that are left out when it is read included."""
-        return sum(part.rows for _, part in self.parts.get(table, ()))
+    @property
+    def state(self) -> str:
+        """Its state in published tables."""
+        return make_state(self.product.name, self.partition, self.product.model.digest)
 
     def read(self, table: str, columns: list[str] | None = None) -> pa.Table:
         """Read a table, or some of its columns."""
@@ -55,29 +40,39 @@ class Classified:
     def read_parts(self, table: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
         """Read a table part by part, or some of its columns."""
         gone = pa.array(sorted(self.partition.gone), pa.string())
-        needed = [*columns, "image_id"] if columns and len(gone) and "image_id" not in columns else columns
-        for folder, part in self.parts.get(table, ()):
-            if table == "quarantine":  # images of other roles are no images to classify
-                rows = part.read(folder)
-                rows = rows.filter(pc.equal(rows.column("role"), "query"))
-            else:
-                rows = part.read(folder, needed)
+        filtered = (["image_id"] if len(gone) else []) + (["role"] if table == "quarantine" else [])
+        needed = list(dict.fromkeys([*columns, *filtered])) if columns else None
+        for part in self.rows(table, needed):
+            kept = part
+            if table == "quarantine":  # images of other roles are not to be classified
+                kept = kept.filter(pc.equal(kept.column("role"), "query"))
             if len(gone):
-                rows = rows.filter(pc.invert(pc.is_in(rows.column("image_id"), value_set=gone)))
-            yield rows.select(columns) if columns else rows
+                kept = kept.filter(pc.invert(pc.is_in(kept.column("image_id"), value_set=gone)))
+            yield kept.select(columns) if columns else kept
 
     def copy(self, table: str, folder: Folder) -> None:
-        """Copy a table to a folder: its files as they are, or the rows that are left."""
-        prefix = f"{self.product.name}-{self.partition.number:05d}"
-        if self.partition.gone:
-            folder.write_table(f"{prefix}.parquet", self.read(table))
-            return
-        for source, part in self.parts.get(table, ()):
-            source.copy_to(part.file, folder, f"{prefix}-{part.file.rpartition('part-')[2]}")
+        """Write a table to a folder, a file a part."""
+        for i, rows in enumerate(self.read_parts(table)):
+            folder.write_table(f"{self.product.name}-{self.partition.number:05d}-{i:05d}.parquet", rows)
 
 
-def _locate(output: Output, table: str) -> list[tuple[Folder, Part]]:
-    return [(output.folder, part) for part in output.parts(table)]
+def read_output(output: Output) -> Rows:
+    """Return a source of the rows of a step."""
+
+    def read(table: str, columns: list[str] | None) -> Iterator[pa.Table]:
+        return (part.read(output.folder, columns) for part in output.parts(table))
+
+    return read
+
+
+def read_artifacts(artifacts: ArtifactSet) -> Rows:
+    """Return a source of the rows of a discovery."""
+
+    def read(table: str, columns: list[str] | None) -> Iterator[pa.Table]:
+        outputs = artifacts.outputs if table == "quarantine" else [artifacts.table(table).output]
+        return (rows for output in outputs for rows in read_output(output)(table, columns))
+
+    return read
 
 
 def join(classified: Sequence[Classified], table: str, columns: list[str] | None = None) -> pa.Table:

@@ -14,6 +14,7 @@ from ancd_ray.data.store import Folder, digest
 from ancd_ray.engine.stage import Step
 from ancd_ray.jobs.archive import Archive, ProductListing
 from ancd_ray.jobs.classify.pinned import PinnedModel, pin_model
+from ancd_ray.jobs.classify.publish import Published, make_state
 from ancd_ray.jobs.partitions import FOLDER, Partition, compare
 from ancd_ray.jobs.plan import JobPlan, resolve_root
 from ancd_ray.jobs.results import RECORD
@@ -22,24 +23,41 @@ from ancd_ray.models.classify_images import ClassifyImages, Keep
 
 @dataclass(frozen=True)
 class ProductPlan:
-    """Plan of a product: its model, its partitions, and the step of each that has images left.
+    """Plan of a product: its model, its partitions, and what has to be done with them.
 
-    `discovered` is the partition that the model was made of, if it is one of them; it has no step.
+    Parameters
+    ----------
+    name, model, listing
+        Its name, its model, and the images that are described.
+    partitions
+        All partitions in order.
+    deleted
+        Number of images that are no longer listed.
+    keep
+        Regions whose pictures are kept.
+    discovered
+        The partition that the model was made of, if it is one of them; it has no step.
+    to_classify, steps
+        The partitions whose images are classified, and the step of each.
+    to_republish
+        Partitions of which published tables have more than is left.
     """
 
     name: str
     model: PinnedModel
     listing: ProductListing
     partitions: Sequence[Partition]
-    steps: Sequence[Step]
     deleted: int
     keep: Keep
     discovered: Partition | None = None
+    to_classify: Sequence[Partition] = ()
+    steps: Sequence[Step] = ()
+    to_republish: Sequence[Partition] = ()
 
     @property
-    def to_classify(self) -> list[Partition]:
-        """The partitions that have steps, in the same order."""
-        return [each for each in self.partitions if each.left and each is not self.discovered]
+    def states(self) -> dict[str, Partition]:
+        """The partitions that have images left, by their states in published tables."""
+        return {make_state(self.name, each, self.model.digest): each for each in self.partitions if each.left}
 
     def describe(self) -> list[str]:
         """Describe in lines what will happen with the images; a few are opened."""
@@ -63,6 +81,7 @@ class ClassificationPlan:
     job: Job
     root: Folder
     products: tuple[ProductPlan, ...]
+    published: Published
     discovery: Folder | None = None  # run folder of the discovery that made the models, if it is of the same job
 
     @property
@@ -83,13 +102,9 @@ class ClassificationPlan:
     @property
     def run_folder(self) -> Folder:
         """Folder of the run's record and report; the same for the same archive, models and job."""
-        gone = [[sorted(partition.gone) for partition in product.partitions] for product in self.products]
-        ends = [
-            [step.fingerprint for step in self.steps],
-            gone,
-            *([self.discovery.uri.rpartition("/")[2]] if self.discovery else []),
-        ]
-        return self.root / "runs" / f"{self.job.name}-{digest(ends)[:12]}"
+        ends = [[product.name, product.keep, *product.states] for product in self.products]
+        discovery = self.discovery.uri.rpartition("/")[2] if self.discovery else None
+        return self.root / "runs" / f"{self.job.name}-{digest([ends, discovery])[:12]}"
 
 
 def make(job: Job) -> ClassificationPlan:
@@ -102,27 +117,29 @@ def make(job: Job) -> ClassificationPlan:
     """
     job = resolve_root(job)
     root, archive = Folder(job.output_root), Archive(job.data.root)
+    published = Published.read(root)
     problems: list[str] = []
     products = []
     for product in job.data.products:
         try:
-            products.append(_plan_product(job, product, root, archive))
+            products.append(_plan_product(job, product, published, archive))
         except (AncdError, LayoutError) as error:
             problems += str(error).splitlines()
     if problems:
         raise JobError(*dict.fromkeys(problems))
-    return ClassificationPlan(job, root, tuple(products))
+    return ClassificationPlan(job, root, tuple(products), published)
 
 
-def _plan_product(job: Job, product: ProductConfig, root: Folder, archive: Archive) -> ProductPlan:
+def _plan_product(job: Job, product: ProductConfig, published: Published, archive: Archive) -> ProductPlan:
     assert job.model is not None
     model = pin_model(job.model, product.name)
     listing = archive.product(product, model.needs)
     if model.needs == "masks" and not any(image.has_mask for image in listing.images):
         raise JobError(f"product {product.name}: its model takes regions from masks, and the archive has none")
     rows = [row for row in listing.rows if row["role"] == "query"]
-    compared = compare(root / FOLDER / product.name, rows, listing.stamps)
-    return _add_steps(ProductPlan(product.name, model, listing, compared.divided, (), compared.deleted, job.keep), root)
+    compared = compare(published.root / FOLDER / product.name, rows, listing.stamps)
+    own = ProductPlan(product.name, model, listing, compared.divided, compared.deleted, job.keep)
+    return _add_work(own, published)
 
 
 def make_of_others(plan: JobPlan) -> ClassificationPlan:
@@ -133,17 +150,15 @@ def make_of_others(plan: JobPlan) -> ClassificationPlan:
     ModelError
         The run folder of the discovery has no models.
     """
-    products = []
+    products, published = [], Published.read(plan.root)
     for product in plan.products:
         sample = product.sample
         model = pin_model(plan.run_folder.uri, product.name)
         partitions = sorted([*sample.others, sample.partition], key=lambda each: each.number)
-        deleted = sample.compared.deleted
-        own = ProductPlan(
-            product.name, model, product.listing, partitions, (), deleted, plan.job.keep, sample.partition
-        )
-        products.append(_add_steps(own, plan.root))
-    return ClassificationPlan(plan.job, plan.root, tuple(products), plan.run_folder)
+        deleted, keep = sample.compared.deleted, plan.job.keep
+        own = ProductPlan(product.name, model, product.listing, partitions, deleted, keep, sample.partition)
+        products.append(_add_work(own, published))
+    return ClassificationPlan(plan.job, plan.root, tuple(products), published, plan.run_folder)
 
 
 def find_plan_of_others(plan: JobPlan) -> list[ClassificationPlan]:
@@ -151,15 +166,20 @@ def find_plan_of_others(plan: JobPlan) -> list[ClassificationPlan]:
     return [] if plan.is_all or not plan.run_folder.exists(RECORD) else [make_of_others(plan)]
 
 
-def _add_steps(product: ProductPlan, root: Folder) -> ProductPlan:
-    """Add the step of each partition that is to be classified."""
+def _add_work(product: ProductPlan, published: Published) -> ProductPlan:
+    """Add what has to be done with the partitions that published tables do not have as they are today."""
     model = product.model
+    to_classify: list[Partition] = []
+    to_republish: list[Partition] = []
+    for state, partition in product.states.items():
+        if partition is product.discovered or published.has(product.name, state, partition.left):
+            continue
+        there = set() if partition.is_new else published.find_images(product.name, partition.id, model.digest)
+        is_there = there and partition.read_images() - partition.gone <= there
+        (to_republish if is_there else to_classify).append(partition)
+    folder = model.folder(published.root).uri
     steps = [
-        Step(
-            ClassifyImages(model.digest, partition.id, product.keep, model.folder(root).uri, listing=partition.file),
-            product.name,
-            {},
-        )
-        for partition in product.to_classify
+        Step(ClassifyImages(model.digest, partition.id, product.keep, folder, listing=partition.file), product.name, {})
+        for partition in to_classify
     ]
-    return replace(product, steps=steps)
+    return replace(product, to_classify=to_classify, steps=steps, to_republish=to_republish)

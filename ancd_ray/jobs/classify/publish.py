@@ -3,56 +3,186 @@
     <output>/archive/image_predictions, region_predictions, quarantine          and `runs`, see runs.py
 
 A row has its partition, the digest of the model, and a `state`, the digest of partition, model and the images that are
-gone from it. Publishing compares the states that a table has with those of today, and replaces what differs in one
-transaction: readers see the archive before or after it, and a run that was killed is made good by the next one, since
-nothing is published twice. Images are the last table: an image that is there has its regions.
+gone from it. The tables are the record of what is done: a partition whose state they have is neither classified nor
+looked at again. Publishing replaces what differs from today in one transaction a table: readers see the archive before
+or after it, and a run that was killed is made good by the next one, since nothing is published twice. Images are the
+last table: an image that is there has its regions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.dataset as ds
 
+from ancd_ray.config.errors import first_line
+from ancd_ray.data.location import StoreError
 from ancd_ray.data.store import Folder, digest
 from ancd_ray.data.tables import SCHEMAS
-from ancd_ray.engine.context import StageError
-from ancd_ray.jobs.classify.classified import Classified, join
-from ancd_ray.jobs.classify.delta import FOLDER, create_table, relax, write_rows
+from ancd_ray.jobs.classify.delta import FOLDER, create_table, open_table, relax, write_rows
+from ancd_ray.jobs.partitions import Partition
+
+if TYPE_CHECKING:
+    from ancd_ray.jobs.classify.classified import Classified, Rows
 
 TABLES = ("region_predictions", "quarantine", "image_predictions")
 _ADDED = ("partition", "model", "state")
+_LISTING = ("image_predictions", "quarantine")  # of both tables together each image has a row
 
 
-def publish(classified: Sequence[Classified], root: Folder) -> dict[str, int]:
-    """Publish the partitions of an archive; returns the number of rows written by table.
+@dataclass(frozen=True)
+class Published:
+    """The published tables of an output folder, as they are now.
+
+    `counts` has the number of rows by table, product and state.
+    """
+
+    root: Folder
+    counts: Mapping[str, Mapping[tuple[str, str], int]]
+    _opened: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, root: Folder) -> Published:
+        """Read what the tables have from their logs; data files are read only where these do not say it.
+
+        Raises
+        ------
+        StoreError
+            A table cannot be read.
+        """
+        return cls(root, {table: _count_states(root / FOLDER / table) for table in TABLES})
+
+    def has(self, product: str, state: str, images: int) -> bool:
+        """Whether the tables have all images of a partition in this state."""
+        return sum(self.counts[table].get((product, state), 0) for table in _LISTING) == images
+
+    def count(self, table: str, products: Collection[str]) -> dict[str, int]:
+        """Count the rows of a table by product."""
+        found = dict.fromkeys(products, 0)
+        for (product, _), rows in self.counts[table].items():
+            if product in found:
+                found[product] += rows
+        return found
+
+    def find_images(self, product: str, partition: str, model: str) -> set[str]:
+        """Return the images that the tables have of a partition with a model, in any state."""
+        own = _select(product, partition, model)
+        tables = [self.scan(table, ["image_id"], own) for table in _LISTING]
+        return {image for table in tables for batch in table for image in batch.column("image_id").to_pylist()}
+
+    def scan(
+        self, table: str, columns: Sequence[str] | None = None, where: ds.Expression | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """Read rows of a table, or some of its columns, batch by batch.
+
+        Raises
+        ------
+        StoreError
+            A file of the table cannot be read.
+        """
+        dataset = self.open(table)
+        if dataset is None:
+            return
+        try:
+            yield from dataset.to_batches(columns=list(columns) if columns else None, filter=where)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise StoreError(
+                f"{self.root / FOLDER / table}: a file of this table cannot be read ({first_line(error)}); delete this "
+                "folder and submit the job again, which publishes the table anew"
+            ) from error
+
+    def open(self, table: str) -> ds.Dataset | None:
+        """Open a table as a dataset; None if there is none."""
+        if table not in self._opened:
+            folder = self.root / FOLDER / table
+            found = open_table(folder)
+            # with Arrow's filesystem: Delta's cannot be read from while Delta writes
+            self._opened[table] = found.to_pyarrow_dataset(filesystem=folder.filesystem) if found else None
+        return self._opened[table]
+
+    def read_rows(self, table: str, columns: Sequence[str], product: str) -> pa.Table:
+        """Read some columns of the rows of a product.
+
+        Raises
+        ------
+        StoreError
+            A file of the table cannot be read.
+        """
+        schema = pa.schema([make_published_schema(table).field(name) for name in columns])
+        batches = self.scan(table, columns, ds.field("product") == product)
+        return pa.Table.from_batches([batch.cast(schema) for batch in batches], schema)
+
+
+def make_state(product: str, partition: Partition, model: str) -> str:
+    """Make the state of a partition whose images are classified with a model."""
+    return digest([product, partition.number, partition.id, model, sorted(partition.gone)])[:16]
+
+
+def read_again(published: Published, product: str, partition: Partition, model: str) -> Rows:
+    """Return a source of the rows that the tables have of a partition, for one that has lost images since."""
+    own = _select(product, partition.id, model)
+    for table in TABLES:
+        published.open(table)  # now: Delta opens no table while it writes
+
+    def read(table: str, columns: list[str] | None) -> Iterator[pa.Table]:
+        names = columns or SCHEMAS[table].names
+        if table in TABLES:
+            for batch in published.scan(table, names, own):
+                yield pa.Table.from_batches([batch])
+
+    return read
+
+
+def publish(
+    classified: Sequence[Classified], today: Mapping[str, Collection[str]], published: Published
+) -> dict[str, int]:
+    """Publish partitions, and take away what is not of today; returns the number of rows written by table.
+
+    Parameters
+    ----------
+    classified
+        Partitions that the tables do not have in today's state.
+    today
+        Today's states of all partitions by product.
+    published
+        What the tables have.
 
     Raises
     ------
     StoreError
         A table cannot be read or written.
     """
-    return {table: _publish_table(table, classified, root / FOLDER / table) for table in TABLES}
+    return {table: _publish_table(table, classified, today, published) for table in TABLES}
 
 
-def check_quarantined(classified: Sequence[Classified], allowed: float) -> None:
-    """Count the images of each product that cannot be used, in all of its partitions: a night may be a single image.
-
-    Raises
-    ------
-    StageError
-        They are a larger share of the archive than the job allows.
-    """
-    for product in {each.product.name: each.product for each in classified}.values():
-        own = [each for each in classified if each.product is product]
-        listed = sum(each.partition.left for each in own)
-        lost = join(own, "quarantine", ["uri", "reason"]).to_pylist()
-        if len(lost) > allowed * listed:
-            raise StageError(
-                f"{len(lost)} of {listed} images of product {product.name} cannot be used, more than "
-                f"resources.max_quarantined={allowed:g} allows; the first: {lost[0]['uri']}: {lost[0]['reason']}"
-            )
+def _publish_table(
+    table: str, classified: Sequence[Classified], today: Mapping[str, Collection[str]], published: Published
+) -> int:
+    folder, schema = published.root / FOLDER / table, make_published_schema(table)
+    target = create_table(folder, schema, partition_by=["product"])
+    there: dict[str, set[str]] = {}
+    for product, state in published.counts[table]:
+        there.setdefault(product, set()).add(state)
+    written = 0
+    for product, states in today.items():
+        new = {each.state: each for each in classified if each.product.name == product}
+        replaced = {state for state in there.get(product, ()) if state not in states or state in new}
+        if not replaced and not new:
+            continue
+        counted: Counter[str] = Counter()
+        rows = pa.RecordBatchReader.from_batches(schema, _read_batches(table, new, counted))
+        if replaced:  # what is written has to be within the predicate
+            named = ", ".join(f"'{state}'" for state in sorted(replaced | new.keys()))
+            how = {"mode": "overwrite", "predicate": f"product = '{product}' AND state IN ({named})"}
+            write_rows(target, folder, rows, **how)
+        elif any(True for each in new.values() for part in each.read_parts(table, [_first(table)]) if part.num_rows):
+            write_rows(target, folder, rows, mode="append")
+        written += counted.total()
+    return written
 
 
 def make_published_schema(table: str) -> pa.Schema:
@@ -60,45 +190,49 @@ def make_published_schema(table: str) -> pa.Schema:
     return pa.schema([*relax(SCHEMAS[table]), *(pa.field(name, pa.string()) for name in _ADDED)])
 
 
-def _publish_table(table: str, classified: Sequence[Classified], folder: Folder) -> int:
-    today = {_make_state(each): each for each in classified}
-    schema = make_published_schema(table)
-    target = create_table(folder, schema, partition_by=["product"])
-    written = 0
-    for product, states in _read_states(target, classified).items():
-        new = {state: each for state, each in today.items() if each.product.name == product and state not in states}
-        gone = states - today.keys()
-        rows = sum(each.count_rows(table) for each in new.values())
-        if not rows and not gone:
-            continue
-        named = ", ".join(f"'{state}'" for state in sorted(gone | new.keys()))
-        replaced = {"mode": "overwrite", "predicate": f"product = '{product}' AND state IN ({named})"}
-        how: dict[str, Any] = replaced if gone else {"mode": "append"}
-        write_rows(target, folder, pa.RecordBatchReader.from_batches(schema, _read_batches(table, new)), **how)
-        written += rows
-    return written
+def _first(table: str) -> str:
+    return str(SCHEMAS[table].names[0])
 
 
-def _make_state(each: Classified) -> str:
-    gone = sorted(each.partition.gone)
-    return digest([each.product.name, each.partition.number, each.partition.id, each.product.model.digest, gone])[:16]
+def _select(product: str, partition: str, model: str) -> ds.Expression:
+    values = {"product": product, "partition": partition, "model": model}
+    conditions = [ds.field(name) == value for name, value in values.items()]
+    return conditions[0] & conditions[1] & conditions[2]
 
 
-def _read_states(target: object, classified: Iterable[Classified]) -> dict[str, set[str]]:
-    """Read the states of each product of the job that a table has."""
-    states: dict[str, set[str]] = {each.product.name: set() for each in classified}
-    table = target.to_pyarrow_dataset().to_table(columns=["product", "state"])  # type: ignore[attr-defined]
-    for row in table.group_by(["product", "state"]).aggregate([]).to_pylist():
-        if row["product"] in states:
-            states[row["product"]].add(row["state"])
-    return states
+def _count_states(folder: Folder) -> dict[tuple[str, str], int]:
+    """Count the rows of a table by product and state."""
+    table = open_table(folder)
+    if table is None:
+        return {}
+    counts: Counter[tuple[str, str]] = Counter()
+    files = pa.table(table.get_add_actions(flatten=True))
+    names = ("path", "partition.product", "num_records", "min.state", "max.state")
+    unknown = []
+    known = files.to_pydict()
+    columns = [known.get(name, [None] * files.num_rows) for name in names]
+    for path, product, rows, low, high in zip(*columns, strict=True):
+        if rows is not None and low is not None and low == high:
+            counts[product, low] += rows
+        elif rows != 0:
+            unknown.append((product, path))
+    if unknown:  # compacted files have rows of several states
+        found = table.to_pyarrow_dataset().to_table(
+            columns=["product", "state"], filter=ds.field("product").isin(sorted({product for product, _ in unknown}))
+        )
+        recount = found.group_by(["product", "state"]).aggregate([([], "count_all")]).to_pylist()
+        for key in [key for key in counts if key[0] in {product for product, _ in unknown}]:
+            del counts[key]
+        counts.update({(row["product"], row["state"]): row["count_all"] for row in recount})
+    return dict(counts)
 
 
-def _read_batches(table: str, partitions: dict[str, Classified]) -> Iterator[pa.RecordBatch]:
-    """Read the rows of partitions part by part."""
+def _read_batches(table: str, partitions: Mapping[str, Classified], counted: Counter[str]) -> Iterator[pa.RecordBatch]:
+    """Read the rows of partitions part by part, and count them."""
     schema = make_published_schema(table)
     for state, each in partitions.items():
         for rows in each.read_parts(table):
+            counted[state] += rows.num_rows
             added = [each.partition.id, each.product.model.digest, state]
             columns = [*rows.columns, *(pa.array([value] * rows.num_rows, pa.string()) for value in added)]
             yield from pa.Table.from_arrays(columns, names=schema.names).cast(schema).to_batches()

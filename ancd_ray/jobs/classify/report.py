@@ -28,16 +28,26 @@ from ancd_ray.jobs.report.build import build_item, select_extremes
 
 if TYPE_CHECKING:
     from ancd_ray.jobs.classify.plan import ClassificationPlan, ProductPlan
+    from ancd_ray.jobs.classify.publish import Published
 
 
 def build_report(
-    plan: ClassificationPlan, classified: Sequence[Classified], steps: Sequence[StepRun], created_at: datetime
+    plan: ClassificationPlan,
+    pictured: Sequence[Classified],
+    published: Published,
+    steps: Sequence[StepRun],
+    created_at: datetime,
 ) -> RunReport:
-    """Collect the content of the report."""
+    """Collect the content of the report: figures of the whole archive, and pictures of some of its partitions."""
     libraries = read_versions()
-    quarantine = [row for each in classified for row in each.read("quarantine").to_pylist()]
-    images = sum(each.partition.left for each in classified)
-    regions = sum(each.read("region_predictions", ["image_id"]).num_rows for each in classified)
+    products = [product.name for product in plan.products]
+    quarantine = [
+        row
+        for name in products
+        for row in published.read_rows("quarantine", ["uri", "stage", "reason"], name).to_pylist()
+    ]
+    images = sum(partition.left for product in plan.products for partition in product.partitions)
+    regions = sum(published.count("region_predictions", products).values())
     return RunReport(
         job=plan.job.name,
         created_at=created_at,
@@ -48,48 +58,53 @@ def build_report(
         stages=[StageTime(step.name, step.product, step.cached, step.seconds, step.rows) for step in steps],
         quarantine=group_quarantine((row["uri"], row["stage"], row["reason"]) for row in quarantine),
         products=[
-            _build_product(product, [each for each in classified if each.product is product])
+            _build_product(product, [each for each in pictured if each.product is product], published)
             for product in plan.products
         ],
     )
 
 
-def _build_product(product: ProductPlan, classified: Sequence[Classified]) -> ProductReport:
-    images = join(classified, "image_predictions", ["image_id", "uri", "label", "cls", "score"])
-    regions = join(classified, "region_predictions", ["region_id", "image_id", "cls", "confidence"])
+def _build_product(product: ProductPlan, pictured: Sequence[Classified], published: Published) -> ProductReport:
+    images = published.read_rows("image_predictions", ["label", "cls", "score"], product.name)
+    regions = published.read_rows("region_predictions", ["cls", "confidence"], product.name)
     return ProductReport(
         name=product.name,
         image_level=ClusterScores(images.num_rows, **compare_labels(images)),
         region_level=ClusterScores(regions.num_rows),
-        classes=_build_classes(product, classified, images, regions),
+        classes=_build_classes(product, pictured, images, regions),
         scores=ImageScores(images.column("score").to_numpy()),
         mean_confidence=float(np.mean(regions.column("confidence").to_numpy())) if regions.num_rows else None,
     )
 
 
 def _build_classes(
-    product: ProductPlan, classified: Sequence[Classified], images: pa.Table, regions: pa.Table
+    product: ProductPlan, pictured: Sequence[Classified], images: pa.Table, regions: pa.Table
 ) -> list[ClassReport]:
     """Collect the classes, the largest first, with the pictures of regions that were kept."""
-    kept = set(join(classified, "regions", ["region_id"]).column("region_id").to_pylist())
-    uri_of = dict(zip(*(images.column(name).to_pylist() for name in ("image_id", "uri")), strict=True))
-    of_image, of_region = images.column("cls").to_numpy(), regions.column("cls").to_numpy()
-    ids, confidence = regions.column("region_id").to_pylist(), regions.column("confidence").to_numpy()
+    kept = set(join(pictured, "regions", ["region_id"]).column("region_id").to_pylist())
+    uris = join(pictured, "image_predictions", ["image_id", "uri"])
+    uri_of = dict(zip(*(uris.column(name).to_pylist() for name in ("image_id", "uri")), strict=True))
+    predicted = join(pictured, "region_predictions", ["region_id", "image_id", "cls", "confidence"])
+    cls, confidence = predicted.column("cls").to_numpy(), predicted.column("confidence").to_numpy()
+    ids = predicted.column("region_id").to_pylist()
     has_picture = np.array([region_id in kept for region_id in ids], bool)
     chosen = []
     for index in range(len(product.model.classes)):
-        most, least = select_extremes(np.flatnonzero((of_region == index) & has_picture), confidence)
+        most, least = select_extremes(np.flatnonzero((cls == index) & has_picture), confidence)
         # with another `keep`, pictures are of uncertain regions only, except for those of a discovery
         has_all = product.keep == "all" or product.discovered
         chosen.append((most, least) if has_all else ([], [*least, *most[::-1]]))
-    shown = _read_regions(classified, {ids[i] for several in chosen for rows in several for i in rows})
+    shown = _read_regions(pictured, {ids[i] for several in chosen for rows in several for i in rows})
+    of_images, of_regions = (
+        np.bincount(table.column("cls").to_numpy(), minlength=len(chosen)) for table in (images, regions)
+    )
     found = []
     for index, name in enumerate(product.model.classes):
         most_certain, least_certain = (
             [build_item(shown[ids[i]], float(confidence[i]), uri_of[shown[ids[i]]["image_id"]]) for i in rows]
             for rows in chosen[index]
         )
-        counts = int((of_image == index).sum()), int((of_region == index).sum())
+        counts = int(of_images[index]), int(of_regions[index])
         found.append(ClassReport(index, name, *counts, most_certain=most_certain, least_certain=least_certain))
     return sorted(found, key=lambda one: (-one.images, one.index))
 

@@ -18,9 +18,10 @@ from ancd_ray.engine.progress import Display
 from ancd_ray.engine.runtime import Runtime
 from ancd_ray.engine.versions import read_versions
 from ancd_ray.jobs.checks import check_ray
-from ancd_ray.jobs.classify.classified import Classified, compare_labels, join
-from ancd_ray.jobs.classify.plan import ClassificationPlan, make, make_of_others
-from ancd_ray.jobs.classify.publish import check_quarantined, publish
+from ancd_ray.jobs.classify.classified import Classified, compare_labels, join, read_artifacts, read_output
+from ancd_ray.jobs.classify.delta import FOLDER
+from ancd_ray.jobs.classify.plan import ClassificationPlan, ProductPlan, make, make_of_others
+from ancd_ray.jobs.classify.publish import Published, make_state, publish, read_again
 from ancd_ray.jobs.classify.runs import Start, publish_run
 from ancd_ray.jobs.partitions import write_partitions
 from ancd_ray.jobs.plan import JobPlan
@@ -76,21 +77,22 @@ def _run_plan(
     record_rates(plan, done)
     steps = [*(discovered.steps if discovered else []), *done.values()]
     classified = list(_collect(plan, done, discovered))
-    check_quarantined(classified, resources.max_quarantined)
+    _check_quarantined(plan, classified, resources.max_quarantined)
     for product in plan.products:
         for line in _describe_answers([each for each in classified if each.product is product]):
             display.say(f"{product.name}: {line}")
     with display.step("publish", plan.job.name) as progress:
-        written = publish(classified, root)
+        written = publish([*classified, *_find_again(plan)], _list_states(plan), plan.published)
         progress.note(f"{written['image_predictions']:,} images" if any(written.values()) else "nothing new")
     folder = plan.run_folder
     with display.step("report", plan.job.name) as progress:
         complete = find_complete(folder)
+        published = Published.read(root)
         if complete:
             progress.cached()
         else:
-            _write_results(plan, classified, steps, folder)
-        summary = _summarize(plan, classified, steps)
+            _write_results(plan, classified, published, steps, discovered, folder)
+        summary = _summarize(plan, published, steps)
         folder.write_json(SUMMARY, summary)
         write_record(folder, _make_record(plan, steps), complete)
     publish_run(plan, summary["products"], start)
@@ -99,7 +101,7 @@ def _run_plan(
 
 def _describe_answers(classified: Sequence[Classified]) -> Iterator[str]:
     """Describe in lines what the new images are: each of a few, or how many there are of each class."""
-    new = [each for each in classified if each.partition.is_new and each.partition is not each.product.discovered]
+    new = [each for each in classified if each.partition is not each.product.discovered]
     if not new:
         return
     names = new[0].product.model.classes
@@ -118,22 +120,66 @@ def _describe_answers(classified: Sequence[Classified]) -> Iterator[str]:
 def _collect(
     plan: ClassificationPlan, done: Mapping[str, StepRun], discovered: JobResults | None
 ) -> Iterator[Classified]:
+    """Collect the partitions that this run has classified or discovered, and that are not published yet."""
     for product in plan.products:
-        outputs = {
-            partition.number: done[step.fingerprint].output
-            for partition, step in zip(product.to_classify, product.steps, strict=True)
-        }
-        for partition in product.partitions:
-            if discovered and partition is product.discovered and partition.left:
-                yield Classified.of_discovery(product, partition, discovered.products[product.name])
-            elif partition.number in outputs:
-                yield Classified.of_output(product, partition, outputs[partition.number])
+        if sample := _find_sample(product, discovered):
+            state = make_state(product.name, sample.partition, product.model.digest)
+            if not plan.published.has(product.name, state, sample.partition.left):
+                yield sample
+        for partition, step in zip(product.to_classify, product.steps, strict=True):
+            yield Classified(product, partition, read_output(done[step.fingerprint].output))
+
+
+def _find_sample(product: ProductPlan, discovered: JobResults | None) -> Classified | None:
+    """Return the sample of a discovery as a classified partition, if any of it is left."""
+    if not discovered or not product.discovered or not product.discovered.left:
+        return None
+    return Classified(product, product.discovered, read_artifacts(discovered.products[product.name]))
+
+
+def _find_again(plan: ClassificationPlan) -> Iterator[Classified]:
+    """Return the partitions that are published with images that are gone now."""
+    for product in plan.products:
+        for partition in product.to_republish:
+            rows = read_again(plan.published, product.name, partition, product.model.digest)
+            yield Classified(product, partition, rows)
+
+
+def _list_states(plan: ClassificationPlan) -> dict[str, set[str]]:
+    return {product.name: set(product.states) for product in plan.products}
+
+
+def _check_quarantined(plan: ClassificationPlan, classified: Sequence[Classified], allowed: float) -> None:
+    """Count the images of each product that cannot be used, in all of its partitions: a night may be a single image.
+
+    Raises
+    ------
+    StageError
+        They are a larger share of the archive than the job allows.
+    """
+    for product in plan.products:
+        new = [each for each in classified if each.product is product]
+        lost = join(new, "quarantine", ["uri", "reason"]).to_pylist()
+        known = product.states.keys() - {each.state for each in new}
+        counts = plan.published.counts["quarantine"]
+        n_lost = len(lost) + sum(counts.get((product.name, state), 0) for state in known)
+        listed = sum(partition.left for partition in product.partitions)
+        if lost and n_lost > allowed * listed:
+            raise StageError(
+                f"{n_lost} of {listed} images of product {product.name} cannot be used, more than "
+                f"resources.max_quarantined={allowed:g} allows; one of them: {lost[0]['uri']}: {lost[0]['reason']}"
+            )
 
 
 def _write_results(
-    plan: ClassificationPlan, classified: Sequence[Classified], steps: Sequence[StepRun], folder: Folder
+    plan: ClassificationPlan,
+    classified: Sequence[Classified],
+    published: Published,
+    steps: Sequence[StepRun],
+    discovered: JobResults | None,
+    folder: Folder,
 ) -> None:
-    """Write the tables and the report of a run."""
+    """Write the report of the archive, and the tables of what this run has classified."""
     from ancd_ray.jobs.classify.report import build_report
     from ancd_ray.jobs.report import render
 
@@ -143,7 +189,10 @@ def _write_results(
         for each in classified:
             each.copy(table, folder / table)
     write_part(folder, "quarantine", 0, join(classified, "quarantine"))
-    folder.write(REPORT, render(build_report(plan, classified, steps, datetime.now(timezone.utc))).encode())
+    samples = [sample for product in plan.products if (sample := _find_sample(product, discovered))]
+    pictured = [*samples, *(each for each in classified if each.partition is not each.product.discovered)]
+    report = build_report(plan, pictured, published, steps, datetime.now(timezone.utc))
+    folder.write(REPORT, render(report).encode())
 
 
 def _make_record(plan: ClassificationPlan, steps: Sequence[StepRun]) -> dict[str, Any]:
@@ -156,24 +205,25 @@ def _make_record(plan: ClassificationPlan, steps: Sequence[StepRun]) -> dict[str
     }
 
 
-def _summarize(plan: ClassificationPlan, classified: Sequence[Classified], steps: Sequence[StepRun]) -> dict[str, Any]:
-    """Make the content of `summary.json`, and check that every image is in one table, once.
+def _summarize(plan: ClassificationPlan, published: Published, steps: Sequence[StepRun]) -> dict[str, Any]:
+    """Make the content of `summary.json`, and check that every image is in one published table, once.
 
     Raises
     ------
     StageError
         Images are missing, or are there more than once.
     """
-    products = []
+    products: list[dict[str, Any]] = []
+    names = [product.name for product in plan.products]
+    quarantined, regions = published.count("quarantine", names), published.count("region_predictions", names)
     for product in plan.products:
-        own = [each for each in classified if each.product is product]
-        listed = sum(each.partition.left for each in own)
-        predicted = join(own, "image_predictions")
-        quarantined = sum(each.read("quarantine").num_rows for each in own)
-        if predicted.num_rows + quarantined != listed:
+        listed = sum(partition.left for partition in product.partitions)
+        predicted = published.read_rows("image_predictions", ["cls", "label"], product.name)
+        if predicted.num_rows + quarantined[product.name] != listed:
             raise StageError(
-                f"product {product.name}: {listed} images were listed, but there are {predicted.num_rows} predictions "
-                f"and {quarantined} images in quarantine; submit the job again with another output="
+                f"product {product.name}: {listed} images were listed, but {published.root}/{FOLDER} has "
+                f"{predicted.num_rows} predictions and {quarantined[product.name]} images in quarantine; submit the "
+                "job again with another output="
             )
         counts = Counter(predicted.column("cls").to_pylist())
         products.append(
@@ -183,8 +233,8 @@ def _summarize(plan: ClassificationPlan, classified: Sequence[Classified], steps
                 "images": listed,
                 "new": sum(partition.images for partition in product.partitions if partition.is_new),
                 "deleted": product.deleted,
-                "quarantined": quarantined,
-                "regions": sum(each.read("region_predictions", ["image_id"]).num_rows for each in own),
+                "quarantined": quarantined[product.name],
+                "regions": regions[product.name],
                 "classes": {name: counts[index] for index, name in enumerate(product.model.classes)},
                 **compare_labels(predicted),
             }
