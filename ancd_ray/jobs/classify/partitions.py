@@ -15,6 +15,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from ancd_ray.config.errors import first_line
+from ancd_ray.data.location import StoreError
 from ancd_ray.data.store import Folder, digest
 from ancd_ray.data.tables import SCHEMAS, conform
 
@@ -89,7 +91,7 @@ def find_partitions(
     known: list[tuple[str, dict[str, str]]] = []
     newest: dict[str, int] = {}
     for number, name in enumerate(name for name in folder.names() if name.endswith(".parquet")):
-        table = folder.read_table(name, ["image_id", _MARK]).to_pydict()
+        table = _read_marks(folder, name).to_pydict()
         known.append((name, dict(zip(table["image_id"], table[_MARK], strict=True))))
         newest |= dict.fromkeys(known[-1][1], number)
     new = [row for row in rows if (i := row["image_id"]) not in newest or known[newest[i]][1][i] != marks[i]]
@@ -101,6 +103,25 @@ def find_partitions(
     if new:
         found.append(_make_partition(folder, len(known), new, marks))
     return found, sum(i not in marks for i in newest)
+
+
+def _read_marks(folder: Folder, name: str) -> pa.Table:
+    """Read the ids and marks of a partition.
+
+    Raises
+    ------
+    StoreError
+        Its file is damaged.
+    """
+    try:
+        return folder.read_table(name, ["image_id", _MARK])
+    except (OSError, ValueError, KeyError) as error:
+        if isinstance(error, OSError) and not folder.is_local:
+            raise  # a store that does not answer says nothing about the file
+        raise StoreError(
+            f"{folder}/{name}: the listing of this partition is damaged ({first_line(error)}); delete the file and "
+            "submit the job again, which makes it anew from the archive"
+        ) from error
 
 
 def _make_partition(

@@ -41,7 +41,7 @@ class ProductPlan:
         """Describe in one line what is new, and the model."""
         new = sum(partition.images for partition in self.partitions if partition.is_new)
         known = sum(partition.images - len(partition.gone) for partition in self.partitions) - new
-        gone = f", {self.deleted:,} deleted since" if self.deleted else ""
+        gone = f", {self.deleted:,} of {known + self.deleted:,} images are gone" if self.deleted else ""
         names = ", ".join(self.model.classes)
         line = f"{new:,} new images, {known:,} known{gone}; model {self.model.digest} with classes {names}"
         return f"{self.name}: {line}"

@@ -51,7 +51,7 @@ def run(job: Job, address: str | None, display: Display) -> Folder:
         classified = list(_collect(plan, done))
         check_quarantined(classified, resources.max_quarantined)
         with display.step("publish", job.name) as progress:
-            written = publish(classified, root)
+            written = publish(classified, root, display.warn)
             progress.note(f"{written['image_predictions']:,} images" if any(written.values()) else "nothing new")
         folder = plan.run_folder
         with display.step("report", job.name) as progress:
