@@ -22,6 +22,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ancd_ray.config.errors import first_line
 from ancd_ray.data.location import StoreError
 from ancd_ray.data.store import Folder, digest
 from ancd_ray.data.tables import SCHEMAS, conform
@@ -239,8 +240,19 @@ def _list_files(folder: Folder) -> list[str]:
 
 
 def _read(folder: Folder, name: str, columns: list[str] | None = None) -> pa.Table:
+    """Read a partition, or some of its columns.
+
+    Raises
+    ------
+    StoreError
+        Its file is damaged.
+    """
     try:
         return folder.read_table(name, columns)
-    except (pa.ArrowInvalid, pa.ArrowKeyError, OSError) as error:
-        message = f"{folder}/{name}: cannot be read ({str(error).splitlines()[0]}); delete it, and its images are new"
-        raise StoreError(message) from error
+    except (OSError, ValueError, KeyError) as error:
+        if isinstance(error, OSError) and not folder.is_local:
+            raise  # a store that does not answer says nothing about the file
+        raise StoreError(
+            f"{folder}/{name}: the listing of this partition is damaged ({first_line(error)}); delete the file and "
+            "submit the job again, which makes it anew from the archive"
+        ) from error

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ancd_ray.config.errors import first_line
 from ancd_ray.data.images import BadImage, read_bytes
 from ancd_ray.data.sources import read_rgb
 from ancd_ray.data.store import Folder
 from ancd_ray.data.tables import SCHEMAS, conform
 from ancd_ray.engine.artifacts import Table
 from ancd_ray.engine.calls import Resources
-from ancd_ray.engine.context import Context, divide_listing
+from ancd_ray.engine.context import Context, StageError, divide_listing
 from ancd_ray.engine.outputs import Result, Shard, ShardResult
 from ancd_ray.engine.shards import Work
 from ancd_ray.engine.stage import Stage, unhashed
@@ -69,18 +70,32 @@ class ClassifyImages(Stage):
 
     @property
     def n_images(self) -> int:
-        """Number of rows of the listing."""
+        """Number of rows of the listing; 0 if it cannot be read, which `run` tells."""
         place, _, name = self.listing.rpartition("/")
-        return Folder(place).count_rows(name)
+        try:
+            return Folder(place).count_rows(name)
+        except (OSError, ValueError):
+            return 0
 
     def run(self, context: Context, inputs: In) -> Work:  # noqa: ARG002
         """Divide the listing into shards and classify their images."""
-        place, _, name = self.listing.rpartition("/")
-        rows = conform(Folder(place).read_table(name, SCHEMAS["listing"].names), SCHEMAS["listing"])
-        rows = rows.filter(pc.equal(rows.column("role"), "query"))  # samples of discoveries have normal images, too
-        parts, shards = divide_listing(context.folder, rows)
+        parts, shards = divide_listing(context.folder, rows := self._read_listing())
         done = yield from context.map(ClassifyShard(self.model, self.model_digest, self.weights, self.keep), shards)
         return Result({**Result.of_shards(done).tables, "listing": parts}, {"listed": rows.num_rows})
+
+    def _read_listing(self) -> pa.Table:
+        place, _, name = self.listing.rpartition("/")
+        folder = Folder(place)
+        try:
+            rows = conform(folder.read_table(name, SCHEMAS["listing"].names), SCHEMAS["listing"])
+            return rows.filter(pc.equal(rows.column("role"), "query"))  # samples of discoveries have normal images, too
+        except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and not folder.is_local:
+                raise  # a store that does not answer says nothing about the file
+            raise StageError(
+                f"{self.listing}: the listing of this partition is damaged ({first_line(error)}); delete the file and "
+                "submit the job again, which makes it anew from the archive"
+            ) from error
 
 
 @dataclass(frozen=True)

@@ -310,5 +310,9 @@ class Model:
         except ValueError as error:
             raise ModelError(f"model of {self.product}: {error}") from error
         if backbone.digest() != self.classifier.backbone_digest:
-            raise ModelError(f"model of {self.product}: the weights of {backbone.name} are not those it was made with")
+            digests = f"digest {backbone.digest()[:12]}, not {self.classifier.backbone_digest[:12]}"
+            raise ModelError(
+                f"model of {self.product}: the weights of {backbone.name} are not those it was made with ({digests}); "
+                "use those, or run its discovery again"
+            )
         return backbone

@@ -92,7 +92,7 @@ def test_only_what_is_new_is_classified(finished: tuple[Job, Ran], archive: Path
     deleted.unlink()
     plan = make(job)
     (product,) = plan.products
-    assert "2 new images, 23 known, 1 deleted since" in " ".join(product.describe())
+    assert "2 new images, 23 known, 1 of 24 images are gone" in " ".join(product.describe())
     before = _read_published(tmp_path / "out", "image_predictions")
     folder, summary = _run(job)
     assert [(stage["name"], stage["cached"]) for stage in summary["stages"]] == [("classify_images", False)]

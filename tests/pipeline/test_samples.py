@@ -141,7 +141,7 @@ def test_images_that_change_or_go_leave_the_tables(
     deleted.unlink()
     assert "of which 2 are gone or changed" in _describe(make(job))
     ran = run_job(job)
-    assert "1 new image, 23 known, 1 deleted since" in capfd.readouterr().err
+    assert "1 new image, 23 known, 1 of 24 images are gone" in capfd.readouterr().err
     rows = _rows(ran.folder)
     assert len(rows) == 24
     assert str(deleted) not in {row["uri"] for row in rows.values()}
@@ -244,7 +244,7 @@ def test_a_partition_that_cannot_be_read_is_named(make_job: MakeJob, tmp_path: P
     assert make(job).write_samples()
     (file,) = (tmp_path / "out/partitions").rglob("*.parquet")
     file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(StoreError, match=r"-sample\.parquet: cannot be read .*; delete it") as error:
+    with pytest.raises(StoreError, match=r"-sample\.parquet: the listing .* is damaged .*; delete the file") as error:
         make(job)
     assert len(str(error.value).splitlines()) == 1
 

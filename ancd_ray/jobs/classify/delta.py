@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -103,9 +103,14 @@ def explain_broken_log(folder: Folder) -> Iterator[None]:
             "again, which publishes the table anew"
         ) from error
     except OSError as error:
-        if folder.is_local:
+        if not is_outage(error, folder):
             raise
         raise StoreError(f"{folder}: {describe_outage(error)}") from error
+
+
+def is_outage(error: BaseException, folder: Folder) -> TypeGuard[OSError]:
+    """Whether an error says that a store does not answer, and nothing about its content."""
+    return isinstance(error, OSError) and not isinstance(error, FileNotFoundError) and not folder.is_local
 
 
 def measure_files(table: DeltaTable) -> dict[str, int]:

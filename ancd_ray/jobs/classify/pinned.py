@@ -72,7 +72,9 @@ def pin_model(place: str, product: str) -> PinnedModel:
     source = Folder(find_model(place, product))
     document = source.read_json(DOCUMENT)
     if document.get("format") != FORMAT:
-        raise JobError(f"model: {source} has format {document.get('format')}; this version reads {FORMAT}")
+        raise JobError(
+            f"model: {source} has format {document.get('format')}, this version reads {FORMAT}; run its discovery again"
+        )
     content = {key: value for key, value in document.items() if key not in ("provenance", "product")}
     files = {name: source.sha256(name) for name in source.files() if name != DOCUMENT}
     return PinnedModel(source, document, digest([content, files])[:16])

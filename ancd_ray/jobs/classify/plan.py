@@ -69,7 +69,7 @@ class ProductPlan:
         """Describe in one line what is new, and the model."""
         new = sum(partition.images for partition in self.partitions if partition.is_new)
         known = sum(partition.left for partition in self.partitions) - new
-        gone = f", {self.deleted:,} deleted since" if self.deleted else ""
+        gone = f", {self.deleted:,} of {known + self.deleted:,} images are gone" if self.deleted else ""
         count = f"{new:,} new image{'s' * (new != 1)}, {known:,} known{gone}"
         return f"{self.name}: {count}; model {self.model.digest} with classes {', '.join(self.model.classes)}"
 
@@ -174,7 +174,8 @@ def _add_work(product: ProductPlan, published: Published) -> ProductPlan:
     for state, partition in product.states.items():
         if partition is product.discovered or published.has(product.name, state, partition.left):
             continue
-        there = set() if partition.is_new else published.find_images(product.name, partition.id, model.digest)
+        is_unknown = partition.is_new or product.name in published.damaged
+        there = set() if is_unknown else published.find_images(product.name, partition.id, model.digest)
         is_there = there and partition.read_images() - partition.gone <= there
         (to_republish if is_there else to_classify).append(partition)
     folder = model.folder(published.root).uri

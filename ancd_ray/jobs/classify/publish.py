@@ -7,6 +7,11 @@ gone from it. The tables are the record of what is done: a partition whose state
 looked at again. Publishing replaces what differs from today in one transaction a table: readers see the archive before
 or after it, and a run that was killed is made good by the next one, since nothing is published twice. Images are the
 last table: an image that is there has its regions.
+
+    <output>/partitions/<product>/published.json
+
+has the number of rows of each state and table. By it, and by the sizes of the files, what another hand has changed in
+the tables is noticed and published anew; without it the tables are taken as they are.
 """
 
 from __future__ import annotations
@@ -15,6 +20,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -23,7 +29,9 @@ from ancd_ray.config.errors import first_line
 from ancd_ray.data.location import StoreError
 from ancd_ray.data.store import Folder, digest
 from ancd_ray.data.tables import SCHEMAS
+from ancd_ray.engine.outputs import read_or_none
 from ancd_ray.jobs.classify.delta import FOLDER, create_table, open_table, relax, write_rows
+from ancd_ray.jobs.partitions import FOLDER as PARTITIONS
 from ancd_ray.jobs.partitions import Partition
 
 if TYPE_CHECKING:
@@ -31,19 +39,31 @@ if TYPE_CHECKING:
 
 TABLES = ("region_predictions", "quarantine", "image_predictions")
 _ADDED = ("partition", "model", "state")
+_EXPECTED = "published.json"
 _LISTING = ("image_predictions", "quarantine")  # of both tables together each image has a row
+
+Counts = Mapping["tuple[str, str]", int]  # rows by product and state
 
 
 @dataclass(frozen=True)
 class Published:
     """The published tables of an output folder, as they are now.
 
-    `counts` has the number of rows by table, product and state.
+    Parameters
+    ----------
+    root
+        The output folder.
+    counts
+        Number of rows by table, product and state.
+    damaged
+        Products of which files are missing or have other sizes, by table.
     """
 
     root: Folder
-    counts: Mapping[str, Mapping[tuple[str, str], int]]
+    counts: Mapping[str, Counts]
+    damaged_tables: Mapping[str, Collection[str]]
     _opened: dict[str, Any] = field(default_factory=dict)
+    _expected: dict[str, Mapping[str, Mapping[str, int]]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, root: Folder) -> Published:
@@ -54,11 +74,41 @@ class Published:
         StoreError
             A table cannot be read.
         """
-        return cls(root, {table: _count_states(root / FOLDER / table) for table in TABLES})
+        found = {table: _count_states(root / FOLDER / table) for table in TABLES}
+        counts = {table: counted for table, (counted, _) in found.items()}
+        return cls(root, counts, {table: damaged for table, (_, damaged) in found.items()})
+
+    @property
+    def damaged(self) -> set[str]:
+        """Products of which a table has missing or damaged files."""
+        return {product for products in self.damaged_tables.values() for product in products}
 
     def has(self, product: str, state: str, images: int) -> bool:
-        """Whether the tables have all images of a partition in this state."""
-        return sum(self.counts[table].get((product, state), 0) for table in _LISTING) == images
+        """Whether the tables have all images of a partition in this state, as they were published."""
+        counts = {table: self.counts[table].get((product, state), 0) for table in TABLES}
+        expected = self.read_expected(product).get(state, counts)
+        return product not in self.damaged and counts == expected and sum(counts[t] for t in _LISTING) == images
+
+    def read_expected(self, product: str) -> Mapping[str, Mapping[str, int]]:
+        """Read how many rows of each state and table were published; empty if nobody knows."""
+        if product not in self._expected:
+            parse = dict[str, dict[str, int]]
+            self._expected[product] = read_or_none(self.root / PARTITIONS / product, _EXPECTED, parse) or {}
+        return self._expected[product]
+
+    def describe_edits(self, product: str) -> Iterator[str]:
+        """Describe in lines what another hand has changed in the rows of a product."""
+        for table in TABLES:
+            place = f"{self.root}/{FOLDER}/{table}"
+            if product in self.damaged_tables[table]:
+                yield f"{place}: files of product {product} are missing or damaged; published anew"
+                continue
+            expected = self.read_expected(product)
+            changed = [
+                state for state, rows in expected.items() if self.counts[table].get((product, state), 0) != rows[table]
+            ]
+            if changed:
+                yield f"{place}: {len(changed)} partitions of product {product} have other rows; published anew"
 
     def count(self, table: str, products: Collection[str]) -> dict[str, int]:
         """Count the rows of a table by product."""
@@ -156,32 +206,38 @@ def publish(
     StoreError
         A table cannot be read or written.
     """
-    return {table: _publish_table(table, classified, today, published) for table in TABLES}
+    written = {table: _publish_table(table, classified, today, published) for table in TABLES}
+    for product, states in today.items():
+        known = published.read_expected(product)
+        new = {each.state for each in classified if each.product.name == product}
+        rows = {state: {table: written[table][product, state] for table in TABLES} for state in new}
+        expected = {state: counts for state, counts in {**known, **rows}.items() if state in states}
+        if expected != known:
+            (published.root / PARTITIONS / product).write_json(_EXPECTED, expected)
+    return {table: counts.total() for table, counts in written.items()}
 
 
 def _publish_table(
     table: str, classified: Sequence[Classified], today: Mapping[str, Collection[str]], published: Published
-) -> int:
+) -> Counter[tuple[str, str]]:
     folder, schema = published.root / FOLDER / table, make_published_schema(table)
     target = create_table(folder, schema, partition_by=["product"])
     there: dict[str, set[str]] = {}
     for product, state in published.counts[table]:
         there.setdefault(product, set()).add(state)
-    written = 0
+    written: Counter[tuple[str, str]] = Counter()
     for product, states in today.items():
         new = {each.state: each for each in classified if each.product.name == product}
         replaced = {state for state in there.get(product, ()) if state not in states or state in new}
-        if not replaced and not new:
-            continue
-        counted: Counter[str] = Counter()
-        rows = pa.RecordBatchReader.from_batches(schema, _read_batches(table, new, counted))
-        if replaced:  # what is written has to be within the predicate
-            named = ", ".join(f"'{state}'" for state in sorted(replaced | new.keys()))
-            how = {"mode": "overwrite", "predicate": f"product = '{product}' AND state IN ({named})"}
-            write_rows(target, folder, rows, **how)
-        elif any(True for each in new.values() for part in each.read_parts(table, [_first(table)]) if part.num_rows):
+        rows = pa.RecordBatchReader.from_batches(schema, _read_batches(table, new, written))
+        if product in published.damaged_tables[table]:
+            write_rows(target, folder, rows, mode="overwrite", predicate=f"product = '{product}'")
+        elif replaced:
+            named = ", ".join(f"'{state}'" for state in sorted(replaced | new.keys()))  # Delta checks new rows by it
+            predicate = f"product = '{product}' AND state IN ({named})"
+            write_rows(target, folder, rows, mode="overwrite", predicate=predicate)
+        elif any(part.num_rows for each in new.values() for part in each.read_parts(table, ["image_id"])):
             write_rows(target, folder, rows, mode="append")
-        written += counted.total()
     return written
 
 
@@ -190,49 +246,47 @@ def make_published_schema(table: str) -> pa.Schema:
     return pa.schema([*relax(SCHEMAS[table]), *(pa.field(name, pa.string()) for name in _ADDED)])
 
 
-def _first(table: str) -> str:
-    return str(SCHEMAS[table].names[0])
-
-
 def _select(product: str, partition: str, model: str) -> ds.Expression:
     values = {"product": product, "partition": partition, "model": model}
     conditions = [ds.field(name) == value for name, value in values.items()]
     return conditions[0] & conditions[1] & conditions[2]
 
 
-def _count_states(folder: Folder) -> dict[tuple[str, str], int]:
-    """Count the rows of a table by product and state."""
+def _count_states(folder: Folder) -> tuple[Counts, set[str]]:
+    """Count the rows of a table by product and state, and find the products whose files are damaged."""
     table = open_table(folder)
     if table is None:
-        return {}
+        return {}, set()
+    found = pa.table(table.get_add_actions(flatten=True)).to_pydict()
+    present = folder.stats()
+    names = ("path", "size_bytes", "partition.product", "num_records", "min.state", "max.state")
     counts: Counter[tuple[str, str]] = Counter()
-    files = pa.table(table.get_add_actions(flatten=True))
-    names = ("path", "partition.product", "num_records", "min.state", "max.state")
-    unknown = []
-    known = files.to_pydict()
-    columns = [known.get(name, [None] * files.num_rows) for name in names]
-    for path, product, rows, low, high in zip(*columns, strict=True):
-        if rows is not None and low is not None and low == high:
+    damaged, mixed = set(), set()  # products
+    for path, size, product, rows, low, high in zip(*(found.get(name, ()) for name in names), strict=True):
+        file = present.get(unquote(path))
+        if file is None or file.size != size:
+            damaged.add(product)
+        elif rows and low == high:
             counts[product, low] += rows
-        elif rows != 0:
-            unknown.append((product, path))
-    if unknown:  # compacted files have rows of several states
-        found = table.to_pyarrow_dataset().to_table(
-            columns=["product", "state"], filter=ds.field("product").isin(sorted({product for product, _ in unknown}))
-        )
-        recount = found.group_by(["product", "state"]).aggregate([([], "count_all")]).to_pylist()
-        for key in [key for key in counts if key[0] in {product for product, _ in unknown}]:
-            del counts[key]
-        counts.update({(row["product"], row["state"]): row["count_all"] for row in recount})
-    return dict(counts)
+        elif rows:
+            mixed.add(product)
+    if known := mixed - damaged:  # compacted files have rows of several states
+        dataset = table.to_pyarrow_dataset(filesystem=folder.filesystem)
+        states = dataset.to_table(columns=["product", "state"], filter=ds.field("product").isin(sorted(known)))
+        counts = Counter({key: n for key, n in counts.items() if key[0] not in known})
+        for row in states.group_by(["product", "state"]).aggregate([([], "count_all")]).to_pylist():
+            counts[row["product"], row["state"]] = row["count_all"]
+    return counts, damaged
 
 
-def _read_batches(table: str, partitions: Mapping[str, Classified], counted: Counter[str]) -> Iterator[pa.RecordBatch]:
+def _read_batches(
+    table: str, partitions: Mapping[str, Classified], counted: Counter[tuple[str, str]]
+) -> Iterator[pa.RecordBatch]:
     """Read the rows of partitions part by part, and count them."""
     schema = make_published_schema(table)
     for state, each in partitions.items():
         for rows in each.read_parts(table):
-            counted[state] += rows.num_rows
+            counted[each.product.name, state] += rows.num_rows
             added = [each.partition.id, each.product.model.digest, state]
             columns = [*rows.columns, *(pa.array([value] * rows.num_rows, pa.string()) for value in added)]
             yield from pa.Table.from_arrays(columns, names=schema.names).cast(schema).to_batches()

@@ -79,7 +79,14 @@ def _run_plan(
     classified = list(_collect(plan, done, discovered))
     _check_quarantined(plan, classified, resources.max_quarantined)
     for product in plan.products:
-        for line in _describe_answers([each for each in classified if each.product is product]):
+        for line in plan.published.describe_edits(product.name):
+            display.warn(line)
+        ran = [
+            Classified(product, partition, read_output(done[step.fingerprint].output))
+            for partition, step in zip(product.to_classify, product.steps, strict=True)
+            if not done[step.fingerprint].cached
+        ]
+        for line in _describe_answers(ran):
             display.say(f"{product.name}: {line}")
     with display.step("publish", plan.job.name) as progress:
         written = publish([*classified, *_find_again(plan)], _list_states(plan), plan.published)
@@ -99,9 +106,8 @@ def _run_plan(
     return folder
 
 
-def _describe_answers(classified: Sequence[Classified]) -> Iterator[str]:
-    """Describe in lines what the new images are: each of a few, or how many there are of each class."""
-    new = [each for each in classified if each.partition is not each.product.discovered]
+def _describe_answers(new: Sequence[Classified]) -> Iterator[str]:
+    """Describe in lines what the images of partitions are: each of a few, or how many there are of each class."""
     if not new:
         return
     names = new[0].product.model.classes
