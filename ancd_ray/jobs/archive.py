@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow.compute as pc
+
 from ancd_ray.config.job import Job
 from ancd_ray.data.layouts import Account, ProductConfig, list_product
 from ancd_ray.data.layouts.maps import pair_maps
+from ancd_ray.data.listed import ListedImages, digest_listing
 from ancd_ray.data.roles import GOOD, Classes, ListedImage
-from ancd_ray.data.store import digest
 from ancd_ray.stages.catalog import make_image_id, make_listing_rows
 
 AUTO = 0  # number of classes that a step estimates
@@ -34,7 +36,9 @@ class ProductListing:
     @property
     def labels(self) -> tuple[str, ...]:
         """Sorted labels of the query images; of a base set, its classes."""
-        return tuple(sorted({image.label for image in self.images if image.role == "query" and image.label}))
+        images = ListedImages.collect(self.images)
+        labels = images.column("label").filter(pc.equal(images.column("role"), "query"))
+        return tuple(sorted(label for label in labels.unique().to_pylist() if label))
 
     def classes(self, job: Job, product: ProductConfig, known: tuple[str, ...]) -> Classes:
         """Return the classes to look for: the known ones, the number of novel ones, and whether one is normal.
@@ -96,11 +100,11 @@ class Archive:
 
     def _list(self, product: ProductConfig, is_base: bool, with_maps: bool) -> ProductListing:
         listing, account = list_product(product, self.root)
-        maps: Mapping[str, str] = {}
         if is_base:
-            listing = [image for image in listing if image.role == "query" and image.label != GOOD]
+            labels = listing.column("label")
+            is_defect = pc.fill_null(pc.not_equal(labels, GOOD), fill_value=True)
+            listing = listing.filter(pc.and_(pc.equal(listing.column("role"), "query"), is_defect))
         if with_maps:
-            listing, maps = pair_maps(product, self.root, listing)
-        rows = make_listing_rows(product.name, listing, is_base, maps, product.mask_threshold)
-        stamps = sorted([image.path, image.stamp] for image in listing)
-        return ProductListing(listing, rows, digest([rows, stamps]), account, product)
+            listing = pair_maps(product, self.root, listing)
+        rows = make_listing_rows(product.name, listing, is_base, product.mask_threshold)
+        return ProductListing(listing, rows, digest_listing(rows, listing), account, product)
