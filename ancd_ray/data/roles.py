@@ -32,6 +32,7 @@ class ListedImage:
     captured_at: str | None = None
     stamp: str = ""  # sizes and times of its files, by which changed files are found
     problem: str | None = None
+    map_uri: str | None = None  # precomputed anomaly map
 
     @property
     def has_mask(self) -> bool:

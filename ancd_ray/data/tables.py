@@ -13,6 +13,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from ancd_ray.data.listed import TableRows
+
 SCHEMA_VERSION = 1
 
 _FLOATS = pa.list_(pa.field("element", pa.float32()))  # Parquet's name for the elements of a list
@@ -277,6 +279,7 @@ def conform(rows: Sequence[Mapping[str, Any]] | pa.Table, schema: pa.Schema) -> 
     ValueError
         A column is missing, unknown, null where it may not be, or of another type; the message names it.
     """
+    rows = rows.table if isinstance(rows, TableRows) else rows
     name = (schema.metadata or {}).get(b"table", b"?").decode()
     given = set(rows.column_names) if isinstance(rows, pa.Table) else {key for row in rows for key in row}
     if unknown := sorted(given - set(schema.names)):

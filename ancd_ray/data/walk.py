@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Sequence
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import NamedTuple
 
 import pyarrow.fs as pafs
@@ -19,6 +22,7 @@ from ancd_ray.data.location import Location
 
 SYSTEM = frozenset({"@eadir", "__macosx", "#recycle", "$recycle.bin", "system volume information", "lost+found"})
 SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini"})
+_UNKNOWN = -(2**63)  # time
 HIDDEN, OUTSIDE = "hidden, or of the system", "links that lead out of the archive"
 
 
@@ -26,15 +30,85 @@ class Entry(NamedTuple):
     """A file; `problem` says why it cannot be opened."""
 
     size: int
-    time_ns: int
+    time_ns: int | None  # None: the store does not tell
     problem: str | None = None
+
+
+class Files(Mapping[str, Entry]):
+    """Files by relative path, in a fraction of the memory of a dict of entries; sorted."""
+
+    def __init__(self) -> None:
+        self._names: list[str] = []
+        self._sizes, self._times = array("q"), array("q")
+        self._problems: dict[str, str] = {}
+        self._marks = bytearray()
+        self._is_sorted = True
+
+    def add(self, name: str, entry: Entry) -> None:
+        """Add a file; of files with one name the last one counts."""
+        self._is_sorted = self._is_sorted and (not self._names or self._names[-1] < name)
+        self._names.append(name)
+        self._sizes.append(entry.size)
+        self._times.append(_UNKNOWN if entry.time_ns is None else entry.time_ns)
+        if entry.problem:
+            self._problems[name] = entry.problem
+        elif self._problems:
+            self._problems.pop(name, None)
+
+    def _sort(self) -> None:
+        names = self._names
+        order = sorted(range(len(names)), key=names.__getitem__)  # stable
+        kept = [i for i, after in zip_longest(order, order[1:]) if after is None or names[i] != names[after]]
+        self._names = [names[i] for i in kept]
+        self._sizes, self._times = (array("q", map(each.__getitem__, kept)) for each in (self._sizes, self._times))
+        self._is_sorted = True
+
+    def _find(self, name: str) -> int | None:
+        if not self._is_sorted:
+            self._sort()
+        i = bisect_left(self._names, name)
+        return i if i < len(self._names) and self._names[i] == name else None
+
+    def __getitem__(self, name: str) -> Entry:
+        if (i := self._find(name)) is None:
+            raise KeyError(name)
+        return self._make(i)
+
+    def _make(self, i: int) -> Entry:
+        time = self._times[i]
+        problem = self._problems.get(self._names[i]) if self._problems else None
+        return Entry(self._sizes[i], None if time == _UNKNOWN else time, problem)
+
+    def take(self, name: str) -> Entry | None:
+        """Return a file and mark it as taken; None if it does not exist."""
+        i = self._find(name)
+        if i is None:
+            return None
+        if not self._marks:
+            self._marks = bytearray(len(self))
+        self._marks[i] = 1
+        return self._make(i)
+
+    def unmarked(self) -> Iterator[str]:
+        """Iterate over the files that were not taken."""
+        return (name for name, mark in zip_longest(self, self._marks) if not mark)
+
+    def __iter__(self) -> Iterator[str]:
+        if not self._is_sorted:
+            self._sort()
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        if not self._is_sorted:
+            self._sort()
+        return len(self._names)
 
 
 @dataclass
 class Walk:
     """The files below a folder by relative path, and the paths that were left out, by reason."""
 
-    files: dict[str, Entry] = field(default_factory=dict)
+    files: Files = field(default_factory=Files)
     left_out: dict[str, list[str]] = field(default_factory=dict)
 
     def leave_out(self, reason: str, path: str) -> None:
@@ -78,7 +152,8 @@ def is_hidden(name: str) -> bool:
 
 
 def _walk_local(folder: Location, inside: Sequence[Location]) -> Walk:
-    result = Walk()
+    files = Files()
+    result = Walk(files)
     roots = [os.path.realpath(place.path) for place in (folder, *inside) if place.is_local]
     visited: set[tuple[int, int]] = set()
     pending = [(folder.path, "", False)]
@@ -105,11 +180,11 @@ def _walk_local(folder: Location, inside: Sequence[Location]) -> Walk:
             elif is_left_out:
                 result.leave_out(HIDDEN, printable(name))
             else:
-                _add_file(result, entry, name)
+                _add_file(result, files, entry, name)
     return result
 
 
-def _add_file(result: Walk, entry: os.DirEntry[str], name: str) -> None:
+def _add_file(result: Walk, files: Files, entry: os.DirEntry[str], name: str) -> None:
     try:
         about = entry.stat()
     except OSError:
@@ -120,7 +195,7 @@ def _add_file(result: Walk, entry: os.DirEntry[str], name: str) -> None:
         return
     shown = printable(name)
     problem = None if shown == name else "its name is not UTF-8; rename the file or its folder"
-    result.files[shown] = Entry(about.st_size, about.st_mtime_ns, problem)
+    files.add(shown, Entry(about.st_size, about.st_mtime_ns, problem))
 
 
 def _leads_inside(link: str, roots: Sequence[str]) -> bool:
@@ -129,7 +204,8 @@ def _leads_inside(link: str, roots: Sequence[str]) -> bool:
 
 
 def _walk_remote(folder: Location) -> Walk:
-    result = Walk()
+    files = Files()
+    result = Walk(files)
     system, base = folder.open()
     start = f"{base.rstrip('/')}/"
     for info in system.get_file_info(pafs.FileSelector(base, recursive=True)):
@@ -139,5 +215,5 @@ def _walk_remote(folder: Location) -> Walk:
         if any(is_hidden(part) for part in name.split("/")):
             result.leave_out(HIDDEN, name)
         else:
-            result.files[name] = Entry(info.size, info.mtime_ns)
+            files.add(name, Entry(info.size, info.mtime_ns))
     return result

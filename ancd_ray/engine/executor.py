@@ -15,7 +15,7 @@ threads.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -125,7 +125,7 @@ class _Rounds:
                 whole = self._choose_whole()
                 for each in [each for each in self.active if not each.work and each not in whole]:
                     self._go_on(each)
-                self._run_calls(whole, [each for each in self.active if each.request])
+                self._run_calls(whole)
         except BaseException as error:
             self._stop(error)
             raise
@@ -148,16 +148,16 @@ class _Rounds:
         resumed = bool(folder.names())
         if folder.exists(MANIFEST):
             folder.delete(MANIFEST)
-        outputs = {fingerprint: run.output for fingerprint, run in self.done.items()}
+        outputs = {role: self.done[ref.step.fingerprint].output for role, ref in step.inputs.items()}
         self.active.append(_Active(StepCall.of(step, self.root, outputs, self.max_quarantined), progress, resumed))
 
-    def _choose_whole(self) -> list[_Active]:
+    def _choose_whole(self) -> set[_Active]:
         """Choose the steps that workers do whole: several, none of which would be more than a task of Ray Data."""
         fresh = [each for each in self.active if each.work is None and not each.was_killed]
         fresh = [each for each in fresh if each.call.stage.resources != "light" or self.runtime.is_started]
         n = sum(each.call.rows for each in fresh)
         if len(fresh) < 2 or self.runtime.stays_here(n, [each.call.resources for each in fresh]):
-            return []
+            return set()
         cpus, gpus = self.runtime.devices()
         largest = max(self.runtime.in_process_below, n // max(BLOCKS_A_CORE * cpus, 1))
         # A training alone has all cores. There have to be as many as cores (or GPUs) to do better side by side.
@@ -166,7 +166,7 @@ class _Rounds:
         def is_whole(call: StepCall) -> bool:
             return train if call.stage.is_training else call.stage.resources == "light" or call.rows <= largest
 
-        return [each for each in fresh if is_whole(each.call)]
+        return {each for each in fresh if is_whole(each.call)}
 
     def _go_on(self, each: _Active) -> None:
         """Let a step compute in this process until it ends, or has calls for workers."""
@@ -180,10 +180,12 @@ class _Rounds:
             self._finish(each, StepRun(output, cached=False, resumed=each.resumed))
         self.current = None
 
-    def _run_calls(self, whole: Sequence[_Active], waiting: Sequence[_Active]) -> None:
+    def _run_calls(self, whole: Collection[_Active]) -> None:
         """Run the calls of all active steps; those whose worker was killed are left to the next round."""
-        owners: dict[Call, _Active] = {call: each for each in waiting if each.request for call in each.request.calls}
-        owners |= {each.call: each for each in whole}
+        owners: dict[Call, _Active] = {
+            call: each for each in self.active if each.request for call in each.request.calls
+        }
+        owners |= {each.call: each for each in self.active if each in whole}
         finished, start = [], time.perf_counter()
         for ended in self.runtime.run([*owners]) if owners else ():
             each = owners[ended.call]

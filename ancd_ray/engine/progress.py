@@ -134,7 +134,7 @@ class Display:
         progress.ended = time.monotonic() if seconds is None else progress.started + seconds
         if progress.state == "runs":
             progress.state = state
-        if not self._live:
+        if not self._live and state != "stopped":  # there may be hundreds; the line of the error says enough
             _write_line(f"{progress.label}  {_format_state(progress)}  {progress.said}".rstrip())
 
     def warn(self, text: str) -> None:

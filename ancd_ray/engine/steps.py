@@ -43,11 +43,11 @@ class StepCall:
 
     @classmethod
     def of(cls, step: Step, root: Folder, outputs: Mapping[str, Output], max_quarantined: float) -> StepCall:
-        """Bind the inputs of a step to outputs by fingerprint."""
+        """Bind the inputs of a step to the outputs that have them, by role."""
         sources = {
             role: {"step": ref.step.name, "fingerprint": ref.step.fingerprint} for role, ref in step.inputs.items()
         }
-        inputs = {role: ref.bind(outputs[ref.step.fingerprint]) for role, ref in step.inputs.items()}
+        inputs = {role: ref.bind(outputs[role]) for role, ref in step.inputs.items()}
         folder, n = step.folder(root), step.n_images
         return cls(step.stage, step.product, step.fingerprint, sources, inputs, root, folder, n, max_quarantined)
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from ancd_ray.config.job import Job
 from ancd_ray.data.layouts import Account, ProductConfig, list_product
 from ancd_ray.data.layouts.maps import pair_maps
-from ancd_ray.data.roles import GOOD, Classes, ListedImage
-from ancd_ray.data.store import digest
+from ancd_ray.data.listed import ListedImages, TableRows, digest_listing
+from ancd_ray.data.roles import GOOD, Classes
 from ancd_ray.stages.catalog import make_image_id, make_listing_rows
 
 if TYPE_CHECKING:
@@ -23,33 +28,36 @@ AUTO = 0  # number of classes that a step estimates
 class ProductListing:
     """The images of a product, as rows of `listing`, and their digest."""
 
-    images: Sequence[ListedImage]
-    rows: Sequence[Mapping[str, Any]]
+    images: ListedImages
+    rows: TableRows
     digest: str
     account: Account
     config: ProductConfig
 
-    @classmethod
-    def of(
-        cls,
-        images: Sequence[ListedImage],
-        rows: Sequence[Mapping[str, Any]],
-        account: Account,
-        config: ProductConfig,
-    ) -> ProductListing:
-        """Make a listing with the digest of its rows and stamps."""
-        stamps = sorted([image.path, image.stamp] for image in images)
-        return cls(images, rows, digest([rows, stamps]), account, config)
+    @cached_property
+    def image_ids(self) -> pa.Array:
+        """Ids of `images`."""
+        return pa.array([make_image_id(self.config.name, path) for path in self.images.column("path").to_pylist()])
 
     @property
-    def stamps(self) -> dict[str, str]:
-        """Stamps of the files of each image, by the image's id."""
-        return {make_image_id(self.config.name, image.path): image.stamp for image in self.images}
+    def stamps(self) -> pa.ChunkedArray:
+        """Stamps of the files of each row."""
+        return self.images.column("stamp").take(pc.index_in(self.rows.table.column("image_id"), self.image_ids))
+
+    def select(self, is_chosen: NDArray[np.bool_]) -> ProductListing:
+        """Return the listing of some of its rows."""
+        if is_chosen.all():
+            return self
+        rows = self.rows.filter(pa.array(is_chosen))
+        images = self.images.filter(pc.is_in(self.image_ids, rows.table.column("image_id").combine_chunks()))
+        return ProductListing(images, rows, digest_listing(rows, images), self.account, self.config)
 
     @property
     def labels(self) -> tuple[str, ...]:
         """Sorted labels of the query images; of a base set, its classes."""
-        return tuple(sorted({row["label"] for row in self.rows if row["role"] != "normal" and row["label"]}))
+        rows = self.rows.table
+        labels = rows.column("label").filter(pc.not_equal(rows.column("role"), "normal"))
+        return tuple(sorted(label for label in labels.unique().to_pylist() if label))
 
     def classes(self, job: Job, product: ProductConfig, known: tuple[str, ...]) -> Classes:
         """Return the classes to look for: the known ones, the number of novel ones, and whether one is normal.
@@ -112,10 +120,11 @@ class Archive:
 
     def _list(self, product: ProductConfig, is_base: bool, with_maps: bool) -> ProductListing:
         listing, account = list_product(product, self.root)
-        maps: Mapping[str, str] = {}
         if is_base:
-            listing = [image for image in listing if image.role == "query" and image.label != GOOD]
+            labels = listing.column("label")
+            is_defect = pc.fill_null(pc.not_equal(labels, GOOD), fill_value=True)
+            listing = listing.filter(pc.and_(pc.equal(listing.column("role"), "query"), is_defect))
         if with_maps:
-            listing, maps = pair_maps(product, self.root, listing)
-        rows = make_listing_rows(product.name, listing, is_base, maps, product.mask_threshold)
-        return ProductListing.of(listing, rows, account, product)
+            listing = pair_maps(product, self.root, listing)
+        rows = make_listing_rows(product.name, listing, is_base, product.mask_threshold)
+        return ProductListing(listing, rows, digest_listing(rows, listing), account, product)

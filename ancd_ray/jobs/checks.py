@@ -6,8 +6,11 @@ import os
 import socket
 from collections.abc import Sequence
 
+import pyarrow.compute as pc
+
 from ancd_ray.config.job import Job
 from ancd_ray.data.layouts import ProductConfig
+from ancd_ray.data.listed import ListedImages
 from ancd_ray.data.roles import Classes, ListedImage
 from ancd_ray.engine.runtime import RuntimeProblem
 
@@ -32,7 +35,7 @@ def check_detector(job: Job, product: ProductConfig, listing: Sequence[ListedIma
 
 def check_classes(product: str, classes: Classes, listing: Sequence[ListedImage]) -> list[str]:
     """Check that there are not more classes to look for than images."""
-    images = sum(image.role == "query" for image in listing)
+    images = pc.sum(pc.equal(ListedImages.collect(listing).column("role"), "query")).as_py() or 0
     if images and classes.n_novel > images:
         return [f"product {product}: classes.novel={classes.n_novel} is more than its {images} images to classify"]
     return []

@@ -14,18 +14,22 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from ancd_ray.config.errors import first_line
+from ancd_ray.data.listed import TableRows
 from ancd_ray.data.location import StoreError
 from ancd_ray.data.store import Folder, digest
 from ancd_ray.data.tables import SCHEMAS, conform
+from ancd_ray.jobs.archive import ProductListing
 
 FOLDER = "partitions"
 _MARK = "mark"
@@ -35,8 +39,6 @@ _INDEX = "index.parquet"
 _FILES = b"partitions"  # the files that the index covers
 _INDEXED = ("image_id", "number", _MARK)
 _EMPTY = pa.schema(zip(_INDEXED, (pa.string(), pa.int32(), pa.string()), strict=True)).empty_table()
-
-Row = Mapping[str, Any]  # of `listing`
 
 
 @dataclass(frozen=True)
@@ -85,16 +87,17 @@ class Partition:
 
     def read_images(self) -> set[str]:
         """Read the ids of its query images."""
-        rows, _ = self.read()
-        return {row["image_id"] for row in rows if row["role"] == "query"}
+        rows = self.read()[0].table
+        return set(rows.column("image_id").filter(pc.equal(rows.column("role"), "query")).to_pylist())
 
-    def read(self) -> tuple[list[dict[str, Any]], str]:
+    def read(self) -> tuple[TableRows, str]:
         """Read the rows of its listing, and the digest that a sample has of it."""
         table = self.listing
         if table is None:
             place, _, name = self.file.rpartition("/")
             table = _read(Folder(place), name)
-        return table.drop_columns([_MARK]).to_pylist(), (table.schema.metadata or {}).get(_DIGEST, b"").decode()
+        digest_of_sample = (table.schema.metadata or {}).get(_DIGEST, b"").decode()
+        return TableRows(conform(table.drop_columns([_MARK]), SCHEMAS["listing"])), digest_of_sample
 
 
 @dataclass(frozen=True)
@@ -105,98 +108,121 @@ class Compared:
     ----------
     folder
         Folder of the partitions.
+    rows
+        Rows of the listing.
+    marks
+        Mark of each row.
     stored
         The partitions in order.
-    new
-        Rows of today's query images that none of them has, or in another state.
-    marks
-        Marks of today's rows by image.
+    number_N
+        For each row the number of the partition that its image belongs to: that of the next partition if it is new, −1
+        if it is no query image.
     deleted
         Number of images of the partitions that are no longer listed.
-    newest
-        Number of the newest partition of each image.
     """
 
     folder: Folder
+    rows: TableRows
+    marks: pa.Array
     stored: Sequence[Partition]
-    new: Sequence[Row]
-    marks: Mapping[str, str]
+    number_N: NDArray[np.int64]
     deleted: int
-    newest: Mapping[str, int]
 
     @property
     def divided(self) -> list[Partition]:
         """All partitions, the last of which has the new images, if there are any."""
-        return [*self.stored, *([self.make_partition(self.new, self.next)] if self.new else [])]
+        return [*self.stored, *([self.make_partition(self.is_new_N, self.next)] if self.is_new_N.any() else [])]
+
+    @property
+    def is_new_N(self) -> NDArray[np.bool_]:
+        """Whether no partition has the image of a row, or only in another state."""
+        is_new_N: NDArray[np.bool_] = self.number_N == self.next
+        return is_new_N
 
     @property
     def next(self) -> int:
         """Number of the next partition."""
         return self.stored[-1].number + 1 if self.stored else 0
 
-    def make_partition(self, rows: Sequence[Row], number: int, digest_of_sample: str = "") -> Partition:
-        """Make a partition of rows; with the digest of its listing it is a sample."""
-        images = [row["image_id"] for row in rows]
-        id_ = (digest_of_sample or digest(sorted([image, self.marks[image]] for image in images)))[:12]
-        listing = conform(rows, SCHEMAS["listing"])
-        listing = listing.append_column(_MARK, pa.array([self.marks[image] for image in images], pa.string()))
+    def make_partition(self, is_in_N: NDArray[np.bool_], number: int, digest_of_sample: str = "") -> Partition:
+        """Make a partition of some rows; with the digest of its listing it is a sample."""
+        rows, marks = self.rows.filter(pa.array(is_in_N)).table, self.marks.filter(pa.array(is_in_N))
+        pairs = zip(rows.column("image_id").to_pylist(), marks.to_pylist(), strict=True)
+        id_ = (digest_of_sample or digest(sorted([image, mark] for image, mark in pairs)))[:12]
+        listing = conform(rows, SCHEMAS["listing"]).append_column(_MARK, marks)
         file = f"{self.folder}/{number:05d}-{id_}{_SAMPLE if digest_of_sample else ''}.parquet"
         if digest_of_sample:
             listing = listing.replace_schema_metadata({**listing.schema.metadata, _DIGEST: digest_of_sample})
-        n_query = sum(row["role"] == "query" for row in rows)
+        n_query = int((self.number_N[is_in_N] >= 0).sum())
         return Partition(number, id_, file, n_query, is_sample=bool(digest_of_sample), listing=listing)
 
-    def without(self, images: Collection[str]) -> list[Partition]:
-        """Return the stored partitions as they are when newer ones have these images."""
-        superseded: dict[int, set[str]] = {}
-        for image in images:
-            if image in self.newest:
-                superseded.setdefault(self.newest[image], set()).add(image)
-        return [replace(each, gone=each.gone | superseded.get(each.number, set())) for each in self.stored]
+    def without(self, is_taken_N: NDArray[np.bool_]) -> list[Partition]:
+        """Return the stored partitions as they are when newer ones have the images of some rows."""
+        images = self.rows.table.column("image_id")
+        taken = {
+            each.number: images.filter(pa.array(is_taken_N & (self.number_N == each.number))).to_pylist()
+            for each in self.stored
+        }
+        return [replace(each, gone=each.gone.union(taken[each.number])) for each in self.stored]
 
     def is_outdated(self) -> bool:
         """Whether another job has written partitions since."""
         return len(_list_files(self.folder)) != len(self.stored)
 
 
-def compare(folder: Folder, rows: Sequence[Row], stamps: Mapping[str, str]) -> Compared:
+def compare(folder: Folder, listing: ProductListing) -> Compared:
     """Compare a listing with the partitions in a folder.
 
     Parameters
     ----------
     folder
         Folder of the product's partitions.
-    rows
-        Rows of the table `listing`, with unique ids.
-    stamps
-        Stamps of the files of each image, by its id.
+    listing
+        Today's images, with unique ids.
 
     Raises
     ------
     StoreError
         A partition cannot be read.
     """
-    marks = {row["image_id"]: digest([row, stamps[row["image_id"]]])[:16] for row in rows}
-    query = [row for row in rows if row["role"] == "query"]
+    marks = pa.array(
+        digest([row, stamp])[:16] for row, stamp in zip(listing.rows, _iterate(listing.stamps), strict=True)
+    )
+    rows = listing.rows.table
+    is_query = pc.equal(rows.column("role"), "query")
     names = _list_files(folder)
-    index = _read_index(folder, names)
-    images, numbers, known = (index.column(name).to_pylist() for name in _INDEXED)
-    newest = dict(zip(images, numbers, strict=True))  # the last of each image counts
-    mark_of = dict(zip(images, known, strict=True))
-    new = [row for row in query if mark_of.get(row["image_id"]) != marks[row["image_id"]]]
-    left = {row["image_id"] for row in query} - {row["image_id"] for row in new}
-    gone: dict[int, set[str]] = {}
-    for image, number in zip(images, numbers, strict=True):
-        if newest[image] != number or image not in left:
-            gone.setdefault(number, set()).add(image)
-    sizes = Counter(numbers)
+    index = _read_index(folder, names).combine_chunks()
+    image_M, number_M, mark_M = (index.column(name).combine_chunks() for name in _INDEXED)
+    latest = index.group_by("image_id").aggregate([("number", "max")])
+    newest_M = latest.column("number_max").take(pc.index_in(image_M, latest.column("image_id").combine_chunks()))
+    is_newest = pc.equal(number_M, newest_M)
+    known, known_number, known_mark = (column.filter(is_newest) for column in (image_M, number_M, mark_M))
+    at = pc.index_in(rows.column("image_id"), known)
+    is_same = pc.fill_null(pc.equal(known_mark.take(at), marks), fill_value=False)
+    next_ = int(names[-1].partition("-")[0]) + 1 if names else 0
+    number = pc.if_else(pc.invert(is_query), -1, pc.if_else(is_same, pc.fill_null(known_number.take(at), -1), next_))
+    left = rows.column("image_id").filter(pc.and_(is_query, is_same)).combine_chunks()
+    is_gone = pc.invert(pc.and_(is_newest, pc.is_in(image_M, left)))
+    gone: dict[int, list[str]] = {}
+    for image, part in zip(image_M.filter(is_gone).to_pylist(), number_M.filter(is_gone).to_pylist(), strict=True):
+        gone.setdefault(part, []).append(image)
+    sizes = Counter(number_M.to_numpy().tolist())
     stored = []
     for name in names:
-        number, id_ = int(name.partition("-")[0]), name.removesuffix(".parquet").partition("-")[2]
-        lost = frozenset(gone.get(number, ()))
-        file, is_sample = f"{folder}/{name}", id_.endswith(_SAMPLE)
-        stored.append(Partition(number, id_.removesuffix(_SAMPLE), file, sizes[number], lost, is_sample))
-    return Compared(folder, stored, new, marks, len(newest.keys() - {row["image_id"] for row in query}), newest)
+        own, id_ = int(name.partition("-")[0]), name.removesuffix(".parquet").partition("-")[2]
+        is_sample = id_.endswith(_SAMPLE)
+        file = f"{folder}/{name}"
+        stored.append(
+            Partition(own, id_.removesuffix(_SAMPLE), file, sizes[own], frozenset(gone.get(own, ())), is_sample)
+        )
+    deleted = pc.sum(pc.invert(pc.is_in(known, rows.column("image_id").filter(is_query).combine_chunks()))).as_py() or 0
+    return Compared(folder, listing.rows, marks, stored, number.to_numpy().astype(np.int64), deleted)
+
+
+def _iterate(column: pa.ChunkedArray) -> Iterator[Any]:
+    """Iterate over a column, of which a part exists as Python objects at a time."""
+    for start in range(0, len(column), 8192):
+        yield from column[start : start + 8192].to_pylist()
 
 
 def _read_index(folder: Folder, names: Sequence[str]) -> pa.Table:

@@ -13,9 +13,12 @@ load, and what is new is seen.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from ancd_ray.config.job import Job
 from ancd_ray.data.layouts import ProductConfig
@@ -23,9 +26,6 @@ from ancd_ray.data.store import Folder, digest
 from ancd_ray.detectors.base import FittedDetector
 from ancd_ray.jobs.archive import Archive, ProductListing
 from ancd_ray.jobs.partitions import FOLDER, Compared, Partition, compare, write_partitions
-from ancd_ray.stages.catalog import make_image_id
-
-Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -111,14 +111,13 @@ def _locate(job: Job, product: ProductConfig) -> Folder:
 def _find_or_draw(
     job: Job, listing: ProductListing, folder: Folder, is_done: Callable[[ProductListing], bool]
 ) -> Sample:
-    compared = compare(folder, listing.rows, listing.stamps)
+    compared = compare(folder, listing)
     stored = next((each for each in reversed(compared.stored) if each.is_sample), None)
     if stored is None or not stored.left or _has_grown(job, compared, stored):
         return _draw(job, compared, listing)
     rows, digest_ = stored.read()
-    ids = {row["image_id"] for row in rows}
-    images = [image for image in listing.images if make_image_id(listing.config.name, image.path) in ids]
-    own = replace(listing, images=images, rows=rows, digest=digest_)
+    images = listing.images.filter(pc.is_in(listing.image_ids, rows.table.column("image_id").combine_chunks()))
+    own = ProductListing(images, rows, digest_, listing.account, listing.config)
     if stored.gone and not is_done(own):
         return _draw(job, compared, listing)
     return Sample(stored, own, [each for each in compared.divided if each is not stored], compared)
@@ -128,27 +127,28 @@ def _has_grown(job: Job, compared: Compared, sample: Partition) -> bool:
     limit = job.discovery.refit_when_grown_by
     if limit is None:
         return False
-    later = sum(each.left for each in compared.stored if each.number > sample.number) + len(compared.new)
+    later = sum(each.left for each in compared.stored if each.number > sample.number) + int(compared.is_new_N.sum())
     seen = sum(each.left for each in compared.stored if each.number <= sample.number)
     changed = later + len(sample.gone)
     return changed > 0 and changed >= limit * seen
 
 
 def _draw(job: Job, compared: Compared, listing: ProductListing) -> Sample:
-    groups: dict[int, list[Row]] = {}
-    changed = {row["image_id"] for row in compared.new}
-    for row in listing.rows:
-        if row["role"] == "query":
-            number = compared.next if row["image_id"] in changed else compared.newest[row["image_id"]]
-            groups.setdefault(number, []).append(row)
-    shares = divide_evenly([len(rows) for rows in groups.values()], job.discovery.max_regions)
-    chosen = [row for rows, n in zip(groups.values(), shares, strict=True) for row in _take(rows, n)]
-    normals = _take([row for row in listing.rows if row["role"] != "query"], _max_normals(job))
-    own = _select(listing, {row["image_id"] for row in (*chosen, *normals)})
-    images = {row["image_id"] for row in chosen}
-    rest = [row for row in compared.new if row["image_id"] not in images]
-    others = [*compared.without(images), *([compared.make_partition(rest, compared.next)] if rest else [])]
-    partition = compared.make_partition(own.rows, compared.next + bool(rest), own.digest)
+    id_N = listing.rows.table.column("image_id").to_numpy()
+    groups = [np.flatnonzero(compared.number_N == number) for number in np.unique(compared.number_N) if number >= 0]
+    shares = divide_evenly([len(group) for group in groups], job.discovery.max_regions)
+    is_chosen_N = np.zeros(len(id_N), bool)
+    for group, n in zip(groups, shares, strict=True):
+        is_chosen_N[_take(group, id_N, n)] = True
+    is_query_N = compared.number_N >= 0
+    rest_N = compared.is_new_N & ~is_chosen_N
+    others = [
+        *compared.without(is_chosen_N),
+        *([compared.make_partition(rest_N, compared.next)] if rest_N.any() else []),
+    ]
+    is_chosen_N[_take(np.flatnonzero(~is_query_N), id_N, _max_normals(job))] = True
+    own = listing.select(is_chosen_N)
+    partition = compared.make_partition(is_chosen_N, compared.next + bool(rest_N.any()), own.digest)
     return Sample(partition, own, others, compared)
 
 
@@ -162,21 +162,12 @@ def divide_evenly(sizes: Sequence[int], total: int) -> list[int]:
     return shares
 
 
-def _take(rows: Sequence[Row], n: int | None) -> Sequence[Row]:
+def _take(rows: NDArray[np.intp], id_N: NDArray[np.object_], n: int | None) -> NDArray[np.intp]:
     """Take n rows by the hash of their ids; the ids themselves divide shards and features already."""
     if n is None or len(rows) <= n:
         return rows
-    return sorted(rows, key=lambda row: hashlib.sha256(f"sample\n{row['image_id']}".encode()).digest())[:n]
-
-
-def _select(listing: ProductListing, ids: Iterable[str]) -> ProductListing:
-    """Return the listing of some of its images."""
-    kept = set(ids)
-    if len(kept) == len(listing.rows):
-        return listing
-    rows = [row for row in listing.rows if row["image_id"] in kept]
-    images = [image for image in listing.images if make_image_id(listing.config.name, image.path) in kept]
-    return ProductListing.of(images, rows, listing.account, listing.config)
+    keys = [hashlib.sha256(f"sample\n{id_N[row]}".encode()).digest() for row in rows]
+    return rows[sorted(range(len(rows)), key=keys.__getitem__)[:n]]
 
 
 def _max_normals(job: Job) -> int | None:

@@ -5,12 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any, ClassVar
 
+import pyarrow as pa
+
 from ancd_ray.data.images import BadImage, measure_extremes, read_header
+from ancd_ray.data.listed import ListedImages, TableRows
 from ancd_ray.data.pixel_range import Extremes, PixelRange
 from ancd_ray.data.roles import ListedImage
 from ancd_ray.data.sources import read_image
+from ancd_ray.data.tables import SCHEMAS
 from ancd_ray.engine.artifacts import Table
 from ancd_ray.engine.calls import Resources
 from ancd_ray.engine.context import Context, divide_listing, quarantine_row
@@ -102,12 +107,8 @@ def make_image_id(product: str, path: str) -> str:
 
 
 def make_listing_rows(
-    product: str,
-    listed: Sequence[ListedImage],
-    is_base: bool,
-    maps: Mapping[str, str],
-    mask_threshold: int | None = None,
-) -> list[dict[str, Any]]:
+    product: str, listed: Iterable[ListedImage], is_base: bool, mask_threshold: int | None = None
+) -> TableRows:
     """Make the rows of a product's listing, sorted by id.
 
     Parameters
@@ -118,25 +119,9 @@ def make_listing_rows(
         Images of the product.
     is_base
         Whether the product is the base set.
-    maps
-        URI of the precomputed anomaly map by path of the image.
     mask_threshold
         Values of masks above it are foreground.
     """
-    rows = [
-        {
-            "image_id": make_image_id(product, image.path),
-            "product": product,
-            "uri": image.uri,
-            "role": "base" if is_base else image.role,
-            "label": image.label,
-            "mask_uris": list(image.mask_uris) or None,
-            "mask_shapes": image.mask_shapes,
-            "mask_threshold": mask_threshold,
-            "map_uri": maps.get(image.path),
-            "captured_at": image.captured_at,
-            "problem": image.problem,
-        }
-        for image in listed
-    ]
-    return sorted(rows, key=lambda row: str(row["image_id"]))
+    constant = {"product": product, "mask_threshold": pa.scalar(mask_threshold, pa.int32())}
+    constant |= {"role": "base"} if is_base else {}
+    return ListedImages.collect(listed).make_rows(SCHEMAS["listing"], partial(make_image_id, product), **constant)

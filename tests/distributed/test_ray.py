@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -90,6 +91,37 @@ def test_a_killed_driver_resumes(small_job: Callable[..., Job], run_job: Callabl
     run = Path(ended.stdout.strip().splitlines()[-1])
     rows = ds.dataset(str(run / "image_predictions")).to_table()
     assert len(set(rows.column("image_id").to_pylist())) == rows.num_rows == 25
+
+
+def test_a_killed_driver_of_several_products_resumes(
+    small_job: Callable[..., Job], run_job: Callable[[Job], Ran], tmp_path: Path
+) -> None:
+    """SIGKILL while workers do whole steps; what was finished is not done again."""
+    products = [{"name": name, "layout": "mvtec", "path": "tile"} for name in ("a", "b", "c")]
+    overrides = (f"data.products={json.dumps(products)}", "data.base=null", "detector={name: ground_truth}")
+    overrides += ("discovery.method=linked", "classes.novel=4")
+    job = small_job(tmp_path / "out", *overrides, "resources.in_process_below=40")
+    file = tmp_path / "job.yaml"
+    file.write_text(dump_resolved(job))
+    command = [sys.executable, "-m", "ancd_ray", "submit", str(file)]
+    process = subprocess.Popen(command, cwd=REPO, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    steps = Path(job.output_root) / "steps"
+    deadline = time.monotonic() + 400
+    while not list(steps.glob("regions/*/shards/*.json")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    finished = {path: path.stat().st_mtime_ns for path in steps.glob("detect/*/manifest.json")}
+    assert len(finished) == 3
+    ended = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=600, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert {path: path.stat().st_mtime_ns for path in finished} == finished
+    undisturbed = run_job(small_job(tmp_path / "alone", *overrides))
+    found = ds.dataset(ended.stdout.strip().splitlines()[-1] + "/image_predictions").to_table()
+    assert found.num_rows == 75
+    assert found.equals(ds.dataset(str(undisturbed.folder.path / "image_predictions")).to_table())
 
 
 def test_ctrl_c_ends_at_once_and_leaves_nothing(small_job: Callable[..., Job], tmp_path: Path) -> None:

@@ -247,7 +247,7 @@ def test_a_job_of_three_products_is_one_execution_a_round_with_the_same_results(
     overrides += ("discovery.method=linked", "classes.novel=4")
     run_job(small_job(tmp_path / "alone", *overrides))
     assert not executions
-    run_job(small_job(tmp_path / "beside", *overrides, "resources.in_process_below=26"))
+    run_job(small_job(tmp_path / "beside", *overrides, "resources.in_process_below=40"))
     stages = [step.name for step in make(small_job(tmp_path / "beside", *overrides)).products[0].steps]
     assert sorted(executions) == sorted([f"{product}.{stage}" for product in "abc"] for stage in stages)
     assert _read_results(tmp_path / "beside") == _read_results(tmp_path / "alone")

@@ -85,7 +85,7 @@ def test_a_defect_without_a_mask_and_an_empty_mask_are_quarantined(tmp_path: Pat
     listing = _list(tmp_path)
     assert listing.account.without_mask == 1
     assert "have no mask" in " ".join(listing.account.describe())
-    images, _, _ = open_files(make_listing_rows("p", listing.images, False, {}))
+    images, _, _ = open_files(make_listing_rows("p", listing.images, False))
     reasons = {}
     for image in images:
         try:

@@ -12,6 +12,7 @@ from ancd_ray.data.layouts import coco, folder, labelme, manifest, mtd, mvtec, v
 from ancd_ray.data.layouts.account import Account, make_account
 from ancd_ray.data.layouts.base import LayoutError, ProductConfig
 from ancd_ray.data.layouts.tree import Tree
+from ancd_ray.data.listed import ListedImages
 from ancd_ray.data.roles import ListedImage
 
 
@@ -39,7 +40,7 @@ __all__ = ["LAYOUTS", "Account", "LayoutError", "Listing", "ProductConfig", "Tre
 class Listing(NamedTuple):
     """The images of a product, in the order of their paths, and an account of its files."""
 
-    images: list[ListedImage]
+    images: ListedImages
     account: Account
 
 
@@ -52,12 +53,20 @@ def list_product(product: ProductConfig, root: str) -> Listing:
         The folder is missing, or has no image of the layout.
     """
     tree = Tree(root, product.path)
-    found = list(LAYOUTS[type(product)].list_images(product, tree))
-    listed = [image for image in found if image.label not in product.exclude]
-    if not listed:
+    excluded = 0
+
+    def take() -> Iterator[ListedImage]:
+        nonlocal excluded
+        for image in LAYOUTS[type(product)].list_images(product, tree):
+            if image.label in product.exclude:
+                excluded += 1
+            else:
+                yield image
+
+    images = ListedImages.collect(take())
+    if not images:
         raise LayoutError(f"product {product.name}: no image of layout {product.layout!r} in {tree.uri}")
-    images = sorted(listed, key=lambda image: image.path)
-    return Listing(images, make_account(tree, images, len(found) - len(images)))
+    return Listing(images, make_account(tree, images, excluded))
 
 
 def recognize(root: str) -> list[dict[str, Any]]:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import posixpath
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from ancd_ray.data.images import is_image
 from ancd_ray.data.layouts.tree import Tree
-from ancd_ray.data.roles import ListedImage
+from ancd_ray.data.listed import ListedImages
+from ancd_ray.data.roles import GOOD
 
 
 @dataclass(frozen=True)
@@ -50,31 +55,37 @@ class Account:
         return [*lines, *self.notes]
 
 
-def make_account(tree: Tree, images: Sequence[ListedImage], excluded: int) -> Account:
+def make_account(tree: Tree, images: ListedImages, excluded: int) -> Account:
     """Account for the files of a tree, whose images are listed."""
-    queries = [image for image in images if image.role == "query"]
-    masks = {mask for image in images for mask in image.mask_uris}
-    shapes = sum(image.mask_shapes is not None for image in images)
-    without = sum(image.is_defect and not image.has_mask for image in queries)
+    is_query = pc.equal(images.column("role"), "query")
+    labels, masks = images.column("label"), images.column("mask_uris")
+    has_mask = pc.or_(masks.is_valid(), images.column("mask_shapes").is_valid())
+    is_defect = pc.and_(is_query, pc.fill_null(pc.not_equal(labels, GOOD), fill_value=False))
+    without = pc.sum(pc.and_not(is_defect, has_mask)).as_py() or 0
+    n_masks = pc.count_distinct(pc.list_flatten(masks)).as_py() + pc.count(images.column("mask_shapes")).as_py()
     walked = "walk" in tree.__dict__  # a manifest does not list its folder
     files = len(tree.files) + sum(map(len, tree.walk.left_out.values())) if walked else len(images)
     return Account(
         files,
-        sum(image.role == "normal" for image in images),
-        Counter(image.label for image in queries),
-        len(masks) + shapes,
-        without if masks or shapes else 0,
-        Counter(image.problem for image in images if image.problem),
+        pc.sum(pc.equal(images.column("role"), "normal")).as_py() or 0,
+        _count_values(labels.filter(is_query)),
+        n_masks,
+        without if n_masks else 0,
+        _count_values(images.column("problem").drop_null()),
         (_count_rest(tree) if walked else {}) | ({"of excluded classes": excluded} if excluded else {}),
         tuple(tree.notes),
     )
+
+
+def _count_values(column: pa.ChunkedArray) -> Counter[Any]:
+    return Counter({each["values"]: each["counts"] for each in pc.value_counts(column).to_pylist()})
 
 
 def _count_rest(tree: Tree) -> dict[str, int]:
     """Count the files that are no images of the layout, by reason."""
     reasons: Counter[str] = Counter()
     suffixes: Counter[str] = Counter()
-    for path in tree.files.keys() - tree.used:
+    for path in tree.files.unmarked():
         if is_image(path):
             reasons[f"not where the layout has images: {path.partition('/')[0]}/"] += 1
         else:

@@ -42,7 +42,7 @@ def list_images(product: CocoProduct, tree: Tree) -> Iterator[ListedImage]:
     file = product.annotations or _find_file(product, tree)
     if file not in tree.files:
         raise LayoutError(f"product {product.name}: {tree.uri_of(file)}: no such file")
-    tree.used.add(file)
+    tree.files.take(file)
     try:
         coco = parse_coco(tree.read(file), file)
     except AnnotationError as error:

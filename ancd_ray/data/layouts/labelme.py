@@ -45,7 +45,7 @@ def list_images(product: LabelmeProduct, tree: Tree) -> Iterator[ListedImage]:
         if document is None:
             yield tree.make(path, "query")
             continue
-        tree.used.add(document)
+        tree.files.take(document)
         try:
             parsed = parse_labelme(tree.read(document), document)
         except AnnotationError as error:

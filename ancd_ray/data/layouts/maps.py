@@ -8,27 +8,19 @@ from pathlib import PurePosixPath
 
 from ancd_ray.data.layouts.base import LayoutError, ProductConfig
 from ancd_ray.data.layouts.tree import Tree, find_twins, stem
+from ancd_ray.data.listed import ListedImages
 from ancd_ray.data.roles import ListedImage
 
 SUFFIXES = frozenset({".npy", ".png", ".tif", ".tiff"})
 
 
-def pair_maps(
-    product: ProductConfig, root: str, listed: Sequence[ListedImage]
-) -> tuple[list[ListedImage], dict[str, str]]:
-    """Pair the images of a product with its anomaly maps.
+def pair_maps(product: ProductConfig, root: str, listed: Sequence[ListedImage]) -> ListedImages:
+    """Pair the images of a product with its anomaly maps; returns them with the URIs and the stamps of their maps.
 
     Raises
     ------
     LayoutError
         The folder is missing, or none of its maps belongs to an image.
-
-    Returns
-    -------
-    listed : list of ListedImage
-        The images, with the stamps of their maps.
-    maps : dict of str to str
-        URI of the map by path of the image, where there is exactly one.
     """
     if product.maps is None:
         raise LayoutError(
@@ -40,19 +32,19 @@ def pair_maps(
     by_stem = {stem(name): name for name in found}
     below = "" if product.layout == "manifest" else Tree(root, product.path).prefix
     pictures = find_twins(image.path for image in listed)
-    paired: list[ListedImage] = []
-    maps: dict[str, str] = {}
-    for image in listed:
+
+    def pair(image: ListedImage) -> ListedImage:
         name = stem(image.path.removeprefix(below))
         if name in ambiguous or (name in by_stem and image.path in pictures):
-            paired.append(replace(image, problem=image.problem or "its anomaly map cannot be told apart from another"))
-            continue
-        if name in by_stem:
-            maps[image.path] = tree.uri_of(by_stem[name])
-        paired.append(replace(image, stamp=f"{image.stamp} {tree.stamp(by_stem.get(name))}".strip()))
-    if not maps:
+            return replace(image, problem=image.problem or "its anomaly map cannot be told apart from another")
+        own = by_stem.get(name)
+        stamp = f"{image.stamp} {tree.stamp(own)}".strip()
+        return replace(image, stamp=stamp, map_uri=tree.uri_of(own) if own else None)
+
+    paired = ListedImages.collect(map(pair, listed))
+    if not paired.column("map_uri").null_count < len(paired):
         raise LayoutError(
             f"product {product.name}: no map in {tree.uri} belongs to an image; "
             "the map of a/b.png is a/b.npy, .png or .tiff"
         )
-    return paired, maps
+    return paired

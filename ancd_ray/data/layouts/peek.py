@@ -6,9 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
+import pyarrow.compute as pc
 
 from ancd_ray.data.images import BadImage, decode_mask, measure_extremes, read_bytes, read_header
 from ancd_ray.data.layouts.base import ProductConfig
+from ancd_ray.data.listed import ListedImages
 from ancd_ray.data.pixel_range import PixelRange
 from ancd_ray.data.roles import ListedImage
 
@@ -29,8 +31,9 @@ def peek(images: Sequence[ListedImage], product: ProductConfig) -> list[str]:
     product
         Its keys in the job file: a declared depth of images or threshold of masks is not told again.
     """
-    usable = [image for image in images if not image.problem]
-    sample = usable[:: max(1, -(-len(usable) // LOOKED_AT))]
+    listed = ListedImages.collect(images)
+    usable = pc.indices_nonzero(listed.column("problem").is_null()).to_numpy()
+    sample = [listed[int(i)] for i in usable[:: max(1, -(-len(usable) // LOOKED_AT))]]
     tags: Counter[int] = Counter()
     reasons: Counter[str] = Counter()
     extremes = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import posixpath
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +13,7 @@ from ancd_ray.data.images import is_image
 from ancd_ray.data.layouts.base import LayoutError
 from ancd_ray.data.location import Location, join, locate, remember
 from ancd_ray.data.roles import ListedImage, Role
-from ancd_ray.data.walk import Entry, Walk, walk
+from ancd_ray.data.walk import Entry, Files, Walk, walk
 
 
 class Tree:
@@ -26,7 +25,6 @@ class Tree:
         remember([self.root, self.location])
         self.uri = str(self.location)
         self.prefix = "" if path in ("", ".") else f"{path.rstrip('/')}/" if "://" not in path else f"{self.uri}/"
-        self.used: set[str] = set()  # files that images are, or that go with images
         self.notes: list[str] = []  # what a person should know before any work
 
     @cached_property
@@ -46,22 +44,19 @@ class Tree:
             raise LayoutError(f"{self.uri}: {str(error).splitlines()[0]}") from error
 
     @property
-    def files(self) -> dict[str, Entry]:
-        """Files by relative path."""
+    def files(self) -> Files:
+        """Files by relative path; those that are images, or go with images, are taken."""
         return self.walk.files
 
     def restrict_to(self, relatives: Sequence[str]) -> None:
         """Restrict `files` to the given paths, without listing the folder, which may have millions of other files."""
         system, base = self.location.open()
         infos = system.get_file_info([f"{base.rstrip('/')}/{relative}" for relative in relatives])
-        found = zip(relatives, infos, strict=True)
-        self.walk = Walk(
-            {
-                name: Entry(info.size, info.mtime_ns)
-                for name, info in found
-                if info.type not in (pafs.FileType.NotFound, pafs.FileType.Directory)
-            }
-        )
+        files = Files()
+        for name, info in zip(relatives, infos, strict=True):
+            if info.type not in (pafs.FileType.NotFound, pafs.FileType.Directory):
+                files.add(name, Entry(info.size, info.mtime_ns))
+        self.walk = Walk(files)
 
     def make(
         self,
@@ -75,8 +70,7 @@ class Tree:
         path: str | None = None,
     ) -> ListedImage:
         """Make the image of a file, with its masks; `path` is the name it is known by, if that is another one."""
-        self.used.update((relative, *masks))
-        entry = self.files.get(relative)
+        entry, *others = [self.files.take(name) for name in (relative, *masks)]
         return ListedImage(
             path or self.path_of(relative),
             self.uri_of(relative),
@@ -85,14 +79,13 @@ class Tree:
             tuple(self.uri_of(mask) for mask in masks),
             shapes,
             captured_at,
-            self.stamp(relative, *masks) + (f" {shapes}" if shapes else ""),
+            _join_stamps((entry, *others)) + (f" {shapes}" if shapes else ""),
             problem or (entry.problem if entry else None),
         )
 
     def stamp(self, *relatives: str | None) -> str:
         """Return sizes and modification times of the files that exist."""
-        entries = [self.files.get(relative) for relative in relatives if relative]
-        return " ".join(f"{entry.size}@{entry.time_ns}" for entry in entries if entry)
+        return _join_stamps(self.files.get(relative) for relative in relatives if relative)
 
     def uri_of(self, relative: str) -> str:
         """Return the path or URI of a file."""
@@ -143,6 +136,10 @@ class Tree:
         return Path(self.location.path, relative).resolve().is_relative_to(Path(self.root.path).resolve())
 
 
+def _join_stamps(entries: Iterable[Entry | None]) -> str:
+    return " ".join(f"{entry.size}@{entry.time_ns}" for entry in entries if entry)
+
+
 def stem(path: str) -> str:
     """Return the path without the suffix of its file."""
     return posixpath.splitext(path)[0]
@@ -150,10 +147,13 @@ def stem(path: str) -> str:
 
 def find_twins(paths: Iterable[str]) -> set[str]:
     """Find paths that differ from another one only in the suffix; files paired by name are ambiguous for them."""
-    by_stem: dict[str, list[str]] = defaultdict(list)
+    first: dict[str, str] = {}
+    twins: set[str] = set()
     for path in paths:
-        by_stem[stem(path)].append(path)
-    return {path for same in by_stem.values() if len(same) > 1 for path in same}
+        other = first.setdefault(stem(path), path)
+        if other is not path:
+            twins.update((other, path))
+    return twins
 
 
 TWINS = "another image has the same name up to the suffix: its mask or map cannot be told apart"

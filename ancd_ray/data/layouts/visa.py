@@ -53,7 +53,7 @@ def _read_labels(product: VisaProduct, tree: Tree) -> dict[str, str]:
     """Read the labels by name of the file."""
     if TABLE not in tree.files:
         return {}
-    tree.used.add(TABLE)
+    tree.files.take(TABLE)
     try:
         table = parse_visa(tree.read(TABLE), TABLE)
     except ManifestError as error:

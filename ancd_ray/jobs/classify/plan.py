@@ -136,8 +136,7 @@ def _plan_product(job: Job, product: ProductConfig, published: Published, archiv
     listing = archive.product(product, model.needs)
     if model.needs == "masks" and not any(image.has_mask for image in listing.images):
         raise JobError(f"product {product.name}: its model takes regions from masks, and the archive has none")
-    rows = [row for row in listing.rows if row["role"] == "query"]
-    compared = compare(published.root / FOLDER / product.name, rows, listing.stamps)
+    compared = compare(published.root / FOLDER / product.name, listing)
     own = ProductPlan(product.name, model, listing, compared.divided, compared.deleted, job.keep)
     return _add_work(own, published)
 

@@ -21,6 +21,7 @@ from ancd_ray.jobs.report.model import (
     RunReport,
     StageTime,
     TokenMap,
+    count_points,
     group_quarantine,
 )
 from ancd_ray.jobs.report.render import render
@@ -48,6 +49,7 @@ __all__ = [
     "SweepReport",
     "SweptProduct",
     "TokenMap",
+    "count_points",
     "embedding_2d",
     "group_quarantine",
     "render",

@@ -28,6 +28,7 @@ from ancd_ray.jobs.report import (
     RunReport,
     StageTime,
     TokenMap,
+    count_points,
     embedding_2d,
     group_quarantine,
 )
@@ -35,7 +36,6 @@ from ancd_ray.jobs.results import JobResults
 from ancd_ray.method.metrics import confusion
 
 MOST_CERTAIN, LEAST_CERTAIN = 12, 6  # regions per class in the gallery
-MAP_POINTS = 3000  # regions on the map of class tokens
 
 
 def summarize(job: Job, results: JobResults) -> dict[str, Any]:
@@ -65,7 +65,8 @@ def count_inputs(results: JobResults) -> Counts:
     """Count images to classify, quarantined ones of them, and regions of all products, and regions of the base set."""
     images = regions = quarantined = 0
     for artifacts in results.products.values():
-        images += artifacts.table("listing").read(["role"]).column("role").to_pylist().count("query")
+        roles = artifacts.table("listing").read(["role"]).column("role")
+        images += pc.sum(pc.equal(roles, "query")).as_py() or 0
         regions += artifacts.table("regions").num_rows
         quarantined += sum(row["role"] == "query" for row in artifacts.quarantine_rows())
     return Counts(images, regions, quarantined, results.base.table("regions").num_rows if results.base else 0)
@@ -73,7 +74,7 @@ def count_inputs(results: JobResults) -> Counts:
 
 def build_report(job: Job, results: JobResults, created_at: datetime) -> RunReport:
     """Collect the content of the report."""
-    rows = [row for artifacts in results.every for row in artifacts.quarantine_rows()]
+    rows = (row for artifacts in results.every for row in artifacts.quarantine_rows())
     libraries = read_versions()
     return RunReport(
         job=job.name,
@@ -84,11 +85,14 @@ def build_report(job: Job, results: JobResults, created_at: datetime) -> RunRepo
         counts=count_inputs(results),
         stages=[StageTime(run.name, run.product, run.cached, run.seconds, run.rows) for run in results.steps],
         quarantine=group_quarantine((row["uri"], row["stage"], row["reason"]) for row in rows),
-        products=[_build_product(product.name, results.products[product.name]) for product in job.data.products],
+        products=[
+            _build_product(product.name, results.products[product.name], count_points(len(job.data.products)))
+            for product in job.data.products
+        ],
     )
 
 
-def _build_product(name: str, artifacts: ArtifactSet) -> ProductReport:
+def _build_product(name: str, artifacts: ArtifactSet, max_points: int) -> ProductReport:
     values, classified = artifacts.figures("metrics"), artifacts.figures("classifier")
     image, region, pixel = values["image"], values["region"], values.get("pixel", {})
     names = name_classes(classified["n_novel"], classified["has_normal"])
@@ -107,7 +111,7 @@ def _build_product(name: str, artifacts: ArtifactSet) -> ProductReport:
         head_agreement=region["head_agreement"],
         losses=artifacts.figures("trained").get("losses", {}),
         confusion=_build_confusion(artifacts, names),
-        token_map=_build_token_map(artifacts),
+        token_map=_build_token_map(artifacts, max_points),
         estimated=_build_estimate(artifacts),
     )
 
@@ -122,53 +126,57 @@ def _build_estimate(artifacts: ArtifactSet) -> EstimatedNumber | None:
 
 
 def _build_scores(artifacts: ArtifactSet) -> ImageScores:
-    maps = artifacts.table("maps").read(["image_id", "score"]).to_pydict()
-    images = artifacts.table("images").read(["image_id", "label"]).to_pydict()
-    label = dict(zip(images["image_id"], images["label"], strict=True))
-    labels = [label[image_id] for image_id in maps["image_id"]]
-    anomalous = None if None in labels or not labels else np.array([name != GOOD for name in labels])
-    return ImageScores(np.array(maps["score"], np.float32), anomalous)
+    maps = artifacts.table("maps").read(["image_id", "score"])
+    images = artifacts.table("images").read(["image_id", "label"])
+    rows = pc.index_in(maps.column("image_id"), value_set=images.column("image_id").combine_chunks())
+    labels = images.column("label").take(rows)
+    is_labelled = len(labels) > 0 and not labels.null_count
+    anomalous = pc.not_equal(labels, GOOD).to_numpy() if is_labelled else None
+    return ImageScores(maps.column("score").to_numpy().astype(np.float32), anomalous)
 
 
 def _build_confusion(artifacts: ArtifactSet, names: Sequence[str]) -> Confusion | None:
-    predictions = artifacts.table("image_predictions").read(["label", "cls"]).to_pydict()
-    pairs = [
-        (label, cls) for label, cls in zip(predictions["label"], predictions["cls"], strict=True) if label is not None
-    ]
-    if not pairs:
+    predictions = artifacts.table("image_predictions").read(["label", "cls"])
+    labelled = predictions.filter(predictions.column("label").is_valid())
+    if not labelled.num_rows:
         return None
-    labels, clusters, counts = confusion(np.array([label for label, _ in pairs]), np.array([cls for _, cls in pairs]))
-    return Confusion(np.asarray(counts), [str(label) for label in labels], [names[int(cls)] for cls in clusters])
+    codes = labelled.column("label").combine_chunks().dictionary_encode()
+    found = np.array(codes.dictionary.to_pylist(), str)
+    rank = np.argsort(np.argsort(found))  # the number of each label in their order
+    rows, clusters, counts = confusion(rank[codes.indices.to_numpy()], labelled.column("cls").to_numpy())
+    labels = np.sort(found)
+    return Confusion(np.asarray(counts), [str(labels[row]) for row in rows], [names[int(cls)] for cls in clusters])
 
 
 def _build_classes(artifacts: ArtifactSet, names: Sequence[str]) -> list[ClassReport]:
     """Collect the classes with their galleries, the largest first."""
-    images = artifacts.table("image_predictions").read(["image_id", "uri", "label", "cls"]).to_pydict()
-    uri_of = dict(zip(images["image_id"], images["uri"], strict=True))
-    columns = ["region_id", "cls", "confidence"]
-    regions = artifacts.table("region_predictions").read(columns)
+    predictions = artifacts.table("image_predictions")
+    images = predictions.read(["label", "cls"]).group_by(["cls", "label"]).aggregate([([], "count_all")]).to_pylist()
+    regions = artifacts.table("region_predictions").read(["region_id", "cls", "confidence"])
     cls, confidence = regions.column("cls").to_numpy(), regions.column("confidence").to_numpy().astype(np.float64)
     chosen = {index: select_extremes(np.flatnonzero(cls == index), confidence) for index in range(len(names))}
     shown = [i for most, least in chosen.values() for i in (*most, *least)]
     ids = dict(zip(shown, regions.column("region_id").take(pa.array(shown, pa.int64())).to_pylist(), strict=True))
     crops = _read_crops(artifacts.table("regions"), set(ids.values()))
+    uri_of = _read_uris(predictions, {crop["image_id"] for crop in crops.values()})
 
     def items(rows: Sequence[int]) -> list[GalleryItem]:
         return [build_item(crops[ids[i]], float(confidence[i]), uri_of[crops[ids[i]]["image_id"]]) for i in rows]
 
     found = []
     for index, name in enumerate(names):
-        labels = [label for label, one in zip(images["label"], images["cls"], strict=True) if one == index and label]
-        majority = max(sorted(set(labels)), key=labels.count, default=None)
+        own = {row["label"]: row["count_all"] for row in images if row["cls"] == index}
+        labels = {label: n for label, n in own.items() if label}
+        majority = max(sorted(labels), key=labels.__getitem__, default=None)
         most, least = chosen[index]
         found.append(
             ClassReport(
                 index,
                 name,
-                images=images["cls"].count(index),
+                images=sum(own.values()),
                 regions=int((cls == index).sum()),
                 majority_label=majority,
-                purity=labels.count(majority) / len(labels) if majority else None,
+                purity=labels[majority] / sum(labels.values()) if majority else None,
                 most_certain=items(most),
                 least_certain=items(least),
             )
@@ -194,28 +202,32 @@ def _read_crops(regions: Table, wanted: set[str]) -> dict[str, dict[str, Any]]:
     return found
 
 
+def _read_uris(images: Table, wanted: set[str]) -> dict[str, str]:
+    """Read the URIs of some images, part by part."""
+    ids = pa.array(sorted(wanted), pa.string())
+    tables = (images.read_part(part, ["image_id", "uri"]) for part in images.parts)
+    found = (table.filter(pc.is_in(table.column("image_id"), value_set=ids)).to_pydict() for table in tables)
+    return {image_id: uri for rows in found for image_id, uri in zip(rows["image_id"], rows["uri"], strict=True)}
+
+
 def build_item(region: Mapping[str, Any], confidence: float, uri: str) -> GalleryItem:
     """Make the picture of a row of `regions` in a gallery."""
     box = (region["x0"], region["y0"], region["x1"], region["y1"])
     return GalleryItem(region["image"], region["mask"], confidence, uri, region["label"], box)
 
 
-def _build_token_map(artifacts: ArtifactSet) -> TokenMap | None:
+def _build_token_map(artifacts: ArtifactSet, max_points: int) -> TokenMap | None:
+    """Place regions on a plane: not more than are shown, of which alone the embeddings are kept."""
     columns = ["image_id", "embedding", "cls", "confidence", "label"]
     regions = artifacts.table("region_predictions")
     if regions.num_rows < 3:
         return None
-    chosen = np.linspace(0, regions.num_rows - 1, min(regions.num_rows, MAP_POINTS)).astype(int)
+    chosen = np.linspace(0, regions.num_rows - 1, min(regions.num_rows, max_points)).astype(int)
     sample = regions.read_rows(chosen, columns)
-    images = artifacts.table("image_predictions").read(["image_id", "uri"]).to_pydict()
-    uri_of = dict(zip(images["image_id"], images["uri"], strict=True))
     rows = sample.select(["image_id", "confidence", "label"]).to_pylist()
+    uri_of = _read_uris(artifacts.table("image_predictions"), {row["image_id"] for row in rows})
     hover = [f"{uri_of[row['image_id']].rpartition('/')[2]} · {row['confidence']:.2f}" for row in rows]
     labels = [row["label"] for row in rows]
     known = labels if any(label is not None for label in labels) else None
-    return TokenMap(
-        embedding_2d(column_to_matrix(sample.column("embedding")), seed=0),
-        sample.column("cls").to_numpy(),
-        hover,
-        known,
-    )
+    xy_N2 = embedding_2d(column_to_matrix(sample.column("embedding")), seed=0)
+    return TokenMap(xy_N2, sample.column("cls").to_numpy(), hover, known)

@@ -49,7 +49,7 @@ def class_colour(index: int) -> str:
 def embedding_2d(tokens_ND: NDArray[np.floating], seed: int = 0) -> NDArray[np.float64]:
     """Embed tokens in two dimensions: PCA to at most 50 components, then t-SNE.
 
-    The result is deterministic. 3,000 tokens take about 10 s on one core.
+    The result is deterministic. 2,000 tokens take about 7 s on one core.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ def embedding_2d(tokens_ND: NDArray[np.floating], seed: int = 0) -> NDArray[np.f
     Returns
     -------
     ndarray
-        Positions (N, 2). For fewer than 10 or more than 3,000 tokens, or if all tokens are equal, the first two
+        Positions (N, 2). For fewer than 10 or more than 2,000 tokens, or if all tokens are equal, the first two
         principal components.
     """
     n = len(tokens_ND)

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 EXAMPLES_PER_REASON = 20  # quarantined files listed per reason; the others are only counted
 MOST_CERTAIN, LEAST_CERTAIN = 8, 4  # maximum number of regions shown per class
-MAX_POINTS = 3000  # maximum number of regions on a map of class tokens; callers subsample
+MAX_POINTS = 2000  # maximum number of regions on a map of class tokens; callers subsample
+_POINTS_OF_ALL_MAPS = 12_000
 
 
 @dataclass(frozen=True)
@@ -192,6 +193,11 @@ class RunReport:
     stages: Sequence[StageTime]
     quarantine: Sequence[QuarantineGroup]
     products: Sequence[ProductReport]
+
+
+def count_points(n_products: int) -> int:
+    """Return the maximum number of points of each map in a report; all maps share a total."""
+    return min(MAX_POINTS, _POINTS_OF_ALL_MAPS // max(n_products, 1))
 
 
 def group_quarantine(rows: Iterable[tuple[str, str, str]]) -> list[QuarantineGroup]:

@@ -22,16 +22,15 @@ from plotly.offline import get_plotlyjs
 from ancd_ray.jobs.report import figures, gallery, wording
 from ancd_ray.jobs.report.model import (
     EXAMPLES_PER_REASON,
-    MAX_POINTS,
     ClassReport,
     ClusterScores,
     Confusion,
     ProductReport,
     RunReport,
     StageTime,
+    count_points,
 )
 
-POINTS_OF_ALL_MAPS = 12_000  # shared by the products, each of which shows at most MAX_POINTS
 CONFUSION_COLUMNS = 24  # the largest classes; the others are summed in one more column
 
 
@@ -56,7 +55,7 @@ def render(run: RunReport) -> str:
         run=run,
         mean=_mean_scores(run.products),
         gallery=gallery.fitting(run.products),
-        points=min(MAX_POINTS, POINTS_OF_ALL_MAPS // max(len(run.products), 1)),
+        points=count_points(len(run.products)),
         examples_per_reason=EXAMPLES_PER_REASON,
         stages=[(name, list(rows)) for name, rows in groupby(run.stages, key=lambda stage: stage.product)],
         seconds=_seconds(run.stages),
