@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any, ClassVar
 
+from ancd_ray.data.deadline import run_in_time
 from ancd_ray.data.images import BadImage, measure_extremes, read_header
 from ancd_ray.data.pixel_range import Extremes, PixelRange
 from ancd_ray.data.roles import ListedImage
@@ -62,7 +64,7 @@ class OpenFiles:
 
     def __call__(self, shard: Shard) -> ShardResult:
         """Compute the rows of `images` and `quarantine`."""
-        images, bad, extremes = open_files(shard.rows_of("listing"))
+        images, bad, extremes = run_in_time(partial(open_files, shard.rows_of("listing")))
         return ShardResult({"images": images, "quarantine": bad}, {"extremes": [list(each) for each in extremes]})
 
 
