@@ -68,8 +68,8 @@ def _add_job_arguments(command: _F) -> _F:
 @click.option(
     "--verify",
     is_flag=True,
-    help="Read all images of earlier catalogs again, and redo what rests on images that changed although their size "
-    "and time of change did not.",
+    help="Read again all images, masks and anomaly maps of earlier runs, and redo what rests on files that changed "
+    "although their size and time of change did not.",
 )
 @click.option(
     "--refit",

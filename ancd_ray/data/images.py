@@ -16,10 +16,12 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+import pyarrow.fs as pafs
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from ancd_ray.config.errors import first_line
+from ancd_ray.data.deadline import read_in_time
 from ancd_ray.data.location import Location, StoreError, describe_outage
 from ancd_ray.data.pixel_range import Extremes, PixelRange
 
@@ -60,20 +62,20 @@ def read_bytes(uri: str) -> bytes:
     BadImage
         The file does not exist, cannot be read, or is empty.
     StoreError
-        The store does not answer, which says nothing about the file.
+        The store or the mount does not answer, which says nothing about the file.
     """
     try:
         place = Location.parse(uri)
     except StoreError as error:
         raise BadImage(f"cannot be read: {error}") from error
     system, path = place.open()
+    read = partial(_read, system, path)
     try:
-        if place.is_local:
-            _check_file(path)
-        with system.open_input_stream(path) as stream:
-            data = bytes(stream.read(MAX_BYTES + 1))
+        data = read_in_time(place, read) if place.is_local else read()
     except FileNotFoundError:
         raise BadImage("no such file") from None
+    except TimeoutError as error:  # of a mount that gives up by itself
+        raise StoreError(f"{place}: {describe_outage(error)}") from error
     except (OSError, UnicodeError) as error:
         if isinstance(error, OSError) and not (place.is_local or any(sign in str(error) for sign in _OF_OBJECT)):
             raise StoreError(f"{place}: {describe_outage(error)}") from error
@@ -83,6 +85,13 @@ def read_bytes(uri: str) -> bytes:
     if not data:
         raise BadImage("the file is empty (0 bytes)")
     return data
+
+
+def _read(system: pafs.FileSystem, path: str) -> bytes:
+    if isinstance(system, pafs.LocalFileSystem):
+        _check_file(path)
+    with system.open_input_stream(path) as stream:
+        return bytes(stream.read(MAX_BYTES + 1))
 
 
 def _check_file(path: str) -> None:

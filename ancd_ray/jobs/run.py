@@ -49,7 +49,7 @@ def run(job: Job, address: str | None, display: Display, verify: bool = False) -
     display
         Shows the steps.
     verify
-        Whether images are compared with the digests of cached catalogs first (see `jobs/verify.py`).
+        Whether images, masks and maps are compared with what was read of them before (see `jobs/verify.py`).
 
     Returns
     -------

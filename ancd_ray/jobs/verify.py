@@ -1,38 +1,52 @@
-"""Finds images that changed behind unchanged stamps, and deletes the results that rest on them.
+"""Finds images, masks and anomaly maps that changed behind unchanged stamps, and deletes what rests on them.
 
 A listing tells changed files by their stamps, size and time of change. Content that is replaced by content of the same
 size, with the old time set again (`cp -p`, `rsync --times`, `touch -r`) or within the resolution of the filesystem's
 clock, has the same stamp: the cached catalog and what was computed of it are used. `submit --verify` reads every image
-that a cached catalog names and compares it with the catalog's digest. Masks and anomaly maps have stamps alone.
+that a cached catalog names and compares it with the catalog's digest. Masks and precomputed maps have no digest; the
+stages that read them are computed again, shard by shard, and compared with what they left.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
+import json
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from ancd_ray.data.images import BadImage, read_bytes
 from ancd_ray.data.store import Folder
-from ancd_ray.engine.outputs import Output
+from ancd_ray.data.tables import SCHEMAS, conform
+from ancd_ray.engine.attempts import Worker
+from ancd_ray.engine.context import Context
+from ancd_ray.engine.integrity import inspect_folder
+from ancd_ray.engine.outputs import CommittedShard, Output, Shard, ShardResult, read_finished_shard
 from ancd_ray.engine.progress import Display
-from ancd_ray.engine.stage import Step
+from ancd_ray.engine.runtime import Progress, Resources, Runtime
+from ancd_ray.engine.stage import Stage, Step
 from ancd_ray.jobs.plan import JobPlan
 from ancd_ray.jobs.results import RECORD, read_record
 from ancd_ray.stages.catalog import Catalog
+from ancd_ray.stages.detect import Detect
+from ancd_ray.stages.score_maps import ScoreMaps
 
 _READ_AT_ONCE = 8  # images
 
 
 def forget_changed(plan: JobPlan, display: Display) -> None:
-    """Delete all results of the output folder that rest on images whose content changed; the caller has its lock."""
-    changed = set()
+    """Delete all results of the output folder that rest on files whose content changed; the caller has its lock."""
+    changed: set[str] = set()
     for step in plan.steps:
         if isinstance(step.stage, Catalog):
             with display.step("verify", step.product):
                 if uris := _find_changed(step, plan.root):
                     changed.add(step.fingerprint)
                     display.warn(f"{step.product}: {len(uris)} images changed behind the same stamp, such as {uris[0]}")
+        elif _reads_masks_or_maps(step.stage) and not changed & {ref.step.fingerprint for ref in step.inputs.values()}:
+            with display.step(f"verify {step.name}", step.product) as progress:
+                if not _is_the_same(step, plan.root, progress):
+                    changed.add(step.fingerprint)
+                    display.warn(f"{step.product}: masks or anomaly maps changed behind the same stamp")
     if changed:
         _forget(plan.root, changed)
 
@@ -53,6 +67,59 @@ def _hash_image(uri: str) -> str | None:
         return hashlib.sha256(read_bytes(uri)).hexdigest()
     except BadImage:
         return None
+
+
+def _reads_masks_or_maps(stage: Stage) -> bool:
+    return isinstance(stage, ScoreMaps) or (isinstance(stage, Detect) and stage.detector.needs in ("masks", "maps"))
+
+
+def _is_the_same(step: Step, root: Folder, progress: Progress) -> bool:
+    """Compute a step again and tell whether it leaves what it left; True if it, or an input, is not there."""
+    folder = step.folder(root)
+    outputs = {role: inspect_folder(ref.step.folder(root)).output for role, ref in step.inputs.items()}
+    inputs = {role: ref.bind(output) for role, ref in step.inputs.items() if (output := outputs[role])}
+    if len(inputs) < len(step.inputs) or not inspect_folder(folder).output:
+        return True
+    comparison = _Comparison()
+    context = Context(step.name, step.product, folder, "light", comparison, progress, max_quarantined=1)
+    step.stage.run(context, step.stage.In(**inputs))
+    return comparison.is_the_same
+
+
+class _Comparison(Runtime):
+    """A runtime that compares shards with what is committed, and commits none."""
+
+    is_the_same = True
+
+    def map_shards(
+        self,
+        step: str,  # noqa: ARG002
+        worker: Worker,
+        shards: Sequence[Shard],
+        folder: Folder,
+        progress: Progress,
+        resources: Resources,  # noqa: ARG002
+    ) -> list[CommittedShard]:
+        """Compute all shards in this process; returns those that are committed."""
+        progress.total(sum(shard.rows for shard in shards))
+        found = []
+        for shard in shards:
+            done = read_finished_shard(folder, shard.index)
+            if done:
+                found.append(done)
+            self.is_the_same &= done is not None and _is_what_was_left(worker(shard), done, folder)
+            progress.advance(shard.rows)
+        return found
+
+
+def _is_what_was_left(work: ShardResult, done: CommittedShard, folder: Folder) -> bool:
+    tables = {name: conform(rows, SCHEMAS[name]) for name, rows in work.tables.items()}
+    tables = {name: table for name, table in tables.items() if name in done.parts or table.num_rows}
+    return (
+        json.loads(json.dumps(work.values)) == done.values
+        and tables.keys() == done.parts.keys()
+        and all(tables[name].equals(part.read(folder)) for name, part in done.parts.items())
+    )
 
 
 def _forget(root: Folder, changed: Collection[str]) -> None:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
+from ancd_ray.data.deadline import run_in_time
 from ancd_ray.data.images import BadImage, measure_extremes, read_header
 from ancd_ray.data.listed import ListedImages, TableRows
 from ancd_ray.data.pixel_range import Extremes, PixelRange
@@ -73,7 +74,7 @@ class OpenFiles:
 
     def __call__(self, shard: Shard) -> ShardResult:
         """Compute the rows of `images` and `quarantine`."""
-        images, bad, extremes = open_files(shard.rows_of("listing"))
+        images, bad, extremes = run_in_time(partial(open_files, shard.rows_of("listing")))
         return ShardResult({"images": images, "quarantine": bad}, {"extremes": [list(each) for each in extremes]})
 
 

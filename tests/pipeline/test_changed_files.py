@@ -7,6 +7,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pyarrow.dataset as ds
 import pytest
 from rich.console import Console
@@ -68,14 +70,17 @@ def test_an_image_that_changes_before_its_regions_are_cut_goes_to_quarantine(
     assert _quarantine(cached) == {"crack/000.png": ("regions", "changed while the job ran")}
 
 
+def _verify(job: Job) -> Ran:
+    folder = run(job, None, Display("test", Console(quiet=True)), verify=True)
+    return Ran(folder, "", folder.read_json("summary.json"))
+
+
 def test_verify_redoes_what_rests_on_changed_images(make_job: MakeJob, run_job: RunJob, tmp_path: Path) -> None:
     first = run_job(make_job())
     other = run_job(make_job("mebin.keep=all"))
-    quiet = Display("test", Console(quiet=True))
 
     def verify(*overrides: str) -> Ran:
-        folder = run(make_job(*overrides), None, quiet, verify=True)
-        return Ran(folder, "", folder.read_json("summary.json"))
+        return _verify(make_job(*overrides))
 
     assert verify().computed == set(), "nothing has changed"
     _change(tmp_path / "archive" / "tile" / "test" / "crack" / "000.png")
@@ -85,6 +90,43 @@ def test_verify_redoes_what_rests_on_changed_images(make_job: MakeJob, run_job: 
     assert not _quarantine(again)
     assert not other.folder.exists("run.json"), "the results of another job rest on the image, too"
     assert "regions" in run_job(make_job("mebin.keep=all")).computed
+
+
+def _draw(file: Path, side: int) -> None:
+    """Writes a mask of 128 x 128 pixels with a square; all of them have the same size, and the same time."""
+    mask = np.zeros((128, 128), np.uint8)
+    mask[:side, :side] = 255
+    cv2.imwrite(str(file), mask, [cv2.IMWRITE_PNG_COMPRESSION, 0])
+    os.utime(file, (0, 0))
+
+
+@pytest.mark.parametrize(
+    ("detector", "changed", "redone"),
+    [
+        ("patchcore", "tile/ground_truth/crack/000_mask.png", {"score_maps", "evaluate"}),
+        ("ground_truth", "tile/ground_truth/crack/000_mask.png", {"detect", "regions"}),
+        ("precomputed", "maps/test/crack/000.png", {"detect", "regions"}),
+    ],
+)
+def test_verify_redoes_what_rests_on_changed_masks_and_maps(
+    make_job: MakeJob, run_job: RunJob, tmp_path: Path, detector: str, changed: str, redone: set[str]
+) -> None:
+    archive = tmp_path / "archive"
+    for image in (archive / "tile").glob("test/*/*.png"):
+        drawn = archive / "maps" / image.relative_to(archive / "tile")
+        drawn.parent.mkdir(parents=True, exist_ok=True)
+        _draw(drawn, 40)
+    _draw(archive / changed, 30)
+    settings = {"ground_truth": ["detector={name: ground_truth}"], "precomputed": ["detector={name: precomputed}"]}
+    job = make_job("data.products.0.maps=maps", *settings.get(detector, []))
+    run_job(job)
+    assert _verify(job).computed == set(), "nothing has changed"
+    _draw(archive / changed, 60)
+    assert run_job(job).computed == set(), "the stamp is the same"
+    again = _verify(job)
+    assert redone <= again.computed
+    assert "catalog" not in again.computed
+    assert _verify(job).computed == set()
 
 
 def test_rows_without_a_digest_are_read_as_they_are(tmp_path: Path) -> None:
