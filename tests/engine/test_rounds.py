@@ -184,6 +184,28 @@ def test_results_do_not_depend_on_what_runs_beside(tmp_path: Path) -> None:
     assert len(beside) == 7
 
 
+@dataclass(frozen=True)
+class _Train(_Count):
+    name: ClassVar[str] = "train"
+    resources: ClassVar[Resources] = "model"
+    is_training: ClassVar[bool] = True
+
+
+def test_trainings_run_side_by_side_if_there_is_one_for_every_core(tmp_path: Path) -> None:
+    def make_flows(n: int) -> list[Step]:
+        flows = [Flow(f"p{i}") for i in range(n)]
+        for flow in flows:
+            flow.add(_List(100))
+            flow.add(_Train())
+        return [step for flow in flows for step in flow.steps]
+
+    one, two = (_Recorder(in_process_below=64) for _ in range(2))  # with two cores
+    _run(make_flows(1), tmp_path / "one", one)
+    assert [len(calls) for calls in one.executions] == [7], "shards of the listing; the training had all cores here"
+    _run(make_flows(2), tmp_path / "two", two)
+    assert two.executions[-1] == ["p0.train", "p1.train"]
+
+
 def test_an_error_ends_the_job_and_the_results_of_other_products_stay(tmp_path: Path) -> None:
     steps = _steps(40, 70, 40, limit=60)
     with pytest.raises(StageError, match=r"^product p1 has too many images$"):
