@@ -13,16 +13,19 @@ import hashlib
 import json
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 
 from ancd_ray.data.images import BadImage, read_bytes
 from ancd_ray.data.store import Folder
 from ancd_ray.data.tables import SCHEMAS, conform
 from ancd_ray.engine.attempts import Worker
+from ancd_ray.engine.calls import run_here
 from ancd_ray.engine.context import Context
 from ancd_ray.engine.integrity import inspect_folder
-from ancd_ray.engine.outputs import CommittedShard, Output, Shard, ShardResult, read_finished_shard
-from ancd_ray.engine.progress import Display
-from ancd_ray.engine.runtime import Progress, Resources, Runtime
+from ancd_ray.engine.outputs import CommittedShard, Output, Result, Shard, ShardResult, read_finished_shard
+from ancd_ray.engine.progress import Display, Progress
+from ancd_ray.engine.runtime import Runtime
+from ancd_ray.engine.shards import ShardWork, run_alone
 from ancd_ray.engine.stage import Stage, Step
 from ancd_ray.jobs.plan import JobPlan
 from ancd_ray.jobs.results import RECORD, read_record
@@ -80,35 +83,32 @@ def _is_the_same(step: Step, root: Folder, progress: Progress) -> bool:
     inputs = {role: ref.bind(output) for role, ref in step.inputs.items() if (output := outputs[role])}
     if len(inputs) < len(step.inputs) or not inspect_folder(folder).output:
         return True
-    comparison = _Comparison()
-    context = Context(step.name, step.product, folder, "light", comparison, progress, max_quarantined=1)
-    step.stage.run(context, step.stage.In(**inputs))
-    return comparison.is_the_same
+    quiet = Runtime()  # of which no work is asked
+    comparison = _Comparison(step.name, step.product, folder, "light", quiet, progress, max_quarantined=1)
+    work = step.stage.run(comparison, step.stage.In(**inputs))
+    assert not isinstance(work, Result), "stages that read files divide their work"
+    run_alone(work, run_here)
+    return not comparison.differing
 
 
-class _Comparison(Runtime):
-    """A runtime that compares shards with what is committed, and commits none."""
+@dataclass(frozen=True)
+class _Comparison(Context):
+    """A context that compares shards with what is committed, and commits none; `differing` has their numbers."""
 
-    is_the_same = True
+    differing: list[int] = field(default_factory=list)
 
-    def map_shards(
-        self,
-        step: str,  # noqa: ARG002
-        worker: Worker,
-        shards: Sequence[Shard],
-        folder: Folder,
-        progress: Progress,
-        resources: Resources,  # noqa: ARG002
-    ) -> list[CommittedShard]:
+    def map(self, worker: Worker, shards: Sequence[Shard]) -> ShardWork:
         """Compute all shards in this process; returns those that are committed."""
-        progress.total(sum(shard.rows for shard in shards))
+        yield from ()
+        self.progress.total(sum(shard.rows for shard in shards))
         found = []
         for shard in shards:
-            done = read_finished_shard(folder, shard.index)
+            done = read_finished_shard(self.folder, shard.index)
+            if done is None or not _is_what_was_left(worker(shard), done, self.folder):
+                self.differing.append(shard.index)
             if done:
                 found.append(done)
-            self.is_the_same &= done is not None and _is_what_was_left(worker(shard), done, folder)
-            progress.advance(shard.rows)
+            self.progress.advance(shard.rows)
         return found
 
 
