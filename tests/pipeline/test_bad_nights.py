@@ -19,7 +19,7 @@ from deltalake import DeltaTable, write_deltalake
 from ancd_ray.cli.main import main
 from ancd_ray.config.job import Job
 from ancd_ray.config.load import dump_resolved
-from ancd_ray.engine import executor
+from ancd_ray.engine import steps
 from ancd_ray.engine.context import StageError
 from ancd_ray.jobs.classify import run as classify_run
 from ancd_ray.jobs.classify import runs
@@ -203,7 +203,7 @@ def test_a_clock_that_jumps_back(
     good = archive / "tile/test/good"
     jobs = [make_job(archive, tmp_path / name, clustered[1].folder) for name in ("jumps", "steady")]
     with monkeypatch.context() as jumped:
-        for module in (executor, runs, classify_run):
+        for module in (steps, runs, classify_run):
             jumped.setattr(module, "datetime", Future)
         run_night(jobs[0])
     for path in (tmp_path / "jumps").rglob("*"):

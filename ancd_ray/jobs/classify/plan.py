@@ -173,7 +173,8 @@ def _add_work(product: ProductPlan, published: Published) -> ProductPlan:
     for state, partition in product.states.items():
         if partition is product.discovered or published.has(product.name, state, partition.left):
             continue
-        is_unknown = partition.is_new or product.name in published.damaged
+        # another hand has changed the rows, or nobody has published some
+        is_unknown = partition.is_new or product.name in published.damaged or published.knows(product.name, state)
         there = set() if is_unknown else published.find_images(product.name, partition.id, model.digest)
         is_there = there and partition.read_images() - partition.gone <= there
         (to_republish if is_there else to_classify).append(partition)

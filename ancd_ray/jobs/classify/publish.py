@@ -89,6 +89,10 @@ class Published:
         expected = self.read_expected(product).get(state, counts)
         return product not in self.damaged and counts == expected and sum(counts[t] for t in _LISTING) == images
 
+    def knows(self, product: str, state: str) -> bool:
+        """Whether a partition was published in a state, whatever has happened to its rows since."""
+        return (product, state) in self.counts["image_predictions"] or state in self.read_expected(product)
+
     def read_expected(self, product: str) -> Mapping[str, Mapping[str, int]]:
         """Read how many rows of each state and table were published; empty if nobody knows."""
         if product not in self._expected:
@@ -226,18 +230,24 @@ def _publish_table(
     for product, state in published.counts[table]:
         there.setdefault(product, set()).add(state)
     written: Counter[tuple[str, str]] = Counter()
+    appended: dict[str, Classified] = {}  # of all products together
+
+    def read(partitions: Mapping[str, Classified]) -> pa.RecordBatchReader:
+        return pa.RecordBatchReader.from_batches(schema, _read_batches(table, partitions, written))
+
     for product, states in today.items():
         new = {each.state: each for each in classified if each.product.name == product}
         replaced = {state for state in there.get(product, ()) if state not in states or state in new}
-        rows = pa.RecordBatchReader.from_batches(schema, _read_batches(table, new, written))
         if product in published.damaged_tables[table]:
-            write_rows(target, folder, rows, mode="overwrite", predicate=f"product = '{product}'")
+            write_rows(target, folder, read(new), mode="overwrite", predicate=f"product = '{product}'")
         elif replaced:
             named = ", ".join(f"'{state}'" for state in sorted(replaced | new.keys()))  # Delta checks new rows by it
             predicate = f"product = '{product}' AND state IN ({named})"
-            write_rows(target, folder, rows, mode="overwrite", predicate=predicate)
-        elif any(part.num_rows for each in new.values() for part in each.read_parts(table, ["image_id"])):
-            write_rows(target, folder, rows, mode="append")
+            write_rows(target, folder, read(new), mode="overwrite", predicate=predicate)
+        else:
+            appended |= new
+    if any(part.num_rows for each in appended.values() for part in each.read_parts(table, ["image_id"])):
+        write_rows(target, folder, read(appended), mode="append")
     return written
 
 
