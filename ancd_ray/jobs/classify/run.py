@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
+from functools import partial
 from typing import Any
 
 from ancd_ray.config.job import Job
@@ -16,11 +17,12 @@ from ancd_ray.engine.executor import StepRun, read_versions, run_steps
 from ancd_ray.engine.outputs import write_part
 from ancd_ray.engine.progress import Display
 from ancd_ray.engine.runtime import Runtime
+from ancd_ray.jobs import tracking
 from ancd_ray.jobs.checks import check_ray
 from ancd_ray.jobs.classify.classified import Classified, compare_labels, join
 from ancd_ray.jobs.classify.plan import ClassificationPlan, make
 from ancd_ray.jobs.classify.publish import check_quarantined, publish
-from ancd_ray.jobs.classify.runs import Start, publish_run
+from ancd_ray.jobs.classify.runs import Start, publish_run, read_run
 from ancd_ray.jobs.rates import record_rates
 from ancd_ray.jobs.run_folder import REPORT, SUMMARY, find_complete, write_record
 
@@ -64,6 +66,9 @@ def run(job: Job, address: str | None, display: Display) -> Folder:
             folder.write_json(SUMMARY, summary)
             write_record(folder, _make_record(plan, done), complete)
         publish_run(plan, summary["products"], start)
+        history = read_run(root, folder)
+        log = partial(tracking.log_classification, job=job, summary=summary, history=history, run_folder=folder)
+        tracking.attempt(display, tracking.find_store(job, root), job.name, folder, log)
     return folder
 
 
