@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import duckdb
 from deltalake import DeltaTable
@@ -13,6 +15,7 @@ from ancd_ray.config.job import Job
 from ancd_ray.config.load import validate
 from ancd_ray.data.store import Folder
 from ancd_ray.engine.progress import Display
+from ancd_ray.jobs import tracking
 from ancd_ray.jobs.classify.run import run
 
 TABLES = ("image_predictions", "quarantine", "region_predictions")
@@ -32,10 +35,10 @@ def make_job(archive: Path | str, output: Path | str, model: Folder | Path | str
     return validate(document)
 
 
-def run_night(job: Job) -> tuple[Folder, dict[str, Any]]:
-    """Runs a job as `submit` does; returns the run folder and its summary."""
+def run_night(job: Job, tracked: bool = False) -> tuple[Folder, dict[str, Any]]:
+    """Runs a job as `submit` does, by default without MLflow, which takes longer; returns run folder and summary."""
     display = Display("test")
-    with display.running():
+    with nullcontext() if tracked else patch.object(tracking, "find_store", return_value=None), display.running():
         folder = run(job, None, display)
     return folder, folder.read_json("summary.json")
 

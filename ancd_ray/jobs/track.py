@@ -12,11 +12,11 @@ from ancd_ray.data.lock import lock_folder
 from ancd_ray.data.store import Folder
 from ancd_ray.jobs import tracking
 from ancd_ray.jobs.plan import pin_weights
-from ancd_ray.jobs.results import locate_root, open_run
+from ancd_ray.jobs.results import locate_root, open_run, read_record
 
 
 def track(run_folder: Folder, uri: str | None = None, say: Callable[[str], None] = lambda _: None) -> tuple[str, bool]:
-    """Log a finished run, or a finished sweep, to MLflow.
+    """Log a finished run of either mode, or a finished sweep, to MLflow.
 
     Parameters
     ----------
@@ -43,12 +43,24 @@ def track(run_folder: Folder, uri: str | None = None, say: Callable[[str], None]
     """
     if run_folder.exists("sweep.parquet"):
         return _track_sweep(run_folder, uri, say)
+    if (read_record(run_folder) or {}).get("mode") == "classify":
+        return _track_classification(run_folder, uri, say)
     job, results = open_run(run_folder)
     store = _find_store(job, run_folder, uri)
     own = {product.name: pin_weights(apply_overrides(job, product)) for product in job.data.products}
     with lock_folder(locate_root(run_folder), say):
         is_new = tracking.log(store, job, own, results, run_folder.read_json("summary.json"), run_folder)
     return str(store), is_new
+
+
+def _track_classification(run_folder: Folder, uri: str | None, say: Callable[[str], None]) -> tuple[str, bool]:
+    from ancd_ray.jobs.classify.runs import read_run
+
+    job, root = validate(parse(run_folder.read("job.yaml"), f"{run_folder}/job.yaml")), locate_root(run_folder)
+    summary, history = run_folder.read_json("summary.json"), read_run(root, run_folder)
+    store = _find_store(job, run_folder, uri)
+    with lock_folder(root, say):
+        return str(store), tracking.log_classification(store, job, summary, history, run_folder)
 
 
 def _track_sweep(run_folder: Folder, uri: str | None, say: Callable[[str], None]) -> tuple[str, bool]:

@@ -49,6 +49,11 @@ class PinnedModel:
         target.write_json(DOCUMENT, self.document)
 
 
+def locate_model(place: str, product: str) -> str:
+    """Return where the model of a product is; `{product}` in a place is its name."""
+    return place.replace(PLACEHOLDER, product)
+
+
 def pin_model(place: str, product: str) -> PinnedModel:
     """Find the model of a product.
 
@@ -64,7 +69,7 @@ def pin_model(place: str, product: str) -> PinnedModel:
     ModelError, JobError, TrackingProblem
         There is no model, or its format is another one.
     """
-    place = place.replace(PLACEHOLDER, product)
+    place = locate_model(place, product)
     if place.startswith("models:/"):
         from ancd_ray.jobs.tracking import download_model
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timezone
+from functools import partial
 from typing import Any
 
 from ancd_ray.config.job import Job
@@ -17,12 +18,13 @@ from ancd_ray.engine.outputs import write_part
 from ancd_ray.engine.progress import Display
 from ancd_ray.engine.runtime import Runtime
 from ancd_ray.engine.versions import read_versions
+from ancd_ray.jobs import tracking
 from ancd_ray.jobs.checks import check_ray
 from ancd_ray.jobs.classify.classified import Classified, compare_labels, join, read_artifacts, read_output
 from ancd_ray.jobs.classify.delta import FOLDER
 from ancd_ray.jobs.classify.plan import ClassificationPlan, ProductPlan, make, make_of_others
 from ancd_ray.jobs.classify.publish import Published, make_state, publish, read_again
-from ancd_ray.jobs.classify.runs import Start, publish_run
+from ancd_ray.jobs.classify.runs import Start, publish_run, read_run
 from ancd_ray.jobs.partitions import write_partitions
 from ancd_ray.jobs.plan import JobPlan
 from ancd_ray.jobs.rates import record_rates
@@ -103,6 +105,9 @@ def _run_plan(
         folder.write_json(SUMMARY, summary)
         write_record(folder, _make_record(plan, steps), complete)
     publish_run(plan, summary["products"], start)
+    history = read_run(root, folder)
+    log = partial(tracking.log_classification, job=plan.job, summary=summary, history=history, run_folder=folder)
+    tracking.attempt(display, tracking.find_store(plan.job, root), plan.job.name, folder, log)
     return folder
 
 

@@ -61,7 +61,7 @@ def publish_run(plan: ClassificationPlan, products: Iterable[Mapping[str, Any]],
     schema = relax(RUNS)
     table = create_table(folder, schema)
     known = _read(folder, ["product", "run", "partitions"])
-    run = plan.run_folder.uri.rpartition("/")[2]
+    run = _name(plan.run_folder)
     common = {"run": run, "job": plan.job.name, "started_at": start.at, "finished_at": datetime.now(timezone.utc)}
     rows = []
     for product, found in zip(plan.products, products, strict=True):
@@ -78,15 +78,19 @@ def publish_run(plan: ClassificationPlan, products: Iterable[Mapping[str, Any]],
         write_rows(table, folder, conform(rows, RUNS).cast(schema), mode="append")
 
 
-def read_run(root: Folder, run: str) -> list[dict[str, Any]]:
-    """Read the rows of a run by the name of its folder, one a product.
+def read_run(root: Folder, run_folder: Folder) -> list[dict[str, Any]]:
+    """Read the rows of a run, one a product; none if the table was deleted.
 
     Raises
     ------
     StoreError
         The table cannot be read.
     """
-    return [row for row in _read(root / FOLDER / TABLE) if row["run"] == run]
+    return [row for row in _read(root / FOLDER / TABLE) if row["run"] == _name(run_folder)]
+
+
+def _name(run_folder: Folder) -> str:
+    return run_folder.uri.rpartition("/")[2]
 
 
 def _read(folder: Folder, columns: Sequence[str] = tuple(RUNS.names)) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ancd_ray.config.job import Job
+from ancd_ray.config.job import OF_THE_MODEL, Job
 from ancd_ray.config.load import dump_resolved
 from ancd_ray.config.secrets import hide_secrets
 from ancd_ray.data.store import Folder
@@ -142,7 +142,8 @@ def _flatten_job(job: Job) -> dict[str, str]:
         else:
             flat[where] = hide_secrets(str(node))[:500]
 
-    document = job.model_dump(mode="json", by_alias=True)
+    left_out = set(OF_THE_MODEL) if job.mode == "classify" else set()
+    document = job.model_dump(mode="json", by_alias=True, exclude=left_out)
     document["data"].pop("products")
     walk(document, "")
     return flat | {"products": ", ".join(product.name for product in job.data.products)}
