@@ -120,9 +120,12 @@ def choose_coreset(candidates_ND: Tensor, size: int, seed: int = 0) -> Tensor:
     return chosen
 
 
-def nearest_distance(queries_ND: Tensor, memory_MD: Tensor) -> Tensor:
-    """Compute the Euclidean distance (N,) of each query to its nearest row of the memory bank, block by block."""
-    norms_M = memory_MD.square().sum(dim=1)
+def nearest_distance(queries_ND: Tensor, memory_MD: Tensor, norms_M: Tensor | None = None) -> Tensor:
+    """Compute the Euclidean distance (N,) of each query to its nearest row of the memory bank, block by block.
+
+    `norms_M` are the squared lengths of the rows, if they are known.
+    """
+    norms_M = memory_MD.square().sum(dim=1) if norms_M is None else norms_M
     found = []
     for block in torch.split(queries_ND, _BLOCK):
         squared = torch.addmm(norms_M, block, memory_MD.T, alpha=-2).amin(dim=1) + block.square().sum(dim=1)
@@ -180,6 +183,7 @@ class MemoryBanks:
             MemoryBank(banks[size].features_MD.float().to(device), banks[size].images_M.to(device))
             for size in patches.config.sizes
         ]
+        self._norms = [bank.features_MD.square().sum(dim=1) for bank in self._banks]
 
     @torch.no_grad()
     def score(self, images: Sequence[ImageRow]) -> list[AnomalyMap | BadImage]:
@@ -194,9 +198,12 @@ class MemoryBanks:
         config, stride = self._patches.config, self._patches.backbone.stride
         rows, columns, width = features[0].shape
         total = np.zeros((rows * stride, columns * stride), np.float32)
-        for features_RCD, bank in zip(features, self._banks, strict=True):
-            memory_MD = bank.features_MD if left_out is None else bank.without(left_out)
-            distance_N = nearest_distance(features_RCD.reshape(-1, width), memory_MD)
+        for features_RCD, bank, norms_M in zip(features, self._banks, self._norms, strict=True):
+            queries_ND = features_RCD.reshape(-1, width)
+            if left_out is None:
+                distance_N = nearest_distance(queries_ND, bank.features_MD, norms_M)
+            else:
+                distance_N = nearest_distance(queries_ND, bank.without(left_out))
             distance_RC = distance_N.reshape(features_RCD.shape[:2]).cpu().numpy()
             total += cv2.resize(distance_RC, total.shape[::-1], interpolation=cv2.INTER_LINEAR)
         mean = total / len(self._banks)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple, Union
 
 import numpy as np
@@ -62,11 +63,21 @@ class HeadsClassifier:
 
     def predict(self, views: Any, backbone: Backbone) -> Predicted:
         """Classify regions by their clean views (a table `clean_views`)."""
-        learner, bank = load_learner(self.state, backbone, self.classes), ViewBank([views])
+        learner, bank = self._load_learner(backbone), ViewBank([views])
         batches = list(predict_heads(bank, learner, self.classes.n_base, backbone.device))
         probs_HNK = np.concatenate([probs for _, probs in batches], axis=1)
         embedding_ND = np.concatenate([embedding for embedding, _ in batches])
         return Predicted(probs_HNK[self.served_head], probs_HNK.argmax(axis=-1).T, embedding_ND)
+
+    def _load_learner(self, backbone: Backbone) -> Learner:
+        """Return tail and heads, which are loaded once for a backbone."""
+        if backbone not in self._learners:
+            self._learners[backbone] = load_learner(self.state, backbone, self.classes)
+        return self._learners[backbone]
+
+    @cached_property
+    def _learners(self) -> dict[Backbone, Learner]:
+        return {}
 
 
 @dataclass(frozen=True)
@@ -151,12 +162,15 @@ class ReferenceClassifier:
         return probs_NK
 
     def _vote(self, masked_ND: Floats) -> Probs:
-        known_MD = self.calibration.apply(self.references_MD)
         voted_NK = np.empty((len(masked_ND), self.probs_MK.shape[1]), np.float32)
         for start in range(0, len(masked_ND), BLOCK):
             features_ND = self.calibration.apply(masked_ND[start : start + BLOCK])
-            voted_NK[start : start + BLOCK] = knn_vote(features_ND, known_MD, self.probs_MK, self.votes)
+            voted_NK[start : start + BLOCK] = knn_vote(features_ND, self._known_MD, self.probs_MK, self.votes)
         return voted_NK
+
+    @cached_property
+    def _known_MD(self) -> Floats:
+        return self.calibration.apply(self.references_MD)
 
 
 Classifier = Union[HeadsClassifier, ReferenceClassifier]  # noqa: UP007  (a runtime alias on Python 3.10)

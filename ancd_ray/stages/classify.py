@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from ancd_ray.discovery.classifiers import Predicted
 
+CLASSIFIED = ("masked",)  # features that references are compared in
 _COPIED = ("region_id", "image_id", "product", "label", "area", "score")
 
 

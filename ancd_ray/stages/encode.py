@@ -10,12 +10,13 @@ Shape suffixes: B regions, N patches, D token width.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ancd_ray.config.sections import BackboneConfig
 from ancd_ray.data.images import decode_mask, decode_rgb
+from ancd_ray.discovery.features import FEATURES
 from ancd_ray.engine.artifacts import Table
 from ancd_ray.engine.calls import Resources
 from ancd_ray.engine.context import Context, is_sampled
@@ -111,7 +112,11 @@ class EncodeRegions:
 
 
 def encode_regions(
-    model: Backbone, regions: Sequence[Mapping[str, Any]], keep_views: bool = True, share: float = 1.0
+    model: Backbone,
+    regions: Sequence[Mapping[str, Any]],
+    keep_views: bool = True,
+    share: float = 1.0,
+    names: Collection[str] = FEATURES,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Compute the rows of `clean_views` and `features` of regions.
 
@@ -125,19 +130,21 @@ def encode_regions(
         Whether to return rows of `clean_views`.
     share
         Share of the images whose regions have features.
+    names
+        Features that are computed; `centred` needs another pass of the trunk.
     """
     views, features = [], []
     for start in range(0, len(regions), _BATCH):
         batch = list(regions[start : start + _BATCH])
         twice = batch * 2 if len(batch) == 1 else batch  # products with one row round differently
-        found = _encode_batch(model, twice, keep_views, share)
+        found = _encode_batch(model, twice, keep_views, share, names)
         views += found[0][: len(batch)]
         features += found[1][: len(batch)]
     return views, features
 
 
 def _encode_batch(
-    model: Backbone, regions: Sequence[Mapping[str, Any]], keep_views: bool, share: float
+    model: Backbone, regions: Sequence[Mapping[str, Any]], keep_views: bool, share: float, names: Collection[str]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     import torch
 
@@ -168,19 +175,18 @@ def _encode_batch(
         masks_BHW = full_BHW
         found = {name: values[chosen] for name, values in _summarize(encoded.tokens_BND, masks_BHW, model).items()}
         found["centred"] = found["masked"]
-        if model.color_normalization != "centred":
+        if "centred" in names and model.color_normalization != "centred":
             centred_BCHW = normalize_color(images_BCHW[chosen], "centred")
             tokens_BND = model.encode(centred_BCHW, all_BHW[chosen]).tokens_BND
             found["centred"] = _summarize(tokens_BND, masks_BHW[chosen], model)["masked"]
-    arrays = {name: values.cpu().numpy() for name, values in found.items()}
-    features = [
-        {
-            **{key: regions[i][key] for key in ("region_id", "image_id", "product", "role", "label", "area", "score")},
-            **{name: values[row].tolist() for name, values in arrays.items()},
-            "shape": compute_shape_cues(masks[i], regions[i]["x1"] - regions[i]["x0"]).tolist(),
-        }
-        for row, i in enumerate(chosen)
-    ]
+    arrays = {name: values.cpu().numpy() for name, values in found.items() if name in names}
+    features = []
+    for row, i in enumerate(chosen):
+        region = regions[i]
+        about = {key: region[key] for key in ("region_id", "image_id", "product", "role", "label", "area", "score")}
+        features.append({**about, **{name: values[row].tolist() for name, values in arrays.items()}})
+        if "shape" in names:
+            features[-1]["shape"] = compute_shape_cues(masks[i], region["x1"] - region["x0"]).tolist()
     return views, features
 
 

@@ -1,1 +1,3 @@
 """Frozen features of regions, their calibration, and shape cues."""
+
+FEATURES = ("masked", "centred", "top", "shape")  # columns of the table `features`

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from ancd_ray.data.tables import column_to_matrix
+from ancd_ray.discovery.features import FEATURES
 from ancd_ray.discovery.features.calibration import Calibration, Floats, calibrate, split_rows
 from ancd_ray.discovery.features.shape import standardize
 from ancd_ray.engine.artifacts import Table
 
 _SHAPE_WEIGHT = 0.35  # weight of the shape cues, relative to features of length 1
-FEATURES = ("masked", "centred", "top", "shape")
 
 
 @dataclass(frozen=True)
