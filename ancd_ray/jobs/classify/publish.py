@@ -55,7 +55,7 @@ class Published:
         The output folder.
     counts
         Number of rows by table, product and state.
-    damaged
+    damaged_tables
         Products of which files are missing or have other sizes, by table.
     """
 
