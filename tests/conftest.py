@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,19 @@ settings.register_profile("project", deadline=None)
 settings.load_profile("project")
 
 REPO = Path(__file__).resolve().parents[1]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Have threads of OpenMP sleep, and xdist take files in the order in which they are collected."""
+    # Else they spin while they wait for each other, and two processes on two cores take two to four times the CPU time.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put files with slow tests first: one that is begun last would leave the other processes without work."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(scope="session")
@@ -80,11 +94,30 @@ class Ran:
 
 
 @pytest.fixture(scope="session")
-def run_job() -> Callable[[Job], Ran]:
+def give_database(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Job], None]:
+    """Puts MLflow's database, as it is before the first run, into the output of a job: making one takes a second."""
+    from ancd_ray.jobs.tracking.store import TrackingStore
+
+    database = tmp_path_factory.mktemp("tracking") / "mlflow.db"
+    with TrackingStore(f"sqlite:///{database}").connect() as client:
+        client.search_experiments()
+
+    def give(job: Job) -> None:
+        output = Folder(job.output_root)
+        if output.is_local and not output.exists("mlflow.db"):
+            output.path.mkdir(parents=True, exist_ok=True)
+            shutil.copy(database, output.path)
+
+    return give
+
+
+@pytest.fixture(scope="session")
+def run_job(give_database: Callable[[Job], None]) -> Callable[[Job], Ran]:
     """Runs a job as `submit` does."""
     from ancd_ray.jobs.run import run
 
     def ran(job: Job) -> Ran:
+        give_database(job)
         said = io.StringIO()
         display = Display("test", Console(file=said, width=200))
         with display.running():

@@ -43,11 +43,12 @@ def small_sweep(demo_root: Path) -> Callable[..., Job]:
 
 
 @pytest.fixture(scope="session")
-def run_sweep() -> Callable[[Job], tuple[Folder, str]]:
+def run_sweep(give_database: Callable[[Job], None]) -> Callable[[Job], tuple[Folder, str]]:
     """Runs a sweep as `submit` does; its folder, and what was said."""
     from ancd_ray.jobs.sweep.run import run
 
     def ran(job: Job) -> tuple[Folder, str]:
+        give_database(job)
         said = io.StringIO()
         display = Display("test", Console(file=said, width=200))
         return run(job, None, display), said.getvalue()
