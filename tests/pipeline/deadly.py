@@ -1,6 +1,7 @@
-"""Runs a job up to its regions in this process, which an image kills: `python -m tests.pipeline.deadly JOB.yaml NAME`.
+"""Runs a job up to its regions until it ends, in processes that an image kills.
 
-It dies wherever the stage `regions` reads an image whose URI ends in NAME. Shards have one image.
+python -m tests.pipeline.deadly JOB.yaml NAME: a process dies wherever the stage `regions` reads an image whose URI ends
+in NAME. Shards have one image. Prints how many were killed.
 """
 
 from __future__ import annotations
@@ -9,20 +10,33 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ancd_ray.config.load import load
 from ancd_ray.data.images import ImageU8
 from ancd_ray.engine import context
+from ancd_ray.engine.attempts import ATTEMPTS
 from ancd_ray.engine.executor import run_steps
 from ancd_ray.engine.progress import Display
 from ancd_ray.engine.runtime import Runtime
 from ancd_ray.jobs.plan import make
 from ancd_ray.stages import regions
+from tests.processes import run_in_a_copy
 
 
 def main(job_file: Path, deadly: str) -> None:
+    """Runs the steps again and again; the processes are copies of this one."""
+    killed = 0
+    while ended := run_in_a_copy(partial(run_or_die, job_file, deadly)):
+        assert ended == -signal.SIGKILL, ended
+        killed += 1
+        assert killed <= ATTEMPTS
+    print(killed)
+
+
+def run_or_die(job_file: Path, deadly: str) -> None:
     """Arms the kill, then runs the steps."""
     read = regions.read_rgb
 

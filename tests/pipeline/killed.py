@@ -1,7 +1,7 @@
-"""Runs a job and ends its process with SIGKILL at a given step: `python -m tests.pipeline.killed STEP JOB.yaml`.
+"""Runs a job in a process for each step, which SIGKILL ends there: `python -m tests.pipeline.killed JOB.yaml STEP...`.
 
 Where the step works in shards the blow falls after the first of them is committed, else when all of its work is done
-and only the manifest is missing.
+and only the manifest is missing. The processes are copies of this one, which share its imports and nothing else.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 from ancd_ray.config.load import load
@@ -17,9 +18,18 @@ from ancd_ray.engine import attempts, executor
 from ancd_ray.engine.outputs import MANIFEST, CommittedShard
 from ancd_ray.engine.progress import Display
 from ancd_ray.jobs.run import run
+from tests.processes import import_libraries, run_in_a_copy
 
 
-def main(step: str, job_file: Path) -> None:
+def main(job_file: Path, steps: list[str]) -> None:
+    """Runs the job once for each step."""
+    import_libraries()
+    for step in steps:
+        ended = run_in_a_copy(partial(run_and_die, step, job_file))
+        assert ended == -signal.SIGKILL, (step, ended)
+
+
+def run_and_die(step: str, job_file: Path) -> None:
     """Arms the kill, then runs the job as `submit` does."""
     commit, write_json = attempts.commit_shard, Folder.write_json
 
@@ -46,4 +56,4 @@ def main(step: str, job_file: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    main(Path(sys.argv[1]), sys.argv[2:])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -26,10 +25,9 @@ def test_killed_in_every_step(
     file = tmp_path / "job.yaml"
     file.write_text(dump_resolved(job))
     steps = list(dict.fromkeys(step.name for step in make(job).steps))
-    for step in [*steps, "report"]:
-        command = [sys.executable, "-m", "tests.pipeline.killed", step, str(file)]
-        ended = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=300, check=False)
-        assert ended.returncode == -signal.SIGKILL, (step, ended.stderr)
+    command = [sys.executable, "-m", "tests.pipeline.killed", str(file), *steps, "report"]
+    ended = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=500, check=False)
+    assert ended.returncode == 0, ended.stderr
     run = run_job(job)
     assert run.computed == set(), "every step was finished by the run after the one that was killed in it"
     for key in ("images", "regions", "quarantined", "results"):
