@@ -20,6 +20,7 @@ class Relay(BaseHTTPRequestHandler):
     """Relays one connection."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # see at_once.py
     backend: int
     faults: dict[str, int]  # status or `late` → every how many requests
     count = itertools.count(1)

@@ -64,7 +64,7 @@ class Store:
 def serve_store(log: Path) -> Iterator[Store]:
     """Run an empty store."""
     port = find_port()
-    with _run(log, port, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)):
+    with _run(log, port, "-m", "tests.stores.at_once", "-H", "127.0.0.1", "-p", str(port)):
         yield Store(port)
 
 

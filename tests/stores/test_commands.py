@@ -90,7 +90,8 @@ def journey(
             return said[name].stdout.strip()
 
         uri = f"http://{USER}:{ENCODED}@127.0.0.1"
-        through_ray = "resources.in_process_below=0", "train.workers=2"
+        # catalog, fit_detector and detect have 37 images, and go through Ray
+        through_ray = "resources.in_process_below=30", "train.workers=2", "data.base=null"
         file = write_job(store.uri("archive/demo"), store.uri(OUTPUT), *through_ray, tracking=f"{uri}:{tracking}")
         call("plan", "plan", file)
         run = call("submit", "submit", file)
@@ -103,7 +104,9 @@ def journey(
         call("track elsewhere", "track", place, "--uri", f"{uri}:{tracking}")
         dead, elsewhere = find_port(), f"output={store.uri('results/x')}"
         call("submit without tracking", "submit", file, elsewhere, f"tracking.uri={uri}:{dead}")
-        call("submit without a store", "submit", file, f"output={store.uri('results/x', dead)}")
+        with pytest.MonkeyPatch.context() as impatient:
+            impatient.setattr(location, "ATTEMPTS", 3)
+            call("submit without a store", "submit", file, f"output={store.uri('results/x', dead)}")
         call("submit with an option", "submit", file, f"{elsewhere}&nonsense=HuSh")
         session = Path(ray._private.worker._global_node.get_session_dir_path())
         yield Journey(said, [work, temp, session], run)
@@ -117,10 +120,10 @@ def test_every_step_is_computed_once(journey: Journey, store: Store) -> None:
     assert any("/ray/" in path for path in store.list(f"{OUTPUT}/steps/train")), "it is the storage of Ray Train"
     assert again.stdout == first.stdout
     steps = [line for line in again.stderr.splitlines() if " · " in line and " · track" not in line]
-    assert len(steps) == 17
+    assert len(steps) == 13
     assert all(line.endswith("cached") for line in steps)
-    assert "16 of 16 steps are done" in journey.said["plan again"].stdout
-    assert "0 of 16 steps are done" in journey.said["plan"].stdout
+    assert "12 of 12 steps are done" in journey.said["plan again"].stdout
+    assert "0 of 12 steps are done" in journey.said["plan"].stdout
 
 
 def test_every_image_is_predicted(journey: Journey, store: Store) -> None:
