@@ -85,8 +85,10 @@ def test_trials_of_several_workers(small_sweep: SweepOf, run_sweep: RunSweep, tm
     job = small_sweep(tmp_path, "train.workers=2", products=["tile"], parameters=_parameters(0.1))
     run_sweep(job)
     assert [record.status for record in read_records(build_search_space(job).records).values()] == ["done"]
-    time.sleep(2)
-    assert ray.available_resources()["CPU"] == ray.cluster_resources()["CPU"]
+    deadline = time.monotonic() + 60
+    while ray.available_resources().get("CPU") != ray.cluster_resources()["CPU"]:
+        assert time.monotonic() < deadline, "a worker still holds a CPU"
+        time.sleep(0.1)
 
 
 @pytest.mark.parametrize(
