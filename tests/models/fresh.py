@@ -1,6 +1,6 @@
 """Loads models in a fresh process and compares their predictions with those of the runs they come from.
 
-python -m tests.models.fresh AT_ONCE (MODEL RUN)...: exit code 0 if every row is the same, to the last bit, and none of
+python -m tests.models.fresh (MODEL RUN AT_ONCE)...: exit code 0 if every row is the same, to the last bit, and none of
 Ray, MLflow and Plotly was imported.
 """
 
@@ -18,10 +18,10 @@ FREE = ("ray", "mlflow", "plotly")
 OWN = {"image_id", "region_id", "label", "product"}  # columns that a model alone cannot know
 
 
-def main(at_once: int, pairs: list[str]) -> None:
+def main(arguments: list[str]) -> None:
     """Compare each model with its run, predicting so many images at once."""
-    for folder, run in zip(pairs[::2], pairs[1::2], strict=True):
-        compare(Model.load(folder), Path(run), at_once)
+    for folder, run, at_once in zip(arguments[::3], arguments[1::3], arguments[2::3], strict=True):
+        compare(Model.load(folder), Path(run), int(at_once))
     imported = [name for name in FREE if name in sys.modules]
     assert not imported, imported
 
@@ -52,4 +52,4 @@ def _shared(row: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2:])
+    main(sys.argv[1:])

@@ -19,6 +19,7 @@ from ancd_ray.jobs.plan import make
 from tests.conftest import Ran
 
 RunJob = Callable[[Job], Ran]
+NO_TRAINING = "discovery.method=ward"  # where it is not the point
 
 
 @pytest.fixture
@@ -70,7 +71,7 @@ def test_odd_images(small_job: Callable[..., Job], run_job: RunJob, archive: Pat
     _spoil(archive / "tile" / "test" / "good")
     cracks = archive / "tile" / "test" / "crack"
     shutil.copy(cracks / "000.png", cracks / "000.jpg")  # which of them does 000_mask.png belong to?
-    overrides = [] if detector == "patchcore" else ["detector={name: ground_truth}"]
+    overrides = [] if detector == "patchcore" else ["detector={name: ground_truth}", NO_TRAINING]
     run = _run(small_job, run_job, archive, *overrides)
     _accounted(run)
     set_aside = _rows(run, "quarantine")
@@ -102,7 +103,7 @@ def test_odd_masks(small_job: Callable[..., Job], run_job: RunJob, archive: Path
     cv2.imwrite(str(masks[1]), np.zeros((128, 128), np.uint8))  # empty
     masks[2].write_bytes(b"broken")
     masks[3].unlink()
-    run = _run(small_job, run_job, archive, "detector={name: ground_truth}")
+    run = _run(small_job, run_job, archive, "detector={name: ground_truth}", NO_TRAINING)
     _accounted(run)
     assert run.summary["quarantined"] == 4
     assert run.summary["images"] == 25
@@ -123,7 +124,7 @@ def test_a_missing_and_a_broken_map(small_job: Callable[..., Job], run_job: RunJ
     made[0].unlink()
     np.save(made[1], np.full((128, 128), np.nan, np.float32))
     np.save(made[2], np.zeros((3, 4, 5, 6), np.float32))
-    run = _run(small_job, run_job, archive, "detector={name: precomputed}", "data.products.0.maps=maps")
+    run = _run(small_job, run_job, archive, "detector={name: precomputed}", "data.products.0.maps=maps", NO_TRAINING)
     _accounted(run)
     assert run.summary["quarantined"] == 3
     reasons = [str(row["reason"]) for row in _rows(run, "quarantine").values()]

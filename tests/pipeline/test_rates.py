@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from ancd_ray.cli.main import main
 from ancd_ray.config.job import Job
 from ancd_ray.config.load import dump_resolved
 from ancd_ray.engine.executor import StepRun
@@ -18,7 +18,7 @@ from ancd_ray.engine.status import PlanStatus, plan_status
 from ancd_ray.jobs import rates
 from ancd_ray.jobs.plan import JobPlan, make
 from ancd_ray.jobs.rates import Cost, estimate, format_bytes, format_row, format_seconds, record_rates, summarize_costs
-from tests.conftest import REPO
+from tests.conftest import Ran
 
 MakeJob = Callable[..., Job]
 TILES = 25 + 12  # images of the product, and 9 of the base set
@@ -117,24 +117,25 @@ def test_figures_have_two_digits_and_a_unit() -> None:
     assert [format_bytes(b) for b in (900, 5.2e6, 2.14e9, 3e12)] == ["1 kB", "5 MB", "2.1 GB", "3.0 TB"]
 
 
-@pytest.mark.slow
-def test_the_same_job_with_another_seed_has_a_cost(small_job: MakeJob, tmp_path: Path) -> None:
+def test_the_same_job_with_another_seed_has_a_cost(
+    finished: tuple[Job, Ran], small_job: MakeJob, tmp_path: Path
+) -> None:
     file = tmp_path / "job.yaml"
-    file.write_text(dump_resolved(small_job(tmp_path / "out", "train.epochs=20")))
+    file.write_text(dump_resolved(finished[0]))
 
-    def call(*arguments: str) -> str:
-        command = [sys.executable, "-m", "ancd_ray", *arguments]
-        return subprocess.run(command, cwd=REPO, check=True, capture_output=True, text=True, timeout=500).stdout
+    def plan(*overrides: str) -> str:
+        said = CliRunner().invoke(main, ["plan", str(file), *overrides])
+        assert said.exit_code == 0, said.output
+        return said.stdout.splitlines()[-1]
 
-    call("submit", str(file))
-    assert call("plan", str(file)).splitlines()[-1] == "nothing to do"
-    changed = make(small_job(tmp_path / "out", "train.epochs=20", "train.seed=1"))
+    assert plan() == "nothing to do"
+    changed = make(small_job(Path(finished[0].output_root), "train.seed=1"))
     statuses = plan_status(changed.steps, changed.root)
     costs = estimate(changed, statuses)
     expected = sum(cost.seconds or 0 for cost in costs)
-    said = call("plan", str(file), "train.seed=1")
-    assert said.splitlines()[-1] == summarize_costs(costs, statuses)
-    assert said.splitlines()[-1].startswith(f"about {format_seconds(expected)}, ")
+    said = plan("train.seed=1")
+    assert said == summarize_costs(costs, statuses)
+    assert said.startswith(f"about {format_seconds(expected)}, ")
     run = [cost.seconds for cost, status in zip(costs, statuses, strict=True) if status.state != "cached"]
     assert all(seconds is not None and seconds > 0 for seconds in run)
     assert sum(cost.bytes or 0 for cost in costs) > 0
