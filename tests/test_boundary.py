@@ -108,6 +108,7 @@ def test_unreachable_object_store(
     submit: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr("ancd_ray.data.location.ATTEMPTS", 3)  # test_faults.py has the patience that jobs have
     result = submit("s3://KEY:HUSH@bucket/p")
     _check(result, "storage does not answer")
     assert "HUSH" not in result.output
