@@ -71,8 +71,8 @@ def test_trains_two_steps_and_classifies(tmp_path: Path) -> None:
     SelectHead("loss", trunk).run(selecting, SelectHead.In(trained))
     regions = (root / "novel", novel.parts("regions")[0])
     encoded = EncodeRegions(trunk, keep_views=True, share=1.0)(Shard(0, {"regions": regions}, 3)).tables
-    assert len(encoded["features"]) == 3
     views = (root / "clean", write_part(root / "clean", "clean_views", 0, encoded["clean_views"]))
+    assert len(encoded["features"]) == 3  # they are there when the views are written
     worker = ClassifyRegions(trunk, root / "select")
     rows = worker(Shard(0, {"regions": regions, "clean_views": views}, 3)).tables["region_predictions"]
     assert [row["region_id"] for row in rows] == ["novel0-000", "novel1-000", "novel2-000"]
