@@ -16,7 +16,10 @@ from typing import Any, overload
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ancd_ray.config.errors import first_line
+from ancd_ray.data.location import StoreError
 from ancd_ray.data.roles import ListedImage
+from ancd_ray.data.store import Folder
 
 _CHUNK = 8192  # elements that exist at a time
 _COMBINED = 16  # chunks
@@ -150,3 +153,22 @@ def _update(total: Any, documents: Iterator[Any]) -> None:
 def _slice(table: pa.Table, at: slice) -> pa.Table:
     start, stop, step = at.indices(table.num_rows)
     return table.slice(start, max(stop - start, 0)) if step == 1 else table.take(list(range(start, stop, step)))
+
+
+def read_listing(folder: Folder, name: str, columns: list[str] | None = None) -> pa.Table:
+    """Read the stored listing of a partition, or some of its columns.
+
+    Raises
+    ------
+    StoreError
+        Its file is damaged.
+    """
+    try:
+        return folder.read_table(name, columns)
+    except (OSError, ValueError, KeyError) as error:
+        if isinstance(error, OSError) and not folder.is_local:
+            raise  # a store that does not answer says nothing about the file
+        raise StoreError(
+            f"{folder}/{name}: the listing of this partition is damaged ({first_line(error)}); delete the file and "
+            "submit the job again, which makes it anew from the archive"
+        ) from error

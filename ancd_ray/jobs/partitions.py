@@ -24,9 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from ancd_ray.config.errors import first_line
-from ancd_ray.data.listed import TableRows
-from ancd_ray.data.location import StoreError
+from ancd_ray.data.listed import TableRows, read_listing
 from ancd_ray.data.store import Folder, digest
 from ancd_ray.data.tables import SCHEMAS, conform
 from ancd_ray.jobs.archive import ProductListing
@@ -95,7 +93,7 @@ class Partition:
         table = self.listing
         if table is None:
             place, _, name = self.file.rpartition("/")
-            table = _read(Folder(place), name)
+            table = read_listing(Folder(place), name)
         digest_of_sample = (table.schema.metadata or {}).get(_DIGEST, b"").decode()
         return TableRows(conform(table.drop_columns([_MARK]), SCHEMAS["listing"])), digest_of_sample
 
@@ -241,7 +239,7 @@ def _read_index(folder: Folder, names: Sequence[str]) -> pa.Table:
 
 
 def _index_partition(folder: Folder, name: str) -> pa.Table:
-    table = _read(folder, name, ["image_id", "role", _MARK])
+    table = read_listing(folder, name, ["image_id", "role", _MARK])
     table = table.filter(pc.equal(table.column("role"), "query"))
     number = pa.array([int(name.partition("-")[0])] * table.num_rows, pa.int32())
     return pa.table([table.column("image_id"), number, table.column(_MARK)], schema=_EMPTY.schema)
@@ -263,22 +261,3 @@ def write_partitions(partitions: Sequence[Partition]) -> None:
 def _list_files(folder: Folder) -> list[str]:
     """List the files of partitions in their order."""
     return sorted(name for name in folder.names() if name.endswith(".parquet") and name != _INDEX)
-
-
-def _read(folder: Folder, name: str, columns: list[str] | None = None) -> pa.Table:
-    """Read a partition, or some of its columns.
-
-    Raises
-    ------
-    StoreError
-        Its file is damaged.
-    """
-    try:
-        return folder.read_table(name, columns)
-    except (OSError, ValueError, KeyError) as error:
-        if isinstance(error, OSError) and not folder.is_local:
-            raise  # a store that does not answer says nothing about the file
-        raise StoreError(
-            f"{folder}/{name}: the listing of this partition is damaged ({first_line(error)}); delete the file and "
-            "submit the job again, which makes it anew from the archive"
-        ) from error

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ancd_ray.config.errors import first_line
 from ancd_ray.data.images import BadImage, read_bytes
+from ancd_ray.data.listed import read_listing
 from ancd_ray.data.sources import read_rgb
 from ancd_ray.data.store import Folder
 from ancd_ray.data.tables import SCHEMAS, conform
 from ancd_ray.engine.artifacts import Table
 from ancd_ray.engine.calls import Resources
-from ancd_ray.engine.context import Context, StageError, divide_listing
+from ancd_ray.engine.context import Context, divide_listing
 from ancd_ray.engine.outputs import Result, Shard, ShardResult
 from ancd_ray.engine.shards import Work
 from ancd_ray.engine.stage import Stage, unhashed
@@ -85,17 +85,8 @@ class ClassifyImages(Stage):
 
     def _read_listing(self) -> pa.Table:
         place, _, name = self.listing.rpartition("/")
-        folder = Folder(place)
-        try:
-            rows = conform(folder.read_table(name, SCHEMAS["listing"].names), SCHEMAS["listing"])
-            return rows.filter(pc.equal(rows.column("role"), "query"))  # samples of discoveries have normal images, too
-        except (OSError, ValueError) as error:
-            if isinstance(error, OSError) and not folder.is_local:
-                raise  # a store that does not answer says nothing about the file
-            raise StageError(
-                f"{self.listing}: the listing of this partition is damaged ({first_line(error)}); delete the file and "
-                "submit the job again, which makes it anew from the archive"
-            ) from error
+        rows = conform(read_listing(Folder(place), name, SCHEMAS["listing"].names), SCHEMAS["listing"])
+        return rows.filter(pc.equal(rows.column("role"), "query"))  # samples of discoveries have normal images, too
 
 
 @dataclass(frozen=True)

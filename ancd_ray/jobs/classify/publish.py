@@ -26,11 +26,11 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from ancd_ray.config.errors import first_line
-from ancd_ray.data.location import StoreError
+from ancd_ray.data.location import StoreError, describe_outage
 from ancd_ray.data.store import Folder, digest
 from ancd_ray.data.tables import SCHEMAS
 from ancd_ray.engine.outputs import read_or_none
-from ancd_ray.jobs.classify.delta import FOLDER, create_table, open_table, relax, write_rows
+from ancd_ray.jobs.classify.delta import FOLDER, create_table, is_outage, open_table, relax, write_rows
 from ancd_ray.jobs.partitions import FOLDER as PARTITIONS
 from ancd_ray.jobs.partitions import Partition
 
@@ -144,6 +144,8 @@ class Published:
         try:
             yield from dataset.to_batches(columns=list(columns) if columns else None, filter=where)
         except (OSError, pa.ArrowInvalid) as error:
+            if is_outage(error, self.root):
+                raise StoreError(f"{self.root / FOLDER / table}: {describe_outage(error)}") from error
             raise StoreError(
                 f"{self.root / FOLDER / table}: a file of this table cannot be read ({first_line(error)}); delete this "
                 "folder and submit the job again, which publishes the table anew"
@@ -272,13 +274,14 @@ def _count_states(folder: Folder) -> tuple[Counts, set[str]]:
     names = ("path", "size_bytes", "partition.product", "num_records", "min.state", "max.state")
     counts: Counter[tuple[str, str]] = Counter()
     damaged, mixed = set(), set()  # products
-    for path, size, product, rows, low, high in zip(*(found.get(name, ()) for name in names), strict=True):
+    columns = [found.get(name, [None] * len(found["path"])) for name in names]  # other writers may leave no statistics
+    for path, size, product, rows, low, high in zip(*columns, strict=True):
         file = present.get(unquote(path))
         if file is None or file.size != size:
             damaged.add(product)
-        elif rows and low == high:
+        elif rows and low is not None and low == high:
             counts[product, low] += rows
-        elif rows:
+        elif rows != 0:
             mixed.add(product)
     if known := mixed - damaged:  # compacted files have rows of several states
         dataset = table.to_pyarrow_dataset(filesystem=folder.filesystem)
