@@ -34,6 +34,7 @@ from ancd_ray.data.demo.generate import draw
 
 IN_A_FOLDER = 1000  # images
 MAP_SIDE = 64  # pixels
+MAX_STEPS = 20_000  # of a training
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Ran:
 
 
 def generate(root: Path, start: int, stop: int, size: int) -> None:
-    """Write images start … stop − 1 and their maps."""
+    """Write images start … stop − 1 and their maps; folders of them that are there already are kept."""
     bounds = [(root, first, min(first + IN_A_FOLDER, stop), size) for first in range(start, stop, IN_A_FOLDER)]
     with ProcessPoolExecutor() as pool:
         list(pool.map(_write_folder, bounds))
@@ -74,6 +75,8 @@ def _write_folder(bounds: tuple[Path, int, int, int]) -> None:
     images, maps = (root / kind / f"{start // IN_A_FOLDER:04d}" for kind in ("images", "maps"))
     for folder in (images, maps):
         folder.mkdir(parents=True, exist_ok=True)
+    if all(len(list(folder.iterdir())) >= stop - start for folder in (images, maps)) and start % IN_A_FOLDER == 0:
+        return
     for number in range(start, stop):
         sample = draw("tile", "test", list(TILE_KINDS)[number % len(TILE_KINDS)], number, size=size)
         heat = cv2.GaussianBlur(sample.mask.astype(np.float32), (0, 0), size / 64)
@@ -109,6 +112,7 @@ def write_job(folder: Path, sample: int, train: bool) -> Path:
         "detector": {"name": "precomputed", "value_range": [0, 255]},
         "discovery": {"method": "anomalyncd" if train else "ward", "max_regions": sample},
         "classes": {"novel": len(TILE_KINDS), "normal": "no"},
+        "train": {"max_steps": MAX_STEPS},
         "keep": "none",
         "output": str(folder / "out"),
     }
