@@ -12,16 +12,17 @@ last turn of each counts how often the kernel sees the files of the archive open
 from __future__ import annotations
 
 import argparse
+import io
 import statistics
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 from opens import count_opens
+from rich.console import Console
 from timing import describe_machine
 
 from ancd_ray.config.load import load
@@ -52,16 +53,20 @@ class Clock(Display):
     """A display that measures wall and CPU seconds of each step instead of showing it."""
 
     def __init__(self) -> None:
-        super().__init__("turn")
+        super().__init__("turn", Console(file=io.StringIO(), force_terminal=True))
         self.wall: dict[str, float] = {}
         self.cpu: dict[str, float] = {}
 
-    @contextmanager
-    def step(self, name: str, product: str) -> Iterator[StepProgress]:
-        """Measure a step."""
-        wall, cpu = time.perf_counter(), time.process_time()
-        yield StepProgress(name, product, quiet=True)
-        self.wall[name], self.cpu[name] = time.perf_counter() - wall, time.process_time() - cpu
+    def begin(self, name: str, product: str) -> StepProgress:
+        """Begin to measure a step."""
+        self._started = time.perf_counter(), time.process_time()
+        return super().begin(name, product)
+
+    def end(self, progress: StepProgress, state: str = "done", seconds: float | None = None) -> None:
+        """Measure a step; one begins when the one before it has ended."""
+        wall, cpu = self._started
+        self.wall[progress.name], self.cpu[progress.name] = time.perf_counter() - wall, time.process_time() - cpu
+        super().end(progress, state, seconds)
 
 
 def main() -> None:
