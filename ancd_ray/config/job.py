@@ -17,6 +17,7 @@ from ancd_ray.config.sections import (
     SubmitConfig,
     TrackingConfig,
     TrainConfig,
+    UnknownConfig,
 )
 from ancd_ray.config.sweep import SweepConfig
 from ancd_ray.data.layouts import LAYOUTS
@@ -48,7 +49,7 @@ class DataConfig(Section):
         return self
 
 
-OF_THE_MODEL = ("detector", "mebin", "backbone", "train", "merge", "discovery", "classes", "sweep")
+OF_THE_MODEL = ("detector", "mebin", "backbone", "train", "merge", "discovery", "classes", "unknown", "sweep")
 
 
 class Job(Section):
@@ -67,6 +68,7 @@ class Job(Section):
     merge: MergeConfig = MergeConfig()
     discovery: DiscoveryConfig = DiscoveryConfig()
     classes: ClassesConfig = ClassesConfig()
+    unknown: UnknownConfig = UnknownConfig()
     resources: ResourcesConfig = ResourcesConfig()
     tracking: TrackingConfig = TrackingConfig()
     submit: SubmitConfig = SubmitConfig()

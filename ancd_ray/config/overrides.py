@@ -12,7 +12,7 @@ from ancd_ray.config.job import Job
 from ancd_ray.config.load import JobError, assign, explain
 from ancd_ray.data.layouts import ProductConfig
 
-OWN = ("detector", "mebin", "backbone", "train", "merge", "classes")  # sections that a product may override
+OWN = ("detector", "mebin", "backbone", "train", "merge", "classes", "unknown")  # sections that a product may override
 
 
 def apply_overrides(job: Job, product: ProductConfig) -> Job:

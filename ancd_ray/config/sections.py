@@ -125,6 +125,12 @@ class ClassesConfig(Section):
         return {True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else value
 
 
+class UnknownConfig(Section):
+    """The verdict "unknown" on regions and images that resemble none of the discovery."""
+
+    rate: Annotated[float, Field(ge=0, lt=1)] = 0.02  # share of the regions of known classes that get it, too
+
+
 # --- running ----------------------------------------------------------------------------------------------------
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 GOOD = "good"  # the label of images without a defect
+NORMAL = "normal"  # the name of the class of images without a defect
 
 # query: to be classified; normal: training image of detectors; base: image of the labelled base set D^l
 Role = Literal["query", "normal", "base"]
@@ -62,4 +63,20 @@ class Classes:
 def name_classes(n_novel: int, has_normal: bool) -> list[str]:
     """Return the names of the novel classes; the first one is `normal` if there is a normal class."""
     names = [f"class {i}" for i in range(n_novel)]
-    return ["normal", *names[1:]] if has_normal else names
+    return [NORMAL, *names[1:]] if has_normal else names
+
+
+def make_class_id(product: str, number: int) -> str:
+    """Make the id of a class that is no normal one."""
+    return f"{product}-c{number:04d}"
+
+
+def make_normal_id(product: str) -> str:
+    """Make the id of the normal class of a product, which is the same in all discoveries."""
+    return f"{product}-{NORMAL}"
+
+
+def make_class_ids(product: str, n_novel: int, has_normal: bool) -> list[str]:
+    """Make the ids of the classes of a first discovery, by index."""
+    ids = [make_class_id(product, number) for number in range(n_novel)]
+    return [make_normal_id(product), *ids[1:]] if has_normal else ids

@@ -161,6 +161,10 @@ FEATURES = _schema(
     ],
 )
 
+_NOVELTY = [
+    pa.field("novelty", pa.float32(), nullable=False),  # share of known regions that are nearer to others, 0..1
+    pa.field("is_unknown", pa.bool_(), nullable=False),  # probably of no known class
+]
 REGION_PREDICTIONS = _schema(
     "region_predictions",
     [
@@ -175,6 +179,7 @@ REGION_PREDICTIONS = _schema(
         pa.field("head_cls", _INTS, nullable=False),  # class by each head
         pa.field("cls", pa.int32(), nullable=False),
         pa.field("confidence", pa.float32(), nullable=False),
+        *_NOVELTY,
     ],
 )
 
@@ -190,6 +195,7 @@ IMAGE_PREDICTIONS = _schema(
         pa.field("is_normal", pa.bool_(), nullable=False),
         pa.field("n_regions", pa.int32(), nullable=False),
         pa.field("score", pa.float32(), nullable=False),  # highest score of its regions
+        *_NOVELTY,  # of the region that weighs most
     ],
 )
 
@@ -222,6 +228,37 @@ RUNS = _schema(
         pa.field("finished_at", pa.timestamp("us", "UTC"), nullable=False),
         pa.field("seconds", pa.float64(), nullable=False),  # of the whole job, which may have other products
         pa.field("version", pa.string(), nullable=False),  # of ancd-ray
+    ],
+)
+
+CLASSES = _schema(
+    "classes",
+    [  # a class of a product, which outlives the models that find it
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("product", pa.string(), nullable=False),
+        pa.field("name", pa.string()),  # null: nobody has named it
+        pa.field("status", pa.string(), nullable=False),  # active | candidate | merged | ignored
+        pa.field("merged_into", pa.string()),  # id
+        pa.field("prototype", _FLOATS),  # mean frozen features of its regions; null if it has none
+        pa.field("space", pa.string()),  # of the prototype; those of one space can be compared
+        pa.field("exemplars", pa.list_(pa.field("element", pa.string())), nullable=False),  # regions nearest to it
+        pa.field("images", pa.int64(), nullable=False),  # of the discovery that found it last
+        pa.field("regions", pa.int64(), nullable=False),
+        pa.field("since", pa.timestamp("us", "UTC"), nullable=False),
+        pa.field("changed_at", pa.timestamp("us", "UTC"), nullable=False),
+        pa.field("changed_by", pa.string(), nullable=False),  # a person, or the job
+    ],
+)
+
+CLASS_MEMBERS = _schema(
+    "class_members",
+    [  # the class of a region by the last discovery that looked at it, or by a person
+        pa.field("region_id", pa.string(), nullable=False),
+        pa.field("product", pa.string(), nullable=False),
+        pa.field("class_id", pa.string(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),  # discovery | person
+        pa.field("changed_at", pa.timestamp("us", "UTC"), nullable=False),
+        pa.field("changed_by", pa.string(), nullable=False),
     ],
 )
 

@@ -2,7 +2,8 @@
 
 Training results in the tail of the backbone and its heads, one of which classifies (`HeadsClassifier`). A clustering
 results in the clustered regions as references in frozen features (`ReferenceClassifier`). The files contain the classes
-and the index of the head that classifies, so that nothing is selected at inference.
+and the index of the head that classifies, so that nothing is selected at inference. `novelty.safetensors` has the
+regions against which the novelty of others is measured (`novelty.py`).
 
 Shape suffixes: N regions, M references, D feature width, K classes, H heads.
 """
@@ -29,6 +30,7 @@ from ancd_ray.discovery.features.calibration import Calibration, Floats
 from ancd_ray.discovery.features.region_features import one_hot
 from ancd_ray.discovery.nearest import BLOCK, find_nearest
 from ancd_ray.discovery.normal_curve import NormalCurve
+from ancd_ray.discovery.novelty import Novelty
 from ancd_ray.method.merging import novel_probs
 
 DOCUMENT, WEIGHTS = "classifier.json", "classifier.safetensors"
@@ -40,26 +42,31 @@ Probs = NDArray[np.float32]
 
 
 class Predicted(NamedTuple):
-    """Predictions for N regions: probabilities, the class by each head, and the embedding for reports."""
+    """Predictions for N regions: probabilities, the class by each head, the embedding for reports, and the novelty."""
 
     probs_NK: Probs
     head_cls_NH: NDArray[np.int64]
     embedding_ND: NDArray[np.float32]
+    novelty_N: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class HeadsClassifier:
-    """Trained tail of a backbone and H heads; `served_head` classifies, the others show the agreement of heads."""
+    """Trained tail of a backbone and H heads; `served_head` classifies, the others show the agreement of heads.
+
+    Novelty is measured in the frozen tokens that the mask leaves visible, averaged.
+    """
 
     classes: Classes
     backbone_digest: str
     state: Mapping[str, Tensor]
     served_head: int
+    novelty: Novelty
 
     def save(self) -> dict[str, bytes]:
         """Return the files of the classifier by name."""
         document = {**_describe(self.classes, self.backbone_digest), "kind": "heads", "served_head": self.served_head}
-        return {DOCUMENT: _encode(document), WEIGHTS: save(dict(self.state))}
+        return {DOCUMENT: _encode(document), WEIGHTS: save(dict(self.state)), **self.novelty.save()}
 
     def predict(self, views: Any, backbone: Backbone) -> Predicted:
         """Classify regions by their clean views (a table `clean_views`)."""
@@ -67,7 +74,8 @@ class HeadsClassifier:
         batches = list(predict_heads(bank, learner, self.classes.n_base, backbone.device))
         probs_HNK = np.concatenate([probs for _, probs in batches], axis=1)
         embedding_ND = np.concatenate([embedding for embedding, _ in batches])
-        return Predicted(probs_HNK[self.served_head], probs_HNK.argmax(axis=-1).T, embedding_ND)
+        novelty_N = self.novelty.measure(bank.average_tokens())
+        return Predicted(probs_HNK[self.served_head], probs_HNK.argmax(axis=-1).T, embedding_ND, novelty_N)
 
     def _load_learner(self, backbone: Backbone) -> Learner:
         """Return tail and heads, which are loaded once for a backbone."""
@@ -100,6 +108,8 @@ class ReferenceClassifier:
         Probability of the normal class by the score of the image; None if it is a class of the references.
     method
         Name of the clustering.
+    novelty
+        References for the novelty of regions, in the same features.
     votes
         Number of nearest references that vote.
     """
@@ -111,6 +121,7 @@ class ReferenceClassifier:
     probs_MK: Probs
     normal: NormalCurve | None
     method: str
+    novelty: Novelty
     votes: int = VOTES
 
     def save(self) -> dict[str, bytes]:
@@ -131,7 +142,7 @@ class ReferenceClassifier:
         if self.normal:
             arrays |= {"normal_scores_S": self.normal.scores_S, "normal_probability_S": self.normal.probability_S}
         tensors = {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in arrays.items()}
-        return {DOCUMENT: _encode(document), WEIGHTS: save(tensors)}
+        return {DOCUMENT: _encode(document), WEIGHTS: save(tensors), **self.novelty.save()}
 
     def predict(self, masked_ND: Floats, image_score_N: Floats | None) -> Predicted:
         """Classify regions by their features, averaged inside the mask, and by the scores of their images.
@@ -143,10 +154,12 @@ class ReferenceClassifier:
         image_score_N
             Anomaly score of each region's image; not used if `normal` is None.
         """
-        probs_NK = self._predict(np.asarray(masked_ND), image_score_N)
-        return Predicted(probs_NK, probs_NK.argmax(axis=1)[:, None], np.asarray(masked_ND, np.float32))
+        probs_NK = self.predict_probs(np.asarray(masked_ND), image_score_N)
+        head_cls_NH, embedding_ND = probs_NK.argmax(axis=1)[:, None], np.asarray(masked_ND, np.float32)
+        return Predicted(probs_NK, head_cls_NH, embedding_ND, self.novelty.measure(embedding_ND))
 
-    def _predict(self, masked_ND: Floats, image_score_N: Floats | None) -> Probs:
+    def predict_probs(self, masked_ND: Floats, image_score_N: Floats | None) -> Probs:
+        """Compute the probabilities alone."""
         if self.normal is None:
             return self._vote(masked_ND)
         assert image_score_N is not None
@@ -184,10 +197,10 @@ def load_classifier(read: Callable[[str], bytes]) -> Classifier:
     read
         Returns the bytes of a file by name.
     """
-    document, state = json.loads(read(DOCUMENT)), load(read(WEIGHTS))
+    document, state, novelty = json.loads(read(DOCUMENT)), load(read(WEIGHTS)), Novelty.load(read)
     classes = Classes(tuple(document["base_classes"]), document["n_novel"], document["has_normal"])
     if document["kind"] == "heads":
-        return HeadsClassifier(classes, document["backbone_digest"], state, document["served_head"])
+        return HeadsClassifier(classes, document["backbone_digest"], state, document["served_head"], novelty)
     arrays = {name: tensor.numpy() for name, tensor in state.items()}
     calibration = Calibration(arrays["mean_D"], tuple(arrays["lengths"].tolist()), tuple(document["widths"]))
     normal = None
@@ -201,6 +214,7 @@ def load_classifier(read: Callable[[str], bytes]) -> Classifier:
         *references,
         normal,
         document["method"],
+        novelty,
         document.get("votes", VOTES),
     )
 

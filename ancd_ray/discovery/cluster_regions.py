@@ -6,6 +6,7 @@ Shape suffixes: N regions, M references, K classes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -25,8 +26,10 @@ from ancd_ray.discovery.features.calibration import Floats
 from ancd_ray.discovery.features.region_features import Features, RegionFeatures, Scales, average_features, one_hot
 from ancd_ray.discovery.micro_clusters import find_micro_clusters
 from ancd_ray.discovery.normal_curve import NormalCurve
+from ancd_ray.discovery.novelty import Novelty
 
 MAX_REGIONS = 4000  # regions, or means of micro-clusters, that are clustered: all pairwise distances are computed
+_MAX_MEASURED = 20_000  # regions of which references for novelty are chosen
 _MAX_IN_MEMORY = 2**20  # regions whose features are in memory at a time, in single precision
 
 
@@ -79,7 +82,7 @@ def cluster_regions(
         clustered, probs_MK = _cluster(novel, scales, np.arange(len(novel)), base, method, classes.n_novel, seed)
         if classes.has_normal:
             probs_MK = put_normal_first(probs_MK, clustered.score_N, clustered.weight_N)
-    return ReferenceClassifier(
+    found = ReferenceClassifier(
         classes,
         backbone_digest,
         scales.masked,
@@ -87,8 +90,20 @@ def cluster_regions(
         probs_MK,
         normal,
         method,
+        Novelty.empty(scales.masked),
         VOTES if clustered.weight_N is None else 1,  # a mean of many regions speaks for those around it
     )
+    return replace(found, novelty=_fit_novelty(found, novel, scores, seed))
+
+
+def _fit_novelty(found: ReferenceClassifier, novel: Features, scores: ImageScores | None, seed: int) -> Novelty:
+    """Choose references for novelty among all regions, or a sample of very many."""
+    rows = np.arange(len(novel))
+    if len(rows) > _MAX_MEASURED:
+        rows = np.sort(np.random.default_rng(seed).choice(rows, _MAX_MEASURED, replace=False))
+    masked_ND = novel.take(rows, ("masked",)).masked_ND
+    cls_N = found.predict_probs(masked_ND, scores.of_regions_N[rows] if scores else None).argmax(axis=1)
+    return Novelty.fit(masked_ND, cls_N, found.calibration, seed)
 
 
 def _cluster(

@@ -98,7 +98,7 @@ def _train(flow: Flow, job: Job, classes: Classes, base: Flow | None) -> None:
     stage = Train(config, job.backbone, classes, job.train.workers, job.train.checkpoint_every)
     flow.add(stage, views=flow.artifacts[source], base_views=base.artifacts[source] if base else None)
     flow.add(SelectHead(job.train.head, job.backbone))
-    flow.add(Classify("heads", job.backbone))
+    flow.add(Classify("heads", job.backbone, job.unknown.rate))
 
 
 def _cluster(flow: Flow, job: Job, classes: Classes, base: Flow | None) -> None:
@@ -107,7 +107,7 @@ def _cluster(flow: Flow, job: Job, classes: Classes, base: Flow | None) -> None:
     _count_classes(flow, job, classes)
     stage = Cluster(job.discovery.method, classes, job.train.seed)
     flow.add(stage, base_features=base.artifacts.get("features") if base else None)
-    flow.add(Classify("references", None, stage.looks_at_scores))
+    flow.add(Classify("references", None, job.unknown.rate, stage.looks_at_scores))
 
 
 def _count_classes(flow: Flow, job: Job, classes: Classes) -> None:

@@ -125,13 +125,13 @@ def _discover(plan: JobPlan, address: str | None, display: Display, verify: bool
         if complete:
             progress.cached()
         else:
-            write_results(plan, results, folder)
+            for line in write_results(plan, results, folder):
+                display.say(line)
         check_counts(results, folder)
         folder.write_json(SUMMARY, summary)
         write_record(folder, results.record(), complete)
         record_rates(plan, done)
-    own = {product.name: product.job for product in plan.products}
-    log = partial(tracking.log, job=job, own_jobs=own, results=results, summary=summary, run_folder=folder)
+    log = partial(tracking.log, job=job, results=results, summary=summary, run_folder=folder)
     tracking.attempt(display, store, job.name, folder, log)
     return results
 

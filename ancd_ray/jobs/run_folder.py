@@ -30,8 +30,14 @@ def find_complete(folder: Folder) -> dict[str, str] | None:
     return found if record and record.get("files") == found else None
 
 
-def write_results(plan: JobPlan, results: JobResults, folder: Folder) -> None:
-    """Write the report, the resolved job, the models, and copies of the result tables, in place of earlier ones."""
+def write_results(plan: JobPlan, results: JobResults, folder: Folder) -> list[str]:
+    """Write the report, the resolved job, the models, and copies of the result tables, in place of earlier ones.
+
+    Returns
+    -------
+    Lines about classes that were not known before.
+    """
+    from ancd_ray.jobs.identity.discovered import identify
     from ancd_ray.jobs.report import render
     from ancd_ray.jobs.report.build import build_report
     from ancd_ray.models.model import Model
@@ -47,10 +53,16 @@ def write_results(plan: JobPlan, results: JobResults, folder: Folder) -> None:
             for part in table.parts:
                 table.folder.copy_to(part.file, folder / role, f"{name}-{part.file.rpartition('part-')[2]}")
     write_part(folder, "quarantine", 0, [row for artifacts in results.every for row in artifacts.quarantine_rows()])
+    said = []
     for product in plan.products:
-        Model.of(product.job, product.name, results.products[product.name]).save(folder / "models" / product.name)
+        artifacts = results.products[product.name]
+        discovered = identify(plan.root, product.name, artifacts)
+        Model.of(product.job, product.name, artifacts, discovered.ids).save(folder / "models" / product.name)
+        discovered.write(plan.root, accept=False)
+        said += discovered.describe()
     report = build_report(plan.job, results, datetime.now(timezone.utc))
     folder.write(REPORT, render(report).encode())
+    return said
 
 
 def write_record(folder: Folder, record: Mapping[str, Any], known: Mapping[str, str] | None = None) -> None:

@@ -6,12 +6,10 @@ from collections.abc import Callable
 
 from ancd_ray.config.job import Job
 from ancd_ray.config.load import parse, validate
-from ancd_ray.config.overrides import apply_overrides
 from ancd_ray.data.location import StoreError
 from ancd_ray.data.lock import lock_folder
 from ancd_ray.data.store import Folder
 from ancd_ray.jobs import tracking
-from ancd_ray.jobs.plan import pin_weights
 from ancd_ray.jobs.results import locate_root, open_run, read_record
 
 
@@ -47,9 +45,8 @@ def track(run_folder: Folder, uri: str | None = None, say: Callable[[str], None]
         return _track_classification(run_folder, uri, say)
     job, results = open_run(run_folder)
     store = _find_store(job, run_folder, uri)
-    own = {product.name: pin_weights(apply_overrides(job, product)) for product in job.data.products}
     with lock_folder(locate_root(run_folder), say):
-        is_new = tracking.log(store, job, own, results, run_folder.read_json("summary.json"), run_folder)
+        is_new = tracking.log(store, job, results, run_folder.read_json("summary.json"), run_folder)
     return str(store), is_new
 
 

@@ -79,6 +79,19 @@ def merge_images(
     return np.asarray(np.add.reduceat(weighted_NC, starts, axis=0), np.float32)
 
 
+def find_main_regions(
+    image_N: NDArray[np.integer[Any]],
+    areas_N: NDArray[Any],
+    tau_alpha: float,
+    rule: Rule = "paper",
+    scores_N: Floats | None = None,
+) -> NDArray[np.int64]:
+    """Find the row of the region that weighs most in each image, of equal ones the first; see `merge_images`."""
+    weights_N = _weights(image_N, areas_N, tau_alpha, rule, scores_N)
+    order = np.lexsort((-weights_N, image_N))
+    return order[np.flatnonzero(np.diff(image_N[order], prepend=-1))]
+
+
 def _weights(
     image_N: NDArray[np.integer[Any]], areas_N: NDArray[Any], tau_alpha: float, rule: Rule, scores_N: Floats | None
 ) -> NDArray[np.float64]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ancd_ray.config.errors import AncdError
 
-FORMAT = 3
+FORMAT = 4
 DOCUMENT = "model.json"
 
 

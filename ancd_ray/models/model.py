@@ -3,6 +3,7 @@
     model.json                settings, class table, score range, digest of the backbone, provenance
     classifier.json           heads or reference regions
     classifier.safetensors
+    novelty.safetensors       regions that the novelty of others is measured against
     memory_bank.safetensors   state of the detector, if it has one
 
 No file is a pickle, and none refers to a file outside of the folder, except for a weights file of the backbone. Loading
@@ -28,7 +29,7 @@ from ancd_ray import __version__
 from ancd_ray.backbones.base import Backbone
 from ancd_ray.backbones.loaded import load_cached
 from ancd_ray.config.job import Job
-from ancd_ray.config.sections import BackboneConfig, MebinConfig, MergeConfig
+from ancd_ray.config.sections import BackboneConfig, MebinConfig, MergeConfig, UnknownConfig
 from ancd_ray.data.images import encode_png
 from ancd_ray.data.pixel_range import PixelRange
 from ancd_ray.data.roles import Classes, name_classes
@@ -94,13 +95,15 @@ class Model:
     backbone: BackboneConfig
     classifier: Classifier
     merge: MergeConfig
+    unknown_rate: float
+    class_ids: Sequence[str]  # by index; they outlive the model (see `jobs/identity/`)
     pixel_range: PixelRange | None = None  # of the deep images it was made from
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     # --- saving and loading
 
     @classmethod
-    def of(cls, job: Job, product: str, artifacts: ArtifactSet) -> Model:
+    def of(cls, job: Job, product: str, artifacts: ArtifactSet, class_ids: Sequence[str]) -> Model:
         """Make the model of a finished discovery.
 
         Parameters
@@ -111,6 +114,8 @@ class Model:
             Name of the product.
         artifacts
             Artifacts of the discovery.
+        class_ids
+            Ids of its classes, by index.
         """
         state = None
         if isinstance(job.detector, FittedDetector):
@@ -126,6 +131,8 @@ class Model:
             backbone=job.backbone,
             classifier=load_classifier(artifacts.files("classifier").read),
             merge=job.merge,
+            unknown_rate=job.unknown.rate,
+            class_ids=tuple(class_ids),
             pixel_range=PixelRange.find(artifacts.table("images").values),
             provenance={"job": job.name, "ancd_ray": __version__, "steps": steps},
         )
@@ -150,10 +157,11 @@ class Model:
             "score_range": [self.score_range.low, self.score_range.high] if self.score_range else None,
             "backbone": {**self.backbone.model_dump(mode="json"), "digest": self.classifier.backbone_digest},
             "merge": self.merge.model_dump(mode="json"),
+            "unknown": {"rate": self.unknown_rate},
             "pixel_range": asdict(self.pixel_range) if self.pixel_range else None,
             "classes": [
-                {"index": i, "name": name, "is_normal": self.classes.has_normal and i == 0}
-                for i, name in enumerate(names)
+                {"index": i, "id": class_id, "name": name, "is_normal": self.classes.has_normal and i == 0}
+                for i, (class_id, name) in enumerate(zip(self.class_ids, names, strict=True))
             ],
             "provenance": dict(self.provenance),
         }
@@ -185,6 +193,8 @@ class Model:
             trunk = {key: value for key, value in document["backbone"].items() if key != "digest"}
             backbone = BackboneConfig.model_validate({**trunk, **({"weights": weights} if weights else {})})
             mebin, merge = MebinConfig.model_validate(document["mebin"]), MergeConfig.model_validate(document["merge"])
+            unknown_rate = UnknownConfig.model_validate(document["unknown"]).rate
+            class_ids = tuple(each["id"] for each in document["classes"])
         except (ValidationError, KeyError) as error:
             raise ModelError(f"{folder}: {DOCUMENT} cannot be read: {str(error).splitlines()[0]}") from error
         try:
@@ -201,6 +211,8 @@ class Model:
             backbone=backbone,
             classifier=classifier,
             merge=merge,
+            unknown_rate=unknown_rate,
+            class_ids=class_ids,
             pixel_range=PixelRange.find(document),
             provenance=document["provenance"],
         )
@@ -253,7 +265,8 @@ class Model:
         views, features = encode_regions(self._backbone, regions.to_pylist(), is_trained, share, CLASSIFIED)
         tables |= {"clean_views": conform(views, SCHEMAS["clean_views"])} if is_trained else {}
         tables |= {"features": conform(features, _FEATURES)}
-        classified = conform(classify_regions(self.classifier, self.backbone, tables), SCHEMAS["region_predictions"])
+        found = classify_regions(self.classifier, self.backbone, self.unknown_rate, tables)
+        classified = conform(found, SCHEMAS["region_predictions"])
         merged = MergeRegions(self.merge, self.classes.has_normal).merge(opened, classified)
         return Prediction(
             conform(merged, SCHEMAS["image_predictions"]), classified, regions, conform(bad, SCHEMAS["quarantine"])

@@ -32,11 +32,11 @@ class Classify(Stage):
     """Classifies regions.
 
     `kind`: heads read clean views, references read features. `looks_at_scores`: references also read image scores.
-    `backbone` is that of the heads; None for references.
+    `backbone` is that of the heads; None for references. Regions whose novelty is above 1 - `unknown_rate` are unknown.
     """
 
     name: ClassVar[str] = "classify"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
 
     @dataclass(frozen=True)
     class In:
@@ -55,6 +55,7 @@ class Classify(Stage):
 
     kind: Literal["heads", "references"]
     backbone: BackboneConfig | None
+    unknown_rate: float
     looks_at_scores: bool = False
 
     @property
@@ -73,7 +74,7 @@ class Classify(Stage):
         """Compute the table `region_predictions`, with the same parts as the regions."""
         sources = {role: getattr(inputs, role) for role in self.reads if role != "classifier"}
         counted = "regions" if self.kind == "heads" else "features"
-        worker = ClassifyRegions(self.backbone, inputs.classifier.folder)
+        worker = ClassifyRegions(self.backbone, self.unknown_rate, inputs.classifier.folder)
         done = yield from context.map(worker, align_shards(sources, count=counted))
         return Result.of_shards(done)
 
@@ -83,6 +84,7 @@ class ClassifyRegions:
     """Classifies the regions of a shard."""
 
     backbone: BackboneConfig | None
+    unknown_rate: float
     classifier: Folder
 
     def __call__(self, shard: Shard) -> ShardResult:
@@ -90,13 +92,13 @@ class ClassifyRegions:
         from ancd_ray.discovery.classifiers import load_classifier
 
         tables = {role: shard.table(role) for role in shard.inputs}
-        return ShardResult(
-            {"region_predictions": classify_regions(load_classifier(self.classifier.read), self.backbone, tables)}
-        )
+        classifier = load_classifier(self.classifier.read)
+        rows = classify_regions(classifier, self.backbone, self.unknown_rate, tables)
+        return ShardResult({"region_predictions": rows})
 
 
 def classify_regions(
-    classifier: Any, backbone: BackboneConfig | None, tables: Mapping[str, pa.Table]
+    classifier: Any, backbone: BackboneConfig | None, unknown_rate: float, tables: Mapping[str, pa.Table]
 ) -> list[dict[str, Any]]:
     """Compute the rows of `region_predictions`.
 
@@ -106,6 +108,8 @@ def classify_regions(
         A `HeadsClassifier` or `ReferenceClassifier`.
     backbone
         Backbone of the heads.
+    unknown_rate
+        Share of the regions of known classes that may be called unknown.
     tables
         `regions` and `clean_views` for heads; `features`, and `maps` if a normal curve is used, for references.
     """
@@ -127,11 +131,11 @@ def classify_regions(
             of_image = dict(zip(maps["image_id"], maps["score"], strict=True))
             scores = np.array([of_image[image_id] for image_id in regions.column("image_id").to_pylist()])
         predicted = classifier.predict(column_to_matrix(regions.column("masked")), scores)
-    return _make_rows(regions.select(list(_COPIED)).to_pylist(), predicted)
+    return _make_rows(regions.select(list(_COPIED)).to_pylist(), predicted, unknown_rate)
 
 
-def _make_rows(regions: Sequence[dict[str, Any]], predicted: Predicted) -> list[dict[str, Any]]:
-    probs_NK, head_cls_NH, embedding_ND = predicted
+def _make_rows(regions: Sequence[dict[str, Any]], predicted: Predicted, unknown_rate: float) -> list[dict[str, Any]]:
+    probs_NK, head_cls_NH, embedding_ND, novelty_N = predicted
     cls_N = probs_NK.argmax(axis=1)
     return [
         {
@@ -141,6 +145,8 @@ def _make_rows(regions: Sequence[dict[str, Any]], predicted: Predicted) -> list[
             "head_cls": head_cls_NH[i].tolist(),
             "cls": int(cls_N[i]),
             "confidence": float(probs_NK[i, cls_N[i]]),
+            "novelty": float(novelty_N[i]),
+            "is_unknown": bool(novelty_N[i] > 1 - unknown_rate),
         }
         for i, region in enumerate(regions)
     ]

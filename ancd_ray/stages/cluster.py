@@ -21,7 +21,7 @@ class Cluster(Stage):
     """Makes a classifier of clustered regions."""
 
     name: ClassVar[str] = "cluster"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
 
     @dataclass(frozen=True)
     class In:

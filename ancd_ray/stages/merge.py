@@ -15,12 +15,12 @@ from ancd_ray.engine.context import Context
 from ancd_ray.engine.outputs import Result, Shard, ShardResult, align_shards
 from ancd_ray.engine.shards import Work
 from ancd_ray.engine.stage import Stage
-from ancd_ray.method.merging import merge_images
+from ancd_ray.method.merging import find_main_regions, merge_images
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_REGION_COLUMNS = ["image_id", "probs", "area", "score"]
+_REGION_COLUMNS = ["image_id", "probs", "area", "score", "novelty", "is_unknown"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Merge(Stage):
     """Merges classes of regions to classes of images."""
 
     name: ClassVar[str] = "merge"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
 
     @dataclass(frozen=True)
     class In:
@@ -74,11 +74,17 @@ class MergeRegions:
         areas, region_scores = regions.column("area").to_numpy(), regions.column("score").to_numpy()
         rule, tau_alpha = self.config.rule, self.config.tau_alpha
         merged = merge_images(image_of_region, probs, areas, tau_alpha, rule, region_scores)
+        main = find_main_regions(image_of_region, areas, tau_alpha, rule, region_scores)
+        novelty, is_unknown = (regions.column(name).to_numpy()[main] for name in ("novelty", "is_unknown"))
         scores = np.full(len(ids), -np.inf)
         np.maximum.at(scores, image_of_region, region_scores)
         counts = np.bincount(image_of_region)
         return [
-            self._make_row(images[image_id], merged[i], int(counts[i]), float(scores[i]))
+            {
+                **self._make_row(images[image_id], merged[i], int(counts[i]), float(scores[i])),
+                "novelty": float(novelty[i]),
+                "is_unknown": bool(is_unknown[i]),
+            }
             for i, image_id in enumerate(ids)
         ]
 

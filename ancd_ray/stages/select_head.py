@@ -7,7 +7,6 @@ have the highest mean silhouette in frozen features (`discovery/criterion.py`).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -30,15 +29,15 @@ class SelectHead(Stage):
     """Makes a classifier of the trained tail and heads, with the selected head."""
 
     name: ClassVar[str] = "select_head"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     @dataclass(frozen=True)
     class In:
         """Artifacts that the stage reads, by role."""
 
         trained: Files
-        clean_views: Table | None = None
-        features: Table | None = None
+        clean_views: Table
+        features: Table
 
     class Out:
         """Artifacts that the stage makes, by role."""
@@ -48,50 +47,43 @@ class SelectHead(Stage):
     head: Literal["silhouette", "loss"]
     backbone: BackboneConfig
 
-    @property
-    def reads(self) -> Sequence[str]:
-        """Roles that it reads."""
-        return ["trained", "clean_views", "features"] if self.head == "silhouette" else ["trained"]
-
     def run(self, context: Context, inputs: In) -> Result:
         """Select the head; the value `head_silhouettes` has the mean silhouette of each head."""
         from safetensors.torch import load
 
-        from ancd_ray.discovery.classifiers import HeadsClassifier
+        from ancd_ray.backbones.loaded import load_cached
+        from ancd_ray.discovery.anomalyncd.sources import ViewBank
+        from ancd_ray.discovery.classifiers import HeadsClassifier, load_learner, predict_heads
+        from ancd_ray.discovery.criterion import mean_silhouette
+        from ancd_ray.discovery.features.calibration import Calibration
+        from ancd_ray.discovery.features.region_features import read_comparison_features
+        from ancd_ray.discovery.novelty import Novelty
 
-        trained = inputs.trained.values
+        trained, views, features = inputs.trained.values, inputs.clean_views, inputs.features
         classes = Classes(tuple(trained["base_classes"]), trained["n_novel"], trained["has_normal"])
         state = load(inputs.trained.read(TRAINED))
+        # the regions that have features
+        sampled = [_take_sampled(views, features, i) for i in range(len(views.parts))]
+        bank = ViewBank([table for table in sampled if table.num_rows])
+        backbone = load_cached(self.backbone)
+        found = predict_heads(bank, load_learner(state, backbone, classes), classes.n_base, backbone.device)
+        cls_HN = np.concatenate([probs_HBK.argmax(axis=-1) for _, probs_HBK in found], axis=1)
         losses = trained["head_losses"]
         values: dict[str, Any] = {"n_novel": classes.n_novel, "has_normal": classes.has_normal}
         head = int(np.argmin(losses))
-        if inputs.clean_views is not None and inputs.features is not None:
-            silhouettes = self._judge(state, classes, inputs.clean_views, inputs.features)
+        if self.head == "silhouette":
+            features_ND = read_comparison_features(features)
+            silhouettes = [mean_silhouette(features_ND, cls_N) for cls_N in cls_HN]
             # of equal silhouettes, the one with the smallest loss
             head = max(range(len(losses)), key=lambda index: (silhouettes[index], -losses[index]))
             values["head_silhouettes"] = silhouettes
         values["served_head"] = head
-        files = HeadsClassifier(classes, trained["backbone_digest"], state, head).save()
+        tokens_ND = bank.average_tokens()
+        novelty = Novelty.fit(tokens_ND, cls_HN[head], Calibration.fit(tokens_ND, [bank.dim]), seed=0)
+        files = HeadsClassifier(classes, trained["backbone_digest"], state, head, novelty).save()
         for name, data in files.items():
             context.folder.write(name, data)
         return Result({}, values, {name: hashlib.sha256(data).hexdigest() for name, data in files.items()})
-
-    def _judge(self, state: Any, classes: Classes, views: Table, features: Table) -> list[float]:
-        """Compute the mean silhouette of the classes of each head, over the regions that have features."""
-        from ancd_ray.backbones.loaded import load_cached
-        from ancd_ray.discovery.anomalyncd.sources import ViewBank
-        from ancd_ray.discovery.classifiers import load_learner, predict_heads
-        from ancd_ray.discovery.criterion import mean_silhouette
-        from ancd_ray.discovery.features.region_features import read_comparison_features
-
-        sampled = [_take_sampled(views, features, i) for i in range(len(views.parts))]
-        backbone = load_cached(self.backbone)
-        learner = load_learner(state, backbone, classes)
-        bank = ViewBank([table for table in sampled if table.num_rows])
-        found = predict_heads(bank, learner, classes.n_base, backbone.device)
-        cls_HN = np.concatenate([probs_HBK.argmax(axis=-1) for _, probs_HBK in found], axis=1)
-        features_ND = read_comparison_features(features)
-        return [mean_silhouette(features_ND, cls_N) for cls_N in cls_HN]
 
 
 def _take_sampled(views: Table, features: Table, index: int) -> pa.Table:

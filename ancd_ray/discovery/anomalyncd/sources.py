@@ -118,6 +118,12 @@ class ViewBank:
         novel = [view for views, label in zip(self._views, self.labels, strict=True) if label is None for view in views]
         return torch.from_numpy(np.stack([self._read_view(int(view))[0] for view in novel]).astype(np.float32))
 
+    def average_tokens(self) -> NDArray[np.float32]:
+        """Average the visible tokens of each region's first view, (N, D); its class token if none is visible."""
+        first = [self._read_view(int(views[0])) for views in self._views]
+        means = [tokens.astype(np.float32).mean(axis=0) if len(tokens) else cls for cls, tokens in first]
+        return np.stack(means).astype(np.float32)
+
     def _read_view(self, view: int) -> tuple[NDArray[np.float16], NDArray[np.float16]]:
         chunk, row = self._chunks[self._chunk_of[view]], self._row_of[view]
         start, stop = chunk.starts[row] // self.dim, chunk.starts[row + 1] // self.dim

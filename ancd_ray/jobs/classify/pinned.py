@@ -28,6 +28,11 @@ class PinnedModel:
         return [each["name"] for each in self.document["classes"]]
 
     @property
+    def class_ids(self) -> list[str]:
+        """Ids of its classes, by index."""
+        return [each["id"] for each in self.document["classes"]]
+
+    @property
     def needs(self) -> str:
         """What its detector needs; see `DetectorConfig.needs`."""
         from ancd_ray.config.job import Job

@@ -3,7 +3,7 @@
     <output>/archive/image_predictions, region_predictions, quarantine          and `runs`, see runs.py
 
 A row has its partition, the digest of the model, and a `state`, the digest of partition, model and the images that are
-gone from it. The tables are the record of what is done: a partition whose state they have is neither classified nor
+gone from it. Predictions have the id of their class, null if that is unknown. The tables are the record of what is done: a partition whose state they have is neither classified nor
 looked at again. Publishing replaces what differs from today in one transaction a table: readers see the archive before
 or after it, and a run that was killed is made good by the next one, since nothing is published twice. Images are the
 last table: an image that is there has its regions.
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from ancd_ray.config.errors import first_line
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 TABLES = ("region_predictions", "quarantine", "image_predictions")
 _ADDED = ("partition", "model", "state")
+_CLASS_ID = "class_id"  # of predictions; null: unknown
 _EXPECTED = "published.json"
 _LISTING = ("image_predictions", "quarantine")  # of both tables together each image has a row
 
@@ -255,7 +257,8 @@ def _publish_table(
 
 def make_published_schema(table: str) -> pa.Schema:
     """Return the schema of a published table."""
-    return pa.schema([*relax(SCHEMAS[table]), *(pa.field(name, pa.string()) for name in _ADDED)])
+    ids = [_CLASS_ID] if "cls" in SCHEMAS[table].names else []
+    return pa.schema([*relax(SCHEMAS[table]), *(pa.field(name, pa.string()) for name in (*ids, *_ADDED))])
 
 
 def _select(product: str, partition: str, model: str) -> ds.Expression:
@@ -301,5 +304,12 @@ def _read_batches(
         for rows in each.read_parts(table):
             counted[each.product.name, state] += rows.num_rows
             added = [each.partition.id, each.product.model.digest, state]
-            columns = [*rows.columns, *(pa.array([value] * rows.num_rows, pa.string()) for value in added)]
+            own = [_find_class_ids(rows, each.product.model.class_ids)] if _CLASS_ID in schema.names else []
+            columns = [*rows.columns, *own, *(pa.array([value] * rows.num_rows, pa.string()) for value in added)]
             yield from pa.Table.from_arrays(columns, names=schema.names).cast(schema).to_batches()
+
+
+def _find_class_ids(rows: pa.Table, ids: Sequence[str]) -> pa.Array:
+    """Return the id of the class of each prediction; null where it is unknown."""
+    own = pa.array(ids, pa.string()).take(rows.column("cls").combine_chunks())
+    return pc.if_else(rows.column("is_unknown").combine_chunks(), None, own)

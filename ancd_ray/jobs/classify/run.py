@@ -25,6 +25,7 @@ from ancd_ray.jobs.classify.delta import FOLDER
 from ancd_ray.jobs.classify.plan import ClassificationPlan, ProductPlan, make, make_of_others
 from ancd_ray.jobs.classify.publish import Published, make_state, publish, read_again
 from ancd_ray.jobs.classify.runs import Start, publish_run, read_run
+from ancd_ray.jobs.identity.discovered import adopt_classes
 from ancd_ray.jobs.partitions import write_partitions
 from ancd_ray.jobs.plan import JobPlan
 from ancd_ray.jobs.rates import record_rates
@@ -71,6 +72,7 @@ def _run_plan(
     plan: ClassificationPlan, discovered: JobResults | None, address: str | None, display: Display, start: Start
 ) -> Folder:
     root, resources = plan.root, plan.job.resources
+    adopt_classes(root, {product.name: product.model for product in plan.products})
     for product in plan.products:
         product.model.adopt(root)
         display.say(product.describe_changes())

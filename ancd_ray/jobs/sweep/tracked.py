@@ -7,6 +7,7 @@ from typing import Any
 
 from ancd_ray.config.overrides import override
 from ancd_ray.data.location import StoreError
+from ancd_ray.data.roles import make_class_ids
 from ancd_ray.data.store import Folder
 from ancd_ray.engine.artifacts import ArtifactSet
 from ancd_ray.engine.outputs import Output
@@ -69,7 +70,9 @@ def _log_trial(
         tracking.log_figures(client, run, figures, artifacts.figures("trained").get("losses", {}))
         if chosen:
             own = override(plan.job, {key: chosen[key] for key in results.space.merged}, "sweep.parameters")
-            source = tracking.log_model(client, run, Model.of(own, plan.name, artifacts))
+            found = artifacts.files("classifier").values
+            ids = make_class_ids(plan.name, found["n_novel"], found["has_normal"])
+            source = tracking.log_model(client, run, Model.of(own, plan.name, artifacts, ids))
             if results.space.sweep.register_best:
                 name = f"{results.space.job.name}.{record.product}"
                 tracking.register(client, name, source, run, {metric: f"{chosen[metric]:.4f}"})

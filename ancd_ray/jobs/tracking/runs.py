@@ -24,7 +24,6 @@ _RUN_TAG = "ancd_ray.run"  # name of the run folder, by which a repeated run of 
 def log(
     store: TrackingStore,
     job: Job,
-    own_jobs: Mapping[str, Job],
     results: JobResults,
     summary: Mapping[str, Any],
     run_folder: Folder,
@@ -37,8 +36,6 @@ def log(
         Where to.
     job
         The job.
-    own_jobs
-        The job of each product, with its overrides.
     results, summary, run_folder
         What the job left.
 
@@ -52,8 +49,8 @@ def log(
             return False
         for key in ("images", "regions", "quarantined"):
             client.log_metric(parent, key, summary[key])
-        for name, own in own_jobs.items():
-            _log_product(client, experiment, parent, name, own, results.products[name])
+        for name, artifacts in results.products.items():
+            _log_product(client, experiment, parent, name, artifacts, run_folder)
     return True
 
 
@@ -90,7 +87,9 @@ def start_parent_run(
     client.set_terminated(parent)
 
 
-def _log_product(client: Any, experiment: str, parent: str, name: str, job: Job, artifacts: ArtifactSet) -> None:
+def _log_product(
+    client: Any, experiment: str, parent: str, name: str, artifacts: ArtifactSet, run_folder: Folder
+) -> None:
     run = start_child_run(client, experiment, parent, name, name)
     figures = {
         f"{level}/{key}": value
@@ -100,7 +99,7 @@ def _log_product(client: Any, experiment: str, parent: str, name: str, job: Job,
     log_figures(client, run, figures, artifacts.figures("trained").get("losses", {}))
     from ancd_ray.models.model import Model
 
-    log_model(client, run, Model.of(job, name, artifacts))
+    log_model(client, run, Model.load(str(run_folder / "models" / name)))
     client.set_terminated(run)
 
 

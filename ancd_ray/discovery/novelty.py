@@ -1,0 +1,149 @@
+"""Novelty of regions: how far they are from all regions of the discovery, for the verdict "unknown".
+
+The distance of a region to the nearest reference is compared with the distances of the references to each other
+(leave-one-out), which are those of regions of known classes. Its novelty is the share of them that is smaller, a
+conformal p-value subtracted from 1: of known regions, a share `rate` has a novelty above 1 − `rate`. References are
+taken in equal numbers from each class, so that those of a rare class are there, and their distances count by the size
+of their class.
+
+Shape suffixes: N regions, M references, D feature width, K classes, Q quantiles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load, save
+
+from ancd_ray.discovery.features.calibration import Calibration, Floats
+from ancd_ray.discovery.nearest import find_nearest
+
+FILE = "novelty.safetensors"
+MAX_REFERENCES = 4000
+_SAME = 1e-9  # squared distance, of features of mean square length 1, below which a region is the reference itself
+_QUANTILES = 1000
+
+
+@dataclass(frozen=True)
+class Novelty:
+    """References in frozen features, and the distances of known regions to them.
+
+    Parameters
+    ----------
+    calibration
+        Calibration of the features.
+    references_MD
+        Features of the references, not calibrated.
+    cls_M
+        Their classes.
+    distances_Q
+        Quantiles of the distance of a known region to the nearest other one, in increasing order.
+    """
+
+    calibration: Calibration
+    references_MD: NDArray[np.float32]
+    cls_M: NDArray[np.int64]
+    distances_Q: NDArray[np.float64]
+
+    @classmethod
+    def empty(cls, calibration: Calibration) -> Novelty:
+        """Return one without references, by which nothing is novel."""
+        width = len(calibration.mean_D)
+        return cls(calibration, np.empty((0, width), np.float32), np.empty(0, np.int64), np.empty(0))
+
+    @classmethod
+    def fit(cls, features_ND: Floats, cls_N: NDArray[np.int64], calibration: Calibration, seed: int) -> Novelty:
+        """Choose references among the regions of a discovery and measure their distances.
+
+        Parameters
+        ----------
+        features_ND
+            Frozen features of the regions.
+        cls_N
+            Their classes.
+        calibration
+            Calibration of the features.
+        seed
+            Random seed of the choice.
+        """
+        rows_M = _choose(cls_N, np.random.default_rng(seed))
+        references_MD, cls_M = np.asarray(features_ND[rows_M], np.float32), cls_N[rows_M]
+        without = cls(calibration, references_MD, cls_M, np.empty(0))
+        if len(rows_M) < 2:
+            return without
+        weight_M = (np.bincount(cls_N) / np.maximum(np.bincount(cls_M, minlength=cls_N.max() + 1), 1))[cls_M]
+        distance_M = without.measure_distances(references_MD)
+        return cls(calibration, references_MD, cls_M, _find_quantiles(distance_M, weight_M))
+
+    def save(self) -> dict[str, bytes]:
+        """Return the file by its name."""
+        arrays = {
+            "mean_D": self.calibration.mean_D,
+            "lengths": np.array(self.calibration.lengths),
+            "widths": np.array(self.calibration.widths),
+            "references_MD": self.references_MD,
+            "cls_M": self.cls_M,
+            "distances_Q": self.distances_Q,
+        }
+        return {FILE: save({name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()})}
+
+    @classmethod
+    def load(cls, read: Callable[[str], bytes]) -> Novelty:
+        """Load it; `read` returns the bytes of a file by name."""
+        arrays = {name: tensor.numpy() for name, tensor in load(read(FILE)).items()}
+        lengths, widths = tuple(arrays["lengths"].tolist()), tuple(arrays["widths"].tolist())
+        calibration = Calibration(arrays["mean_D"], lengths, widths)
+        return cls(calibration, arrays["references_MD"], arrays["cls_M"], arrays["distances_Q"])
+
+    def measure(self, features_ND: Floats) -> NDArray[np.float32]:
+        """Compute the novelty (N,) of regions in 0..1; without references that have distances it is 0."""
+        if not len(self.distances_Q):
+            return np.zeros(len(features_ND), np.float32)
+        nearer_N = np.searchsorted(self.distances_Q, self.measure_distances(features_ND), side="left")
+        count = len(self.references_MD)
+        return np.asarray(nearer_N / len(self.distances_Q) * count / (count + 1), np.float32)
+
+    def measure_distances(self, features_ND: Floats) -> NDArray[np.float64]:
+        """Compute the distance (N,) of each region to the nearest reference that is not the region itself."""
+        nearest = find_nearest(self.calibration.apply(features_ND), self._known_MD, 2)
+        own_N = nearest.squared[:, 0] < _SAME
+        column_N = own_N.astype(int) if nearest.squared.shape[1] > 1 else np.zeros(len(own_N), int)
+        return np.asarray(np.sqrt(nearest.squared[np.arange(len(own_N)), column_N]))
+
+    def compute_prototypes(self, n_classes: int) -> NDArray[np.float32]:
+        """Average the references of each class (K, D); those of a class without references are NaN."""
+        found = np.full((n_classes, self.references_MD.shape[1]), np.nan, np.float32)
+        for index in np.unique(self.cls_M):
+            found[index] = self.references_MD[self.cls_M == index].mean(axis=0)
+        return found
+
+    @cached_property
+    def _known_MD(self) -> NDArray[np.float64]:
+        return self.calibration.apply(self.references_MD)
+
+
+def _choose(cls_N: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Choose at most `MAX_REFERENCES` rows, in equal numbers from each class as far as it has them."""
+    order = rng.permutation(len(cls_N))
+    if len(cls_N) > MAX_REFERENCES:
+        turn_N = np.empty(len(cls_N), np.int64)  # of a row among those of its class
+        for index in np.unique(cls_N):
+            members = order[cls_N[order] == index]
+            turn_N[members] = np.arange(len(members))
+        order = order[np.argsort(turn_N[order], kind="stable")[:MAX_REFERENCES]]
+    return np.sort(order)
+
+
+def _find_quantiles(values_M: Floats, weight_M: Floats) -> NDArray[np.float64]:
+    """Compute quantiles of weighted values; few values of the same weight are returned as they are."""
+    order = np.argsort(values_M, kind="stable")
+    if len(values_M) <= _QUANTILES and np.ptp(weight_M) == 0:
+        return np.asarray(values_M[order], np.float64)
+    shares = np.cumsum(weight_M[order]) / weight_M.sum()
+    wanted = (np.arange(_QUANTILES) + 0.5) / _QUANTILES
+    return np.asarray(values_M[order][np.minimum(np.searchsorted(shares, wanted), len(order) - 1)], np.float64)

@@ -1,0 +1,157 @@
+"""The tables `classes` and `class_members` of an output folder: read, changed, and resolved.
+
+    <output>/archive/classes          the classes of all products
+    <output>/archive/class_members    which regions are theirs: by the last discovery, or by a person
+
+Published rows carry the id of their class and are never rewritten: names, and what a class was merged into, are looked
+up when they are shown. Jobs and persons change the tables without the lock of the output, since a night may take hours;
+each change reads the rows again if another one has come first.
+"""
+
+from __future__ import annotations
+
+import getpass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime, timezone
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+from ancd_ray.config.errors import first_line
+from ancd_ray.data.location import StoreError
+from ancd_ray.data.store import Folder
+from ancd_ray.data.tables import CLASS_MEMBERS, CLASSES, conform
+from ancd_ray.jobs.classify.delta import FOLDER, create_table, open_table, relax, write_rows
+
+Row = dict[str, Any]
+MEMBERS = "class_members"
+_SCHEMAS = {"classes": CLASSES, MEMBERS: CLASS_MEMBERS}
+_KEYS = {"classes": "id", MEMBERS: "region_id"}
+_TRIES = 5  # of a change that another one gets ahead of
+
+
+def read_classes(root: Folder, product: str | None = None) -> dict[str, Row]:
+    """Read the classes of a product, or of all, by id.
+
+    Raises
+    ------
+    StoreError
+        The table cannot be read.
+    """
+    return {row["id"]: row for row in _read(root, "classes", product)}
+
+
+def read_members(root: Folder, product: str) -> dict[str, Row]:
+    """Read the rows of the regions of known classes, by region id.
+
+    Raises
+    ------
+    StoreError
+        The table cannot be read.
+    """
+    return {row["region_id"]: row for row in _read(root, MEMBERS, product)}
+
+
+def change_classes(root: Folder, change: Callable[[dict[str, Row]], Iterable[Row]]) -> list[Row]:
+    """Change classes.
+
+    Parameters
+    ----------
+    root
+        Output folder.
+    change
+        Returns the new and the changed rows, given all rows by id; it is called again if another change came first.
+
+    Returns
+    -------
+    The rows that were written.
+
+    Raises
+    ------
+    StoreError
+        The table cannot be read or written.
+    """
+    return _change(root, "classes", change)
+
+
+def write_members(root: Folder, rows: Sequence[Row]) -> None:
+    """Write the classes of regions, in place of earlier ones.
+
+    Raises
+    ------
+    StoreError
+        The table cannot be read or written.
+    """
+    products = {row["product"] for row in rows}
+    for product in sorted(products):
+        own = {row["region_id"]: row for row in rows if row["product"] == product}
+        folder = root / FOLDER / MEMBERS
+        table = create_table(folder, relax(CLASS_MEMBERS), partition_by=["product"])
+        kept = {**read_members(root, product), **own}
+        found = conform(list(kept.values()), CLASS_MEMBERS).cast(relax(CLASS_MEMBERS))
+        write_rows(table, folder, found, mode="overwrite", predicate=f"product = '{product}'")
+
+
+def resolve_id(classes: Mapping[str, Row], class_id: str) -> str:
+    """Return the id of the class that a class was merged into, or its own."""
+    seen = {class_id}
+    while (row := classes.get(class_id)) and row["status"] == "merged" and row["merged_into"] not in seen:
+        class_id = row["merged_into"]
+        seen.add(class_id)
+    return class_id
+
+
+def show_name(classes: Mapping[str, Row], class_id: str, fallback: str) -> str:
+    """Return the name by which a class is shown: that of a person, or the fallback."""
+    row = classes.get(resolve_id(classes, class_id))
+    return str(row["name"]) if row and row["name"] else fallback
+
+
+def name_person() -> str:
+    """Return the name of who changes something."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container without a user database
+        return "unknown"
+
+
+def now() -> datetime:
+    """Return the time of a change."""
+    return datetime.now(timezone.utc)
+
+
+def _change(root: Folder, name: str, change: Callable[[dict[str, Row]], Iterable[Row]]) -> list[Row]:
+    folder, schema, key = root / FOLDER / name, _SCHEMAS[name], _KEYS[name]
+    for left in reversed(range(_TRIES)):
+        known = {row[key]: row for row in _read(root, name)}
+        rows = list(change(known))
+        if not rows:
+            return []
+        table = create_table(folder, relax(schema))
+        named = ", ".join("'" + row[key].replace("'", "''") + "'" for row in rows)
+        how: Mapping[str, str] = {"mode": "append"}
+        if any(row[key] in known for row in rows):
+            how = {"mode": "overwrite", "predicate": f"{key} IN ({named})"}
+        try:
+            write_rows(table, folder, conform(rows, schema).cast(relax(schema)), **how)
+        except StoreError:
+            if not left:
+                raise
+        else:
+            return rows
+    raise AssertionError("unreachable")
+
+
+def _read(root: Folder, name: str, product: str | None = None) -> list[Row]:
+    folder = root / FOLDER / name
+    table = open_table(folder)
+    if table is None:
+        return []
+    where = None if product is None else ds.field("product") == product
+    try:
+        rows = table.to_pyarrow_dataset(filesystem=folder.filesystem).to_table(filter=where)
+        found: list[Row] = rows.select(_SCHEMAS[name].names).to_pylist()
+    except (OSError, ValueError, KeyError, pa.ArrowInvalid) as error:
+        raise StoreError(f"{folder}: cannot be read ({first_line(error)})") from error
+    return found
