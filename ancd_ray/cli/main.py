@@ -13,6 +13,7 @@ import click
 from ancd_ray import __version__
 from ancd_ray.cli import finished
 from ancd_ray.cli import remote as cli_remote
+from ancd_ray.cli.classes import classes
 from ancd_ray.cli.clean import clean
 from ancd_ray.cli.compact import compact
 from ancd_ray.cli.errors import explain_errors, write
@@ -343,5 +344,5 @@ def schema() -> None:
         click.echo(json.dumps(job_schema(), indent=1, ensure_ascii=False))
 
 
-for _verb in (init, predict, clean, compact, *finished.VERBS, *cli_remote.VERBS):
+for _verb in (init, predict, classes, clean, compact, *finished.VERBS, *cli_remote.VERBS):
     main.add_command(_verb)

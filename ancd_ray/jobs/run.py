@@ -22,12 +22,13 @@ from ancd_ray.jobs import tracking
 from ancd_ray.jobs.checks import check_ray
 from ancd_ray.jobs.plan import JobPlan, make
 from ancd_ray.jobs.rates import record_rates
-from ancd_ray.jobs.results import RECORD, JobResults, open_run, read_record
+from ancd_ray.jobs.results import RECORD, JobResults, locate_root, open_run, read_record
 from ancd_ray.jobs.run_folder import (
     REPORT,
     SUMMARY,
     check_counts,
     find_complete,
+    find_run_titles,
     write_record,
     write_results,
 )
@@ -176,7 +177,8 @@ def rerender(folder: Folder) -> RunReport:
         raise StoreError(f"{folder}: a sweep; submit it again, which trains nothing twice and draws its report")
     job, results = open_run(folder)
     record = read_record(folder) or {}
-    report = build_report(job, results, datetime.now(timezone.utc))
+    titles = find_run_titles(locate_root(folder), folder)
+    report = build_report(job, results, datetime.now(timezone.utc), titles)
     folder.write(REPORT, render(report).encode())
     if "files" in record:
         record["files"][REPORT] = folder.sha256(REPORT)

@@ -14,8 +14,10 @@ from ancd_ray.config.load import dump_resolved
 from ancd_ray.data.store import Folder
 from ancd_ray.engine.context import StageError
 from ancd_ray.engine.outputs import write_part
+from ancd_ray.jobs.identity.tables import ClassTitle, find_titles, read_classes
 from ancd_ray.jobs.plan import JobPlan
 from ancd_ray.jobs.results import RECORD, JobResults, read_record
+from ancd_ray.models.format import DOCUMENT
 
 SUMMARY = "summary.json"
 REPORT = "report.html"
@@ -60,9 +62,24 @@ def write_results(plan: JobPlan, results: JobResults, folder: Folder) -> list[st
         Model.of(product.job, product.name, artifacts, discovered.ids).save(folder / "models" / product.name)
         discovered.write(plan.root, accept=False)
         said += discovered.describe()
-    report = build_report(plan.job, results, datetime.now(timezone.utc))
+    report = build_report(plan.job, results, datetime.now(timezone.utc), find_run_titles(plan.root, folder))
     folder.write(REPORT, render(report).encode())
     return said
+
+
+def find_run_titles(root: Folder, folder: Folder) -> dict[str, list[ClassTitle]]:
+    """Return what the classes of the models of a run are called today, by product.
+
+    Raises
+    ------
+    StoreError
+        The table of classes cannot be read.
+    """
+    classes = read_classes(root)
+    documents = {name: (folder / "models" / name).read_json(DOCUMENT) for name in (folder / "models").names()}
+    return {
+        name: find_titles(classes, [each["id"] for each in document["classes"]]) for name, document in documents.items()
+    }
 
 
 def write_record(folder: Folder, record: Mapping[str, Any], known: Mapping[str, str] | None = None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from ancd_ray.config.load import dump_resolved
 from ancd_ray.engine.executor import StepRun
 from ancd_ray.engine.versions import read_versions
 from ancd_ray.jobs.classify.classified import Classified, compare_labels, join
+from ancd_ray.jobs.identity.tables import ClassTitle
 from ancd_ray.jobs.report import (
     ClassReport,
     ClusterScores,
@@ -37,6 +38,7 @@ def build_report(
     published: Published,
     steps: Sequence[StepRun],
     created_at: datetime,
+    titles: Mapping[str, Sequence[ClassTitle]],
 ) -> RunReport:
     """Collect the content of the report: figures of the whole archive, and pictures of some of its partitions."""
     libraries = read_versions()
@@ -58,27 +60,35 @@ def build_report(
         stages=[StageTime(step.name, step.product, step.cached, step.seconds, step.rows) for step in steps],
         quarantine=group_quarantine((row["uri"], row["stage"], row["reason"]) for row in quarantine),
         products=[
-            _build_product(product, [each for each in pictured if each.product is product], published)
+            _build_product(
+                product, [each for each in pictured if each.product is product], published, titles[product.name]
+            )
             for product in plan.products
         ],
     )
 
 
-def _build_product(product: ProductPlan, pictured: Sequence[Classified], published: Published) -> ProductReport:
+def _build_product(
+    product: ProductPlan, pictured: Sequence[Classified], published: Published, titles: Sequence[ClassTitle]
+) -> ProductReport:
     images = published.read_rows("image_predictions", ["label", "cls", "score"], product.name)
     regions = published.read_rows("region_predictions", ["cls", "confidence"], product.name)
     return ProductReport(
         name=product.name,
         image_level=ClusterScores(images.num_rows, **compare_labels(images)),
         region_level=ClusterScores(regions.num_rows),
-        classes=_build_classes(product, pictured, images, regions),
+        classes=_build_classes(product, pictured, images, regions, titles),
         scores=ImageScores(images.column("score").to_numpy()),
         mean_confidence=float(np.mean(regions.column("confidence").to_numpy())) if regions.num_rows else None,
     )
 
 
 def _build_classes(
-    product: ProductPlan, pictured: Sequence[Classified], images: pa.Table, regions: pa.Table
+    product: ProductPlan,
+    pictured: Sequence[Classified],
+    images: pa.Table,
+    regions: pa.Table,
+    titles: Sequence[ClassTitle],
 ) -> list[ClassReport]:
     """Collect the classes, the largest first, with the pictures of regions that were kept."""
     kept = set(join(pictured, "regions", ["region_id"]).column("region_id").to_pylist())
@@ -89,7 +99,7 @@ def _build_classes(
     ids = predicted.column("region_id").to_pylist()
     has_picture = np.array([region_id in kept for region_id in ids], bool)
     chosen = []
-    for index in range(len(product.model.classes)):
+    for index in range(len(titles)):
         most, least = select_extremes(np.flatnonzero((cls == index) & has_picture), confidence)
         # with another `keep`, pictures are of uncertain regions only, except for those of a discovery
         has_all = product.keep == "all" or product.discovered
@@ -99,13 +109,15 @@ def _build_classes(
         np.bincount(table.column("cls").to_numpy(), minlength=len(chosen)) for table in (images, regions)
     )
     found = []
-    for index, name in enumerate(product.model.classes):
+    for index, title in enumerate(titles):
         most_certain, least_certain = (
             [build_item(shown[ids[i]], float(confidence[i]), uri_of[shown[ids[i]]["image_id"]]) for i in rows]
             for rows in chosen[index]
         )
         counts = int(of_images[index]), int(of_regions[index])
-        found.append(ClassReport(index, name, *counts, most_certain=most_certain, least_certain=least_certain))
+        found.append(
+            ClassReport(index, title.name, title.id, *counts, most_certain=most_certain, least_certain=least_certain)
+        )
     return sorted(found, key=lambda one: (-one.images, one.index))
 
 

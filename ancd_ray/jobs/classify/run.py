@@ -8,6 +8,8 @@ from datetime import datetime, timezone
 from functools import partial
 from typing import Any
 
+import pyarrow.compute as pc
+
 from ancd_ray.config.job import Job
 from ancd_ray.config.load import dump_resolved
 from ancd_ray.data.lock import lock_folder
@@ -26,6 +28,7 @@ from ancd_ray.jobs.classify.plan import ClassificationPlan, ProductPlan, make, m
 from ancd_ray.jobs.classify.publish import Published, make_state, publish, read_again
 from ancd_ray.jobs.classify.runs import Start, publish_run, read_run
 from ancd_ray.jobs.identity.discovered import adopt_classes
+from ancd_ray.jobs.identity.tables import ClassTitle, find_titles, read_classes
 from ancd_ray.jobs.partitions import write_partitions
 from ancd_ray.jobs.plan import JobPlan
 from ancd_ray.jobs.rates import record_rates
@@ -76,6 +79,8 @@ def _run_plan(
     for product in plan.products:
         product.model.adopt(root)
         display.say(product.describe_changes())
+    classes = read_classes(root)
+    titles = {product.name: find_titles(classes, product.model.class_ids) for product in plan.products}
     with Runtime(resources.cpus, resources.gpus, resources.in_process_below, address) as runtime:
         done = run_steps(plan.steps, root, runtime, display, max_quarantined=1.0)
     record_rates(plan, done)
@@ -90,7 +95,7 @@ def _run_plan(
             for partition, step in zip(product.to_classify, product.steps, strict=True)
             if not done[step.fingerprint].cached
         ]
-        for line in _describe_answers(ran):
+        for line in _describe_answers(ran, titles[product.name]):
             display.say(f"{product.name}: {line}")
     with display.step("publish", plan.job.name) as progress:
         written = publish([*classified, *_find_again(plan)], _list_states(plan), plan.published)
@@ -102,8 +107,8 @@ def _run_plan(
         if complete:
             progress.cached()
         else:
-            _write_results(plan, classified, published, steps, discovered, folder)
-        summary = _summarize(plan, published, steps)
+            _write_results(plan, classified, published, steps, discovered, folder, titles)
+        summary = _summarize(plan, published, steps, titles)
         folder.write_json(SUMMARY, summary)
         write_record(folder, _make_record(plan, steps), complete)
     publish_run(plan, summary["products"], start)
@@ -113,18 +118,19 @@ def _run_plan(
     return folder
 
 
-def _describe_answers(new: Sequence[Classified]) -> Iterator[str]:
+def _describe_answers(new: Sequence[Classified], titles: Sequence[ClassTitle]) -> Iterator[str]:
     """Describe in lines what the images of partitions are: each of a few, or how many there are of each class."""
     if not new:
         return
-    names = new[0].product.model.classes
-    predicted = join(new, "image_predictions", ["uri", "cls", "confidence"]).to_pylist()
+    predicted = join(new, "image_predictions", ["uri", "cls", "confidence", "novelty", "is_unknown"]).to_pylist()
     if len(predicted) <= _NAMED:
         for row in predicted:
-            yield f"{row['uri'].rpartition('/')[2]}: {names[row['cls']]} ({row['confidence']:.2f})"
+            name = titles[row["cls"]].name
+            said = f"unknown, nearest to {name}" if row["is_unknown"] else f"{name} ({row['confidence']:.2f})"
+            yield f"{row['uri'].rpartition('/')[2]}: {said}"
     else:
-        counts = Counter(row["cls"] for row in predicted)
-        yield "new: " + ", ".join(f"{names[index]} {count:,}" for index, count in sorted(counts.items()))
+        counts = Counter("unknown" if row["is_unknown"] else titles[row["cls"]].name for row in predicted)
+        yield "new: " + ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items()))
     if lost := join(new, "quarantine", ["uri", "reason"]).to_pylist():
         more = f", and {len(lost) - 1:,} more" if len(lost) > 1 else ""
         yield f"quarantined: {lost[0]['uri'].rpartition('/')[2]} ({lost[0]['reason']}){more}"
@@ -191,6 +197,7 @@ def _write_results(
     steps: Sequence[StepRun],
     discovered: JobResults | None,
     folder: Folder,
+    titles: Mapping[str, Sequence[ClassTitle]],
 ) -> None:
     """Write the report of the archive, and the tables of what this run has classified."""
     from ancd_ray.jobs.classify.report import build_report
@@ -204,7 +211,7 @@ def _write_results(
     write_part(folder, "quarantine", 0, join(classified, "quarantine"))
     samples = [sample for product in plan.products if (sample := _find_sample(product, discovered))]
     pictured = [*samples, *(each for each in classified if each.partition is not each.product.discovered)]
-    report = build_report(plan, pictured, published, steps, datetime.now(timezone.utc))
+    report = build_report(plan, pictured, published, steps, datetime.now(timezone.utc), titles)
     folder.write(REPORT, render(report).encode())
 
 
@@ -218,7 +225,12 @@ def _make_record(plan: ClassificationPlan, steps: Sequence[StepRun]) -> dict[str
     }
 
 
-def _summarize(plan: ClassificationPlan, published: Published, steps: Sequence[StepRun]) -> dict[str, Any]:
+def _summarize(
+    plan: ClassificationPlan,
+    published: Published,
+    steps: Sequence[StepRun],
+    titles: Mapping[str, Sequence[ClassTitle]],
+) -> dict[str, Any]:
     """Make the content of `summary.json`, and check that every image is in one published table, once.
 
     Raises
@@ -231,14 +243,18 @@ def _summarize(plan: ClassificationPlan, published: Published, steps: Sequence[S
     quarantined, regions = published.count("quarantine", names), published.count("region_predictions", names)
     for product in plan.products:
         listed = sum(partition.left for partition in product.partitions)
-        predicted = published.read_rows("image_predictions", ["cls", "label"], product.name)
+        predicted = published.read_rows("image_predictions", ["cls", "label", "is_unknown"], product.name)
         if predicted.num_rows + quarantined[product.name] != listed:
             raise StageError(
                 f"product {product.name}: {listed} images were listed, but {published.root}/{FOLDER} has "
                 f"{predicted.num_rows} predictions and {quarantined[product.name]} images in quarantine; submit the "
                 "job again with another output="
             )
-        counts = Counter(predicted.column("cls").to_pylist())
+        is_known = pc.invert(predicted.column("is_unknown"))
+        counts = Counter(predicted.column("cls").filter(is_known).to_pylist())
+        classes = dict.fromkeys((title.name for title in titles[product.name]), 0)
+        for index, title in enumerate(titles[product.name]):  # merged ones have the same name
+            classes[title.name] += counts[index]
         products.append(
             {
                 "product": product.name,
@@ -248,7 +264,8 @@ def _summarize(plan: ClassificationPlan, published: Published, steps: Sequence[S
                 "deleted": product.deleted,
                 "quarantined": quarantined[product.name],
                 "regions": regions[product.name],
-                "classes": {name: counts[index] for index, name in enumerate(product.model.classes)},
+                "classes": classes,
+                "unknown": predicted.num_rows - counts.total(),
                 **compare_labels(predicted),
             }
         )

@@ -13,13 +13,14 @@ from __future__ import annotations
 import getpass
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.dataset as ds
 
 from ancd_ray.config.errors import first_line
 from ancd_ray.data.location import StoreError
+from ancd_ray.data.roles import NORMAL
 from ancd_ray.data.store import Folder
 from ancd_ray.data.tables import CLASS_MEMBERS, CLASSES, conform
 from ancd_ray.jobs.classify.delta import FOLDER, create_table, open_table, relax, write_rows
@@ -102,10 +103,22 @@ def resolve_id(classes: Mapping[str, Row], class_id: str) -> str:
     return class_id
 
 
-def show_name(classes: Mapping[str, Row], class_id: str, fallback: str) -> str:
-    """Return the name by which a class is shown: that of a person, or the fallback."""
-    row = classes.get(resolve_id(classes, class_id))
-    return str(row["name"]) if row and row["name"] else fallback
+class ClassTitle(NamedTuple):
+    """Id of a class, that of the class it was merged into, and the name by which it is shown."""
+
+    id: str
+    name: str
+
+
+def find_titles(classes: Mapping[str, Row], ids: Sequence[str]) -> list[ClassTitle]:
+    """Return what classes are called: as people have named them, else `normal`, or `class` and their number."""
+    found = []
+    for own in ids:
+        class_id = resolve_id(classes, own)
+        row, number = classes.get(class_id), class_id.rpartition("-c")[2].lstrip("0") or "0"
+        fallback = NORMAL if class_id.endswith(f"-{NORMAL}") else f"class {number}"
+        found.append(ClassTitle(class_id, row["name"] if row and row["name"] else fallback))
+    return found
 
 
 def name_person() -> str:

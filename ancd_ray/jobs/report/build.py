@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from ancd_ray.config.job import Job
 from ancd_ray.config.load import dump_resolved
-from ancd_ray.data.roles import GOOD, name_classes
+from ancd_ray.data.roles import GOOD
 from ancd_ray.data.tables import column_to_matrix
 from ancd_ray.engine.artifacts import ArtifactSet, Table
 from ancd_ray.engine.versions import read_versions
@@ -72,8 +72,10 @@ def count_inputs(results: JobResults) -> Counts:
     return Counts(images, regions, quarantined, results.base.table("regions").num_rows if results.base else 0)
 
 
-def build_report(job: Job, results: JobResults, created_at: datetime) -> RunReport:
-    """Collect the content of the report."""
+def build_report(
+    job: Job, results: JobResults, created_at: datetime, titles: Mapping[str, Sequence[ClassTitle]]
+) -> RunReport:
+    """Collect the content of the report; `titles` has what the classes of each product are called, by index."""
     rows = (row for artifacts in results.every for row in artifacts.quarantine_rows())
     libraries = read_versions()
     return RunReport(
@@ -86,21 +88,25 @@ def build_report(job: Job, results: JobResults, created_at: datetime) -> RunRepo
         stages=[StageTime(run.name, run.product, run.cached, run.seconds, run.rows) for run in results.steps],
         quarantine=group_quarantine((row["uri"], row["stage"], row["reason"]) for row in rows),
         products=[
-            _build_product(product.name, results.products[product.name], count_points(len(job.data.products)))
+            _build_product(
+                product.name,
+                results.products[product.name],
+                titles[product.name],
+                count_points(len(job.data.products)),
+            )
             for product in job.data.products
         ],
     )
 
 
-def _build_product(name: str, artifacts: ArtifactSet, max_points: int) -> ProductReport:
-    values, classified = artifacts.figures("metrics"), artifacts.figures("classifier")
+def _build_product(name: str, artifacts: ArtifactSet, titles: Sequence[ClassTitle], max_points: int) -> ProductReport:
+    values = artifacts.figures("metrics")
     image, region, pixel = values["image"], values["region"], values.get("pixel", {})
-    names = name_classes(classified["n_novel"], classified["has_normal"])
     return ProductReport(
         name=name,
         image_level=ClusterScores(image["n"], image["nmi"], image["ari"], image["f1"]),
         region_level=ClusterScores(region["n"], region["nmi"], region["ari"], region["f1"]),
-        classes=_build_classes(artifacts, names),
+        classes=_build_classes(artifacts, titles),
         scores=_build_scores(artifacts),
         normal_precision=image["normal_precision"],
         normal_recall=image["normal_recall"],
@@ -110,7 +116,7 @@ def _build_product(name: str, artifacts: ArtifactSet, max_points: int) -> Produc
         mean_confidence=region["mean_confidence"],
         head_agreement=region["head_agreement"],
         losses=artifacts.figures("trained").get("losses", {}),
-        confusion=_build_confusion(artifacts, names),
+        confusion=_build_confusion(artifacts, [title.name for title in titles]),
         token_map=_build_token_map(artifacts, max_points),
         estimated=_build_estimate(artifacts),
     )
@@ -148,13 +154,13 @@ def _build_confusion(artifacts: ArtifactSet, names: Sequence[str]) -> Confusion 
     return Confusion(np.asarray(counts), [str(labels[row]) for row in rows], [names[int(cls)] for cls in clusters])
 
 
-def _build_classes(artifacts: ArtifactSet, names: Sequence[str]) -> list[ClassReport]:
+def _build_classes(artifacts: ArtifactSet, titles: Sequence[ClassTitle]) -> list[ClassReport]:
     """Collect the classes with their galleries, the largest first."""
     predictions = artifacts.table("image_predictions")
     images = predictions.read(["label", "cls"]).group_by(["cls", "label"]).aggregate([([], "count_all")]).to_pylist()
     regions = artifacts.table("region_predictions").read(["region_id", "cls", "confidence"])
     cls, confidence = regions.column("cls").to_numpy(), regions.column("confidence").to_numpy().astype(np.float64)
-    chosen = {index: select_extremes(np.flatnonzero(cls == index), confidence) for index in range(len(names))}
+    chosen = {index: select_extremes(np.flatnonzero(cls == index), confidence) for index in range(len(titles))}
     shown = [i for most, least in chosen.values() for i in (*most, *least)]
     ids = dict(zip(shown, regions.column("region_id").take(pa.array(shown, pa.int64())).to_pylist(), strict=True))
     crops = _read_crops(artifacts.table("regions"), set(ids.values()))
@@ -164,7 +170,7 @@ def _build_classes(artifacts: ArtifactSet, names: Sequence[str]) -> list[ClassRe
         return [build_item(crops[ids[i]], float(confidence[i]), uri_of[crops[ids[i]]["image_id"]]) for i in rows]
 
     found = []
-    for index, name in enumerate(names):
+    for index, title in enumerate(titles):
         own = {row["label"]: row["count_all"] for row in images if row["cls"] == index}
         labels = {label: n for label, n in own.items() if label}
         majority = max(sorted(labels), key=labels.__getitem__, default=None)
@@ -172,7 +178,8 @@ def _build_classes(artifacts: ArtifactSet, names: Sequence[str]) -> list[ClassRe
         found.append(
             ClassReport(
                 index,
-                name,
+                title.name,
+                title.id,
                 images=sum(own.values()),
                 regions=int((cls == index).sum()),
                 majority_label=majority,

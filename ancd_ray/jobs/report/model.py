@@ -97,8 +97,8 @@ class ClassReport:
 
     Parameters
     ----------
-    index, name
-        Index and name of the class.
+    index, name, id
+        Index of the class in its model, its name, and its id, which outlives the model.
     images, regions
         Numbers of members.
     majority_label, purity
@@ -109,6 +109,7 @@ class ClassReport:
 
     index: int
     name: str
+    id: str
     images: int
     regions: int
     majority_label: str | None = None
