@@ -3,7 +3,8 @@
     <output>/partitions/<product>/00000-<id>.parquet                of `mode: classify`
     <output>/partitions/<product>/<key>/00000-<id>[-sample].parquet of discoveries; the key is that of what is listed
 
-A file has rows of `listing`, with the column `mark`: the digest of the row and of the stamps of its files. A listing is
+A file has rows of `listing`, with the columns `mark`, the digest of the row and of the stamps of its files, and `day`,
+the date on which the image was captured, or else that of its file. A listing is
 compared with all partitions: images with an unknown mark become a new partition. An image belongs to the newest
 partition that has it; in earlier ones it is superseded, and an image that is no longer listed is deleted. Partitions
 themselves never change; `index.parquet` has what is compared of all of them. A sample is a partition that a discovery
@@ -13,10 +14,12 @@ looks at, with its normal images (see `samples.py`).
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import date, datetime, timezone
 from typing import Any
 
 import numpy as np
@@ -30,7 +33,7 @@ from ancd_ray.data.tables import SCHEMAS, conform
 from ancd_ray.jobs.archive import ProductListing
 
 FOLDER = "partitions"
-_MARK = "mark"
+_MARK, _DAY = "mark", "day"
 _SAMPLE = "-sample"
 _DIGEST = b"digest"
 _INDEX = "index.parquet"
@@ -85,17 +88,24 @@ class Partition:
 
     def read_images(self) -> set[str]:
         """Read the ids of its query images."""
-        rows = self.read()[0].table
+        rows = self._read().select(["image_id", "role"])
         return set(rows.column("image_id").filter(pc.equal(rows.column("role"), "query")).to_pylist())
 
     def read(self) -> tuple[TableRows, str]:
         """Read the rows of its listing, and the digest that a sample has of it."""
-        table = self.listing
-        if table is None:
-            place, _, name = self.file.rpartition("/")
-            table = read_listing(Folder(place), name)
+        table = self._read()
         digest_of_sample = (table.schema.metadata or {}).get(_DIGEST, b"").decode()
-        return TableRows(conform(table.drop_columns([_MARK]), SCHEMAS["listing"])), digest_of_sample
+        return TableRows(conform(table.select(SCHEMAS["listing"].names), SCHEMAS["listing"])), digest_of_sample
+
+    def read_days(self) -> pa.Table:
+        """Read the columns `image_id` and `day` (null if nothing says it) of its images."""
+        return self._read().select(["image_id", _DAY])
+
+    def _read(self) -> pa.Table:
+        if self.listing is not None:
+            return self.listing
+        place, _, name = self.file.rpartition("/")
+        return read_listing(Folder(place), name)
 
 
 @dataclass(frozen=True)
@@ -108,8 +118,8 @@ class Compared:
         Folder of the partitions.
     rows
         Rows of the listing.
-    marks
-        Mark of each row.
+    marks, stamps
+        Mark of each row, and the stamps of its files.
     stored
         The partitions in order.
     number_N
@@ -122,6 +132,7 @@ class Compared:
     folder: Folder
     rows: TableRows
     marks: pa.Array
+    stamps: pa.ChunkedArray
     stored: Sequence[Partition]
     number_N: NDArray[np.int64]
     deleted: int
@@ -148,6 +159,8 @@ class Compared:
         pairs = zip(rows.column("image_id").to_pylist(), marks.to_pylist(), strict=True)
         id_ = (digest_of_sample or digest(sorted([image, mark] for image, mark in pairs)))[:12]
         listing = conform(rows, SCHEMAS["listing"]).append_column(_MARK, marks)
+        pairs = zip(_iterate(rows.column("captured_at")), _iterate(self.stamps.filter(pa.array(is_in_N))), strict=True)
+        listing = listing.append_column(_DAY, pa.array((_find_day(*pair) for pair in pairs), pa.date32()))
         file = f"{self.folder}/{number:05d}-{id_}{_SAMPLE if digest_of_sample else ''}.parquet"
         if digest_of_sample:
             listing = listing.replace_schema_metadata({**listing.schema.metadata, _DIGEST: digest_of_sample})
@@ -183,9 +196,8 @@ def compare(folder: Folder, listing: ProductListing) -> Compared:
     StoreError
         A partition cannot be read.
     """
-    marks = pa.array(
-        digest([row, stamp])[:16] for row, stamp in zip(listing.rows, _iterate(listing.stamps), strict=True)
-    )
+    stamps = listing.stamps
+    marks = pa.array(digest([row, stamp])[:16] for row, stamp in zip(listing.rows, _iterate(stamps), strict=True))
     rows = listing.rows.table
     is_query = pc.equal(rows.column("role"), "query")
     names = _list_files(folder)
@@ -214,7 +226,20 @@ def compare(folder: Folder, listing: ProductListing) -> Compared:
             Partition(own, id_.removesuffix(_SAMPLE), file, sizes[own], frozenset(gone.get(own, ())), is_sample)
         )
     deleted = pc.sum(pc.invert(pc.is_in(known, rows.column("image_id").filter(is_query).combine_chunks()))).as_py() or 0
-    return Compared(folder, listing.rows, marks, stored, number.to_numpy().astype(np.int64), deleted)
+    return Compared(folder, listing.rows, marks, stamps, stored, number.to_numpy().astype(np.int64), deleted)
+
+
+def _find_day(captured_at: str | None, stamp: str | None) -> date | None:
+    """Return the date of a capture time (ISO 8601, or digits of that order), or else that of the file by UTC."""
+    digits = re.match(r"\s*(\d{4})\D?(\d{2})\D?(\d{2})(?!\d{1,3}(?!\d))", captured_at or "")
+    with suppress(ValueError):
+        if digits:
+            return date(*map(int, digits.groups()))
+    time_ns = re.match(r"\d+@(\d+)", stamp or "")
+    with suppress(ValueError, OverflowError, OSError):
+        if time_ns:
+            return datetime.fromtimestamp(int(time_ns[1]) / 1e9, timezone.utc).date()
+    return None
 
 
 def _iterate(column: pa.ChunkedArray) -> Iterator[Any]:

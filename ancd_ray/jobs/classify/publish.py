@@ -3,7 +3,8 @@
     <output>/archive/image_predictions, region_predictions, quarantine          and `runs`, see runs.py
 
 A row has its partition, the digest of the model, and a `state`, the digest of partition, model and the images that are
-gone from it; a prediction also has the id of its class, null if that is unknown. The tables are the record of what is
+gone from it; a prediction also has the id of its class, null if that is unknown, and an image the day it is from. The
+tables are the record of what is
 done: a partition whose state they have is neither classified nor looked at again. Publishing replaces what differs from
 today in one transaction a table: readers see the archive before or after it, and a run that was killed is made good by
 the next one, since nothing is published twice. Images are the last table: an image that is there has its regions.
@@ -40,7 +41,8 @@ if TYPE_CHECKING:
 
 TABLES = ("region_predictions", "quarantine", "image_predictions")
 _ADDED = ("partition", "model", "state")
-_CLASS_ID = "class_id"  # of predictions; null: unknown
+_CLASS_ID = pa.field("class_id", pa.string())  # of predictions; null: unknown
+_DAY = pa.field("day", pa.date32())  # of images: when they were captured, or else the date of the file
 _EXPECTED = "published.json"
 _LISTING = ("image_predictions", "quarantine")  # of both tables together each image has a row
 
@@ -257,8 +259,8 @@ def _publish_table(
 
 def make_published_schema(table: str) -> pa.Schema:
     """Return the schema of a published table."""
-    ids = [_CLASS_ID] if "cls" in SCHEMAS[table].names else []
-    return pa.schema([*relax(SCHEMAS[table]), *(pa.field(name, pa.string()) for name in (*ids, *_ADDED))])
+    own = {"image_predictions": [_CLASS_ID, _DAY], "region_predictions": [_CLASS_ID]}.get(table, [])
+    return pa.schema([*relax(SCHEMAS[table]), *own, *(pa.field(name, pa.string()) for name in _ADDED)])
 
 
 def _select(product: str, partition: str, model: str) -> ds.Expression:
@@ -301,11 +303,18 @@ def _read_batches(
     """Read the rows of partitions part by part, and count them."""
     schema = make_published_schema(table)
     for state, each in partitions.items():
+        days = each.partition.read_days() if _DAY.name in schema.names else None
         for rows in each.read_parts(table):
             counted[each.product.name, state] += rows.num_rows
-            added = [each.partition.id, each.product.model.digest, state]
-            own = [_find_class_ids(rows, each.product.model.class_ids)] if _CLASS_ID in schema.names else []
-            columns = [*rows.columns, *own, *(pa.array([value] * rows.num_rows, pa.string()) for value in added)]
+            constant = {"partition": each.partition.id, "model": each.product.model.digest, "state": state}
+            found = {name: rows.column(name) for name in rows.column_names}
+            found |= {name: pa.repeat(value, rows.num_rows) for name, value in constant.items()}
+            if _CLASS_ID.name in schema.names:
+                found[_CLASS_ID.name] = _find_class_ids(rows, each.product.model.class_ids)
+            if days is not None:
+                at = pc.index_in(rows.column("image_id"), days.column("image_id").combine_chunks())
+                found[_DAY.name] = days.column(_DAY.name).take(at)
+            columns = [found[name] for name in schema.names]
             yield from pa.Table.from_arrays(columns, names=schema.names).cast(schema).to_batches()
 
 

@@ -16,6 +16,7 @@ from ancd_ray.data.roles import GOOD
 from ancd_ray.data.tables import column_to_matrix
 from ancd_ray.engine.artifacts import ArtifactSet, Table
 from ancd_ray.engine.versions import read_versions
+from ancd_ray.jobs.identity.tables import ClassTitle
 from ancd_ray.jobs.report import (
     ClassReport,
     ClusterScores,
