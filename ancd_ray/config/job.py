@@ -13,6 +13,7 @@ from ancd_ray.config.sections import (
     DiscoveryConfig,
     MebinConfig,
     MergeConfig,
+    RediscoverConfig,
     ResourcesConfig,
     SubmitConfig,
     TrackingConfig,
@@ -60,6 +61,9 @@ class Job(Section):
     # Of `mode: classify`: a run folder, the folder of a model, or models:/name@alias; {product} is the product's name.
     model: str | None = None
     keep: Literal["none", "uncertain", "all"] = "uncertain"  # regions whose pictures `mode: classify` keeps
+    # Whether `mode: classify` classifies images again that are published with an earlier model.
+    reclassify: bool = True
+    rediscover: RediscoverConfig = RediscoverConfig()
     data: DataConfig
     detector: DetectorOrModels = None  # type: ignore[assignment]  # required by `mode: discover`
     mebin: MebinConfig = MebinConfig()

@@ -131,6 +131,13 @@ class UnknownConfig(Section):
     rate: Annotated[float, Field(ge=0, lt=1)] = 0.02  # share of the regions of known classes that get it, too
 
 
+class RediscoverConfig(Section):
+    """New classes among the unknown regions that the nights of `mode: classify` have left."""
+
+    at: PositiveInt | None = 30  # unknown regions of a product by which new classes are looked for; null: never
+    accept: Literal["person", "auto"] = "person"  # who makes a candidate a class (`ancd-ray classes accept`)
+
+
 # --- running ----------------------------------------------------------------------------------------------------
 
 

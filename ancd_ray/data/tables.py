@@ -180,6 +180,7 @@ REGION_PREDICTIONS = _schema(
         pa.field("cls", pa.int32(), nullable=False),
         pa.field("confidence", pa.float32(), nullable=False),
         *_NOVELTY,
+        pa.field("frozen", _FLOATS),  # frozen features of an unknown region, of which new classes are made; else null
     ],
 )
 
@@ -256,7 +257,9 @@ CLASS_MEMBERS = _schema(
         pa.field("region_id", pa.string(), nullable=False),
         pa.field("product", pa.string(), nullable=False),
         pa.field("class_id", pa.string(), nullable=False),
-        pa.field("source", pa.string(), nullable=False),  # discovery | person
+        pa.field("source", pa.string(), nullable=False),  # discovery | person | pool
+        pa.field("frozen", _FLOATS),  # frozen features of a region of the pool of unknown ones; else null
+        pa.field("space", pa.string()),  # of these features
         pa.field("changed_at", pa.timestamp("us", "UTC"), nullable=False),
         pa.field("changed_by", pa.string(), nullable=False),
     ],

@@ -11,8 +11,8 @@ Shape suffixes: N regions, M references, D feature width, K classes, H heads.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple, Union
 
@@ -42,19 +42,24 @@ Probs = NDArray[np.float32]
 
 
 class Predicted(NamedTuple):
-    """Predictions for N regions: probabilities, the class by each head, the embedding for reports, and the novelty."""
+    """Predictions for N regions: probabilities, the class by each head, and the embedding for reports.
+
+    `novelty_N` is their novelty, and `frozen_ND` the frozen features in which it is measured.
+    """
 
     probs_NK: Probs
     head_cls_NH: NDArray[np.int64]
     embedding_ND: NDArray[np.float32]
     novelty_N: NDArray[np.float32]
+    frozen_ND: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class HeadsClassifier:
     """Trained tail of a backbone and H heads; `served_head` classifies, the others show the agreement of heads.
 
-    Novelty is measured in the frozen tokens that the mask leaves visible, averaged.
+    Novelty is measured in the frozen tokens that the mask leaves visible, averaged. The last `n_added` of the classes
+    were added after training.
     """
 
     classes: Classes
@@ -62,10 +67,11 @@ class HeadsClassifier:
     state: Mapping[str, Tensor]
     served_head: int
     novelty: Novelty
+    n_added: int = 0
 
     def save(self) -> dict[str, bytes]:
         """Return the files of the classifier by name."""
-        document = {**_describe(self.classes, self.backbone_digest), "kind": "heads", "served_head": self.served_head}
+        document = {**_describe(self), "kind": "heads", "served_head": self.served_head}
         return {DOCUMENT: _encode(document), WEIGHTS: save(dict(self.state)), **self.novelty.save()}
 
     def predict(self, views: Any, backbone: Backbone) -> Predicted:
@@ -74,13 +80,16 @@ class HeadsClassifier:
         batches = list(predict_heads(bank, learner, self.classes.n_base, backbone.device))
         probs_HNK = np.concatenate([probs for _, probs in batches], axis=1)
         embedding_ND = np.concatenate([embedding for embedding, _ in batches])
-        novelty_N = self.novelty.measure(bank.average_tokens())
-        return Predicted(probs_HNK[self.served_head], probs_HNK.argmax(axis=-1).T, embedding_ND, novelty_N)
+        frozen_ND = bank.average_tokens()
+        measured = self.novelty.measure(frozen_ND)
+        probs_NK = _add_classes(probs_HNK[self.served_head], measured.cls_N, self.n_added)
+        return Predicted(probs_NK, probs_HNK.argmax(axis=-1).T, embedding_ND, measured.novelty_N, frozen_ND)
 
     def _load_learner(self, backbone: Backbone) -> Learner:
         """Return tail and heads, which are loaded once for a backbone."""
         if backbone not in self._learners:
-            self._learners[backbone] = load_learner(self.state, backbone, self.classes)
+            trained = replace(self.classes, n_novel=self.classes.n_novel - self.n_added)
+            self._learners[backbone] = load_learner(self.state, backbone, trained)
         return self._learners[backbone]
 
     @cached_property
@@ -112,6 +121,8 @@ class ReferenceClassifier:
         References for the novelty of regions, in the same features.
     votes
         Number of nearest references that vote.
+    n_added
+        Number of the last classes that were added later; they have references only in `novelty`.
     """
 
     classes: Classes
@@ -123,11 +134,12 @@ class ReferenceClassifier:
     method: str
     novelty: Novelty
     votes: int = VOTES
+    n_added: int = 0
 
     def save(self) -> dict[str, bytes]:
         """Return the files of the classifier by name."""
         document = {
-            **_describe(self.classes, self.backbone_digest),
+            **_describe(self),
             "kind": "references",
             "method": self.method,
             "widths": list(self.calibration.widths),
@@ -154,17 +166,18 @@ class ReferenceClassifier:
         image_score_N
             Anomaly score of each region's image; not used if `normal` is None.
         """
-        probs_NK = self.predict_probs(np.asarray(masked_ND), image_score_N)
-        head_cls_NH, embedding_ND = probs_NK.argmax(axis=1)[:, None], np.asarray(masked_ND, np.float32)
-        return Predicted(probs_NK, head_cls_NH, embedding_ND, self.novelty.measure(embedding_ND))
+        frozen_ND = np.asarray(masked_ND, np.float32)
+        measured = self.novelty.measure(frozen_ND)
+        probs_NK = _add_classes(self.predict_probs(frozen_ND, image_score_N), measured.cls_N, self.n_added)
+        return Predicted(probs_NK, probs_NK.argmax(axis=1)[:, None], frozen_ND, measured.novelty_N, frozen_ND)
 
     def predict_probs(self, masked_ND: Floats, image_score_N: Floats | None) -> Probs:
-        """Compute the probabilities alone."""
+        """Compute the probabilities of the classes of the discovery."""
         if self.normal is None:
             return self._vote(masked_ND)
         assert image_score_N is not None
         probability_N = self.normal.predict(image_score_N)
-        probs_NK = np.zeros((len(masked_ND), self.classes.n_novel), np.float32)
+        probs_NK = np.zeros((len(masked_ND), self.classes.n_novel - self.n_added), np.float32)
         # Below the threshold it is set to 0: uncertainty about the other classes is no evidence for "normal".
         probs_NK[:, 0] = np.where(probability_N < REJECT, 0, probability_N)
         if not len(self.references_MD):
@@ -200,7 +213,9 @@ def load_classifier(read: Callable[[str], bytes]) -> Classifier:
     document, state, novelty = json.loads(read(DOCUMENT)), load(read(WEIGHTS)), Novelty.load(read)
     classes = Classes(tuple(document["base_classes"]), document["n_novel"], document["has_normal"])
     if document["kind"] == "heads":
-        return HeadsClassifier(classes, document["backbone_digest"], state, document["served_head"], novelty)
+        return HeadsClassifier(
+            classes, document["backbone_digest"], state, document["served_head"], novelty, document["n_added"]
+        )
     arrays = {name: tensor.numpy() for name, tensor in state.items()}
     calibration = Calibration(arrays["mean_D"], tuple(arrays["lengths"].tolist()), tuple(document["widths"]))
     normal = None
@@ -216,6 +231,7 @@ def load_classifier(read: Callable[[str], bytes]) -> Classifier:
         document["method"],
         novelty,
         document.get("votes", VOTES),
+        document["n_added"],
     )
 
 
@@ -281,12 +297,42 @@ def single_class(n_regions: int) -> Probs:
     return one_hot(np.zeros(n_regions, np.int64), 1)
 
 
-def _describe(classes: Classes, backbone_digest: str) -> dict[str, Any]:
+def extend_classifier(classifier: Classifier, features: Sequence[Floats]) -> Classifier:
+    """Add classes to a classifier: a region whose nearest reference belongs to one of them is of that class.
+
+    Parameters
+    ----------
+    classifier
+        The classifier.
+    features
+        For each added class the frozen features of its regions, as in `Predicted`.
+    """
+    first = classifier.classes.n_novel
+    cls_A = np.repeat(np.arange(first, first + len(features)), [len(each) for each in features])
+    classes = replace(classifier.classes, n_novel=first + len(features))
+    novelty = classifier.novelty.extend(np.concatenate(list(features)), cls_A)
+    return replace(classifier, classes=classes, novelty=novelty, n_added=classifier.n_added + len(features))
+
+
+def _add_classes(probs_NK: Probs, nearest_cls_N: NDArray[np.int64], n_added: int) -> Probs:
+    """Append the probabilities of added classes: 1 where the nearest reference belongs to one of them, else 0."""
+    if not n_added:
+        return probs_NK
+    n_classes = probs_NK.shape[1]
+    found = np.concatenate([probs_NK, np.zeros((len(probs_NK), n_added), np.float32)], axis=1)
+    is_added_N = nearest_cls_N >= n_classes
+    found[is_added_N] = one_hot(nearest_cls_N[is_added_N], n_classes + n_added)
+    return found
+
+
+def _describe(classifier: Classifier) -> dict[str, Any]:
+    classes = classifier.classes
     return {
         "base_classes": list(classes.base_classes),
         "n_novel": classes.n_novel,
+        "n_added": classifier.n_added,
         "has_normal": classes.has_normal,
-        "backbone_digest": backbone_digest,
+        "backbone_digest": classifier.backbone_digest,
     }
 
 

@@ -4,7 +4,7 @@ The distance of a region to the nearest reference is compared with the distances
 (leave-one-out), which are those of regions of known classes. Its novelty is the share of them that is smaller, a
 conformal p-value subtracted from 1: of known regions, a share `rate` has a novelty above 1 − `rate`. References are
 taken in equal numbers from each class, so that those of a rare class are there, and their distances count by the size
-of their class.
+of their class. Classes that are found later, among unknown regions, are added as further references.
 
 Shape suffixes: N regions, M references, D feature width, K classes, Q quantiles.
 """
@@ -12,8 +12,9 @@ Shape suffixes: N regions, M references, D feature width, K classes, Q quantiles
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -27,6 +28,14 @@ FILE = "novelty.safetensors"
 MAX_REFERENCES = 4000
 _SAME = 1e-9  # squared distance, of features of mean square length 1, below which a region is the reference itself
 _QUANTILES = 1000
+
+
+class Measured(NamedTuple):
+    """Novelty of regions in 0..1, their distance to the nearest reference that is another region, and its class."""
+
+    novelty_N: NDArray[np.float32]
+    distance_N: NDArray[np.float64]
+    cls_N: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -77,7 +86,7 @@ class Novelty:
         if len(rows_M) < 2:
             return without
         weight_M = (np.bincount(cls_N) / np.maximum(np.bincount(cls_M, minlength=cls_N.max() + 1), 1))[cls_M]
-        distance_M = without.measure_distances(references_MD)
+        distance_M = without.measure(references_MD).distance_N
         return cls(calibration, references_MD, cls_M, _find_quantiles(distance_M, weight_M))
 
     def save(self) -> dict[str, bytes]:
@@ -100,20 +109,24 @@ class Novelty:
         calibration = Calibration(arrays["mean_D"], lengths, widths)
         return cls(calibration, arrays["references_MD"], arrays["cls_M"], arrays["distances_Q"])
 
-    def measure(self, features_ND: Floats) -> NDArray[np.float32]:
-        """Compute the novelty (N,) of regions in 0..1; without references that have distances it is 0."""
-        if not len(self.distances_Q):
-            return np.zeros(len(features_ND), np.float32)
-        nearer_N = np.searchsorted(self.distances_Q, self.measure_distances(features_ND), side="left")
-        count = len(self.references_MD)
-        return np.asarray(nearer_N / len(self.distances_Q) * count / (count + 1), np.float32)
-
-    def measure_distances(self, features_ND: Floats) -> NDArray[np.float64]:
-        """Compute the distance (N,) of each region to the nearest reference that is not the region itself."""
+    def measure(self, features_ND: Floats) -> Measured:
+        """Compare regions with the references; without references that have distances nothing is novel."""
+        if not len(self.references_MD):
+            return Measured(*(np.zeros(len(features_ND), kind) for kind in (np.float32, np.float64, np.int64)))
         nearest = find_nearest(self.calibration.apply(features_ND), self._known_MD, 2)
-        own_N = nearest.squared[:, 0] < _SAME
-        column_N = own_N.astype(int) if nearest.squared.shape[1] > 1 else np.zeros(len(own_N), int)
-        return np.asarray(np.sqrt(nearest.squared[np.arange(len(own_N)), column_N]))
+        is_own_N = nearest.squared[:, 0] < _SAME
+        column_N = is_own_N.astype(int) if nearest.squared.shape[1] > 1 else np.zeros(len(is_own_N), int)
+        at = (np.arange(len(is_own_N)), column_N)
+        distance_N = np.sqrt(nearest.squared[at])
+        smaller_N = np.searchsorted(self.distances_Q, distance_N, side="left")
+        count = len(self.references_MD)
+        novelty_N = smaller_N / max(len(self.distances_Q), 1) * count / (count + 1)
+        return Measured(novelty_N.astype(np.float32), distance_N, self.cls_M[nearest.rows[at]])
+
+    def extend(self, features_AD: Floats, cls_A: NDArray[np.int64]) -> Novelty:
+        """Return it with further references (A, D) of added classes; the distances of known regions stay."""
+        references_MD = np.concatenate([self.references_MD, np.asarray(features_AD, np.float32)])
+        return replace(self, references_MD=references_MD, cls_M=np.concatenate([self.cls_M, cls_A]))
 
     def compute_prototypes(self, n_classes: int) -> NDArray[np.float32]:
         """Average the references of each class (K, D); those of a class without references are NaN."""

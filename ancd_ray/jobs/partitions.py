@@ -231,7 +231,7 @@ def compare(folder: Folder, listing: ProductListing) -> Compared:
 
 def _find_day(captured_at: str | None, stamp: str | None) -> date | None:
     """Return the date of a capture time (ISO 8601, or digits of that order), or else that of the file by UTC."""
-    digits = re.match(r"\s*(\d{4})\D?(\d{2})\D?(\d{2})(?!\d{1,3}(?!\d))", captured_at or "")
+    digits = re.match(r"\s*(\d{4})\D?(\d{2})\D?(\d{2})", captured_at or "")
     with suppress(ValueError):
         if digits:
             return date(*map(int, digits.groups()))

@@ -135,7 +135,8 @@ def classify_regions(
 
 
 def _make_rows(regions: Sequence[dict[str, Any]], predicted: Predicted, unknown_rate: float) -> list[dict[str, Any]]:
-    probs_NK, head_cls_NH, embedding_ND, novelty_N = predicted
+    probs_NK, head_cls_NH, embedding_ND, novelty_N, frozen_ND = predicted
+    is_unknown_N = novelty_N > 1 - unknown_rate
     cls_N = probs_NK.argmax(axis=1)
     return [
         {
@@ -146,7 +147,8 @@ def _make_rows(regions: Sequence[dict[str, Any]], predicted: Predicted, unknown_
             "cls": int(cls_N[i]),
             "confidence": float(probs_NK[i, cls_N[i]]),
             "novelty": float(novelty_N[i]),
-            "is_unknown": bool(novelty_N[i] > 1 - unknown_rate),
+            "is_unknown": bool(is_unknown_N[i]),
+            "frozen": frozen_ND[i].tolist() if is_unknown_N[i] else None,
         }
         for i, region in enumerate(regions)
     ]

@@ -13,7 +13,6 @@ from ancd_ray.data.tables import SCHEMAS
 from ancd_ray.engine.artifacts import ArtifactSet
 from ancd_ray.engine.outputs import Output
 from ancd_ray.jobs.classify.plan import ProductPlan
-from ancd_ray.jobs.classify.publish import make_state
 from ancd_ray.jobs.partitions import Partition
 
 Rows = Callable[[str, "list[str] | None"], Iterator[pa.Table]]  # reads a table, or some of its columns, part by part
@@ -30,7 +29,7 @@ class Classified:
     @property
     def state(self) -> str:
         """Its state in published tables."""
-        return make_state(self.product.name, self.partition, self.product.model.digest)
+        return self.product.make_state(self.partition)
 
     def read(self, table: str, columns: list[str] | None = None) -> pa.Table:
         """Read a table, or some of its columns."""

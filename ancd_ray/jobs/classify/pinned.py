@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from ancd_ray.config.load import JobError
 from ancd_ray.data.store import Folder, digest
+from ancd_ray.jobs.classify.runs import find_last_model
 from ancd_ray.models.find import find_model
-from ancd_ray.models.format import DOCUMENT, FORMAT
+from ancd_ray.models.format import DOCUMENT, FORMAT, ModelError
 
 PLACEHOLDER = "{product}"
 
 
 @dataclass(frozen=True)
 class PinnedModel:
-    """A model: where it is, the content of its `model.json`, and the digest of what its predictions depend on."""
+    """A model: where it is, the content of its `model.json`, and the digest of what its predictions depend on.
+
+    `changed` are files that it has in place of those in `source`.
+    """
 
     source: Folder
     document: Mapping[str, Any]
     digest: str
+    changed: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
     def classes(self) -> list[str]:
@@ -43,14 +48,26 @@ class PinnedModel:
         """Return its folder in an output folder."""
         return root / "models" / self.digest
 
+    def change(self, document: Mapping[str, Any], files: Mapping[str, bytes]) -> PinnedModel:
+        """Return a model with another document and some other files, which are written when it is adopted."""
+        digests = {name: self.source.sha256(name) for name in self.source.files() if name not in (DOCUMENT, *files)}
+        digests |= {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+        return PinnedModel(self.source, document, _digest(document, digests), files)
+
+    def read(self, name: str) -> bytes:
+        """Read one of its files."""
+        return self.changed[name] if name in self.changed else self.source.read(name)
+
     def adopt(self, root: Folder) -> None:
         """Copy it to the output folder, its document last; a copy that is there is used again."""
         target = self.folder(root)
         if target.exists(DOCUMENT):
             return
         for name in self.source.files():
-            if name != DOCUMENT:
+            if name not in (DOCUMENT, *self.changed):
                 self.source.copy_to(name, target, name)
+        for name, data in self.changed.items():
+            target.write(name, data)
         target.write_json(DOCUMENT, self.document)
 
 
@@ -71,7 +88,7 @@ def pin_model(place: str, product: str) -> PinnedModel:
 
     Raises
     ------
-    ModelError, JobError, TrackingProblem
+    ModelError, TrackingProblem
         There is no model, or its format is another one.
     """
     place = locate_model(place, product)
@@ -79,12 +96,57 @@ def pin_model(place: str, product: str) -> PinnedModel:
         from ancd_ray.jobs.tracking import download_model
 
         place = str(download_model(place))
-    source = Folder(find_model(place, product))
+    return pin_folder(Folder(find_model(place, product)))
+
+
+def pin_folder(source: Folder) -> PinnedModel:
+    """Return the model in a folder.
+
+    Raises
+    ------
+    ModelError
+        Its format is another one.
+    """
     document = source.read_json(DOCUMENT)
     if document.get("format") != FORMAT:
-        raise JobError(
+        raise ModelError(
             f"model: {source} has format {document.get('format')}, this version reads {FORMAT}; run its discovery again"
         )
-    content = {key: value for key, value in document.items() if key not in ("provenance", "product")}
     files = {name: source.sha256(name) for name in source.files() if name != DOCUMENT}
-    return PinnedModel(source, document, digest([content, files])[:16])
+    return PinnedModel(source, document, _digest(document, files))
+
+
+def find_pinned(root: Folder, place: str, product: str) -> tuple[PinnedModel, list[str]]:
+    """Find the model of a product; if the registry does not answer, that of the last job.
+
+    Parameters
+    ----------
+    root
+        Output folder, whose table of runs says which model the last job had.
+    place, product
+        As in `pin_model`.
+
+    Returns
+    -------
+    The model, and lines of warning.
+
+    Raises
+    ------
+    ModelError, TrackingProblem
+        There is no model.
+    """
+    from ancd_ray.jobs.tracking import RegistryAway  # which imports models itself
+
+    try:
+        return pin_model(place, product), []
+    except RegistryAway as error:
+        last = find_last_model(root, product)
+        if last is None:
+            raise
+        return pin_folder(root / "models" / last), [f"{product}: {error}; the model of the last job, {last}, is used"]
+
+
+def _digest(document: Mapping[str, Any], files: Mapping[str, str]) -> str:
+    """Compute the digest of what the predictions of a model depend on, given the sha256 of its files."""
+    content = {key: value for key, value in document.items() if key not in ("provenance", "product")}
+    return digest([content, files])[:16]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from ancd_ray.config.errors import AncdError
 from ancd_ray.config.job import Job
@@ -13,12 +13,16 @@ from ancd_ray.data.layouts.peek import peek
 from ancd_ray.data.store import Folder, digest
 from ancd_ray.engine.stage import Step
 from ancd_ray.jobs.archive import Archive, ProductListing
-from ancd_ray.jobs.classify.pinned import PinnedModel, pin_model
+from ancd_ray.jobs.classify.pinned import PinnedModel, find_pinned, pin_folder, pin_model
 from ancd_ray.jobs.classify.publish import Published, make_state
+from ancd_ray.jobs.identity.extended import extend_model
+from ancd_ray.jobs.identity.tables import read_classes
 from ancd_ray.jobs.partitions import FOLDER, Partition, compare
 from ancd_ray.jobs.plan import JobPlan, resolve_root
 from ancd_ray.jobs.results import RECORD
+from ancd_ray.jobs.tracking import TrackingProblem
 from ancd_ray.models.classify_images import ClassifyImages, Keep
+from ancd_ray.models.format import ModelError
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,8 @@ class ProductPlan:
         The partitions whose images are classified, and the step of each.
     to_republish
         Partitions of which published tables have more than is left.
+    earlier
+        The models of partitions that are published with an earlier one, by their number.
     """
 
     name: str
@@ -53,11 +59,20 @@ class ProductPlan:
     to_classify: Sequence[Partition] = ()
     steps: Sequence[Step] = ()
     to_republish: Sequence[Partition] = ()
+    earlier: Mapping[int, PinnedModel] = field(default_factory=dict)
 
     @property
     def states(self) -> dict[str, Partition]:
         """The partitions that have images left, by their states in published tables."""
-        return {make_state(self.name, each, self.model.digest): each for each in self.partitions if each.left}
+        return {self.make_state(each): each for each in self.partitions if each.left}
+
+    def model_of(self, partition: Partition) -> PinnedModel:
+        """Return the model of a partition."""
+        return self.earlier.get(partition.number, self.model)
+
+    def make_state(self, partition: Partition) -> str:
+        """Return the state of a partition in published tables."""
+        return make_state(self.name, partition, self.model_of(partition).digest)
 
     def describe(self) -> list[str]:
         """Describe in lines what will happen with the images; a few are opened."""
@@ -83,6 +98,8 @@ class ClassificationPlan:
     products: tuple[ProductPlan, ...]
     published: Published
     discovery: Folder | None = None  # run folder of the discovery that made the models, if it is of the same job
+    left_out: Mapping[str, str] = field(default_factory=dict)  # why products without a usable model are not classified
+    warnings: Sequence[str] = ()
 
     @property
     def steps(self) -> list[Step]:
@@ -97,7 +114,8 @@ class ClassificationPlan:
 
     def describe_inputs(self) -> list[str]:
         """Describe in lines what is taken of the archive, and what of it is new; a few images are opened."""
-        return [line for product in self.products for line in product.describe()]
+        left_out = [f"{name}: not classified: {reason}" for name, reason in self.left_out.items()]
+        return [*left_out, *(line for product in self.products for line in product.describe())]
 
     @property
     def run_folder(self) -> Folder:
@@ -115,30 +133,57 @@ def make(job: Job) -> ClassificationPlan:
     JobError
         The job cannot run; the message has one line for each problem.
     """
+    assert job.model is not None
     job = resolve_root(job)
     root, archive = Folder(job.output_root), Archive(job.data.root)
-    published = Published.read(root)
+    published, classes = Published.read(root), read_classes(root)
     problems: list[str] = []
-    products = []
+    products, left_out, warnings = [], {}, []
     for product in job.data.products:
         try:
-            products.append(_plan_product(job, product, published, archive))
+            model, said = find_pinned(root, job.model, product.name)
+            model = extend_model(root, product.name, model, classes)
+        except (ModelError, TrackingProblem) as error:
+            left_out[product.name] = str(error)
+            continue
+        warnings += said
+        try:
+            products.append(_plan_product(job, product, model, published, archive))
         except (AncdError, LayoutError) as error:
             problems += str(error).splitlines()
-    if problems:
-        raise JobError(*dict.fromkeys(problems))
-    return ClassificationPlan(job, root, tuple(products), published)
+    if problems or not products:
+        raise JobError(*dict.fromkeys([*problems, *left_out.values()]))
+    return ClassificationPlan(job, root, tuple(products), published, left_out=left_out, warnings=warnings)
 
 
-def _plan_product(job: Job, product: ProductConfig, published: Published, archive: Archive) -> ProductPlan:
-    assert job.model is not None
-    model = pin_model(job.model, product.name)
+def _plan_product(
+    job: Job, product: ProductConfig, model: PinnedModel, published: Published, archive: Archive
+) -> ProductPlan:
     listing = archive.product(product, model.needs)
     if model.needs == "masks" and not any(image.has_mask for image in listing.images):
         raise JobError(f"product {product.name}: its model takes regions from masks, and the archive has none")
     compared = compare(published.root / FOLDER / product.name, listing)
     own = ProductPlan(product.name, model, listing, compared.divided, compared.deleted, job.keep)
+    if not job.reclassify:
+        own = replace(own, earlier=_find_earlier(own, published))
     return _add_work(own, published)
+
+
+def _find_earlier(product: ProductPlan, published: Published) -> dict[int, PinnedModel]:
+    """Find the partitions that are published with an earlier model, and not with the one of today."""
+    names = [name for name in (published.root / "models").names() if name != product.model.digest]
+    known = [each for each in product.partitions if not each.is_new and each.left]
+    found = {}
+    for partition in known if names else ():
+        if published.knows(product.name, product.make_state(partition)):
+            continue
+        states = {name: make_state(product.name, partition, name) for name in names}
+        own = next((name for name, state in states.items() if published.knows(product.name, state)), None)
+        # with images that are gone now
+        own = own or next((name for name in names if published.find_images(product.name, partition.id, name)), None)
+        if own:
+            found[partition.number] = pin_folder(published.root / "models" / own)
+    return found
 
 
 def make_of_others(plan: JobPlan) -> ClassificationPlan:
@@ -167,7 +212,6 @@ def find_plan_of_others(plan: JobPlan) -> list[ClassificationPlan]:
 
 def _add_work(product: ProductPlan, published: Published) -> ProductPlan:
     """Add what has to be done with the partitions that published tables do not have as they are today."""
-    model = product.model
     to_classify: list[Partition] = []
     to_republish: list[Partition] = []
     for state, partition in product.states.items():
@@ -175,12 +219,17 @@ def _add_work(product: ProductPlan, published: Published) -> ProductPlan:
             continue
         # another hand has changed the rows, or nobody has published some
         is_unknown = partition.is_new or product.name in published.damaged or published.knows(product.name, state)
-        there = set() if is_unknown else published.find_images(product.name, partition.id, model.digest)
+        there = (
+            set()
+            if is_unknown
+            else published.find_images(product.name, partition.id, product.model_of(partition).digest)
+        )
         is_there = there and partition.read_images() - partition.gone <= there
         (to_republish if is_there else to_classify).append(partition)
-    folder = model.folder(published.root).uri
-    steps = [
-        Step(ClassifyImages(model.digest, partition.id, product.keep, folder, listing=partition.file), product.name, {})
-        for partition in to_classify
-    ]
+    steps = []
+    for partition in to_classify:
+        model = product.model_of(partition)
+        folder = model.folder(published.root).uri
+        stage = ClassifyImages(model.digest, partition.id, product.keep, folder, listing=partition.file)
+        steps.append(Step(stage, product.name, {}))
     return replace(product, to_classify=to_classify, steps=steps, to_republish=to_republish)

@@ -3,8 +3,8 @@
     <output>/archive/image_predictions, region_predictions, quarantine          and `runs`, see runs.py
 
 A row has its partition, the digest of the model, and a `state`, the digest of partition, model and the images that are
-gone from it; a prediction also has the id of its class, null if that is unknown, and an image the day it is from. The
-tables are the record of what is
+gone from it; a prediction also has the id of its class (of the nearest one, if it is unknown), and an image the day it
+is from. The tables are the record of what is
 done: a partition whose state they have is neither classified nor looked at again. Publishing replaces what differs from
 today in one transaction a table: readers see the archive before or after it, and a run that was killed is made good by
 the next one, since nothing is published twice. Images are the last table: an image that is there has its regions.
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 TABLES = ("region_predictions", "quarantine", "image_predictions")
 _ADDED = ("partition", "model", "state")
-_CLASS_ID = pa.field("class_id", pa.string())  # of predictions; null: unknown
+_CLASS_ID = pa.field("class_id", pa.string())  # of predictions; of unknown ones that of the nearest class
 _DAY = pa.field("day", pa.date32())  # of images: when they were captured, or else the date of the file
 _EXPECTED = "published.json"
 _LISTING = ("image_predictions", "quarantine")  # of both tables together each image has a row
@@ -303,22 +303,17 @@ def _read_batches(
     """Read the rows of partitions part by part, and count them."""
     schema = make_published_schema(table)
     for state, each in partitions.items():
+        model = each.product.model_of(each.partition)
         days = each.partition.read_days() if _DAY.name in schema.names else None
         for rows in each.read_parts(table):
             counted[each.product.name, state] += rows.num_rows
-            constant = {"partition": each.partition.id, "model": each.product.model.digest, "state": state}
+            constant = {"partition": each.partition.id, "model": model.digest, "state": state}
             found = {name: rows.column(name) for name in rows.column_names}
             found |= {name: pa.repeat(value, rows.num_rows) for name, value in constant.items()}
             if _CLASS_ID.name in schema.names:
-                found[_CLASS_ID.name] = _find_class_ids(rows, each.product.model.class_ids)
+                found[_CLASS_ID.name] = pa.array(model.class_ids, pa.string()).take(rows.column("cls"))
             if days is not None:
                 at = pc.index_in(rows.column("image_id"), days.column("image_id").combine_chunks())
                 found[_DAY.name] = days.column(_DAY.name).take(at)
             columns = [found[name] for name in schema.names]
             yield from pa.Table.from_arrays(columns, names=schema.names).cast(schema).to_batches()
-
-
-def _find_class_ids(rows: pa.Table, ids: Sequence[str]) -> pa.Array:
-    """Return the id of the class of each prediction; null where it is unknown."""
-    own = pa.array(ids, pa.string()).take(rows.column("cls").combine_chunks())
-    return pc.if_else(rows.column("is_unknown").combine_chunks(), None, own)

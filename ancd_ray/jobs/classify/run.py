@@ -25,7 +25,7 @@ from ancd_ray.jobs.checks import check_ray
 from ancd_ray.jobs.classify.classified import Classified, compare_labels, join, read_artifacts, read_output
 from ancd_ray.jobs.classify.delta import FOLDER
 from ancd_ray.jobs.classify.plan import ClassificationPlan, ProductPlan, make, make_of_others
-from ancd_ray.jobs.classify.publish import Published, make_state, publish, read_again
+from ancd_ray.jobs.classify.publish import Published, publish, read_again
 from ancd_ray.jobs.classify.runs import Start, publish_run, read_run
 from ancd_ray.jobs.identity.discovered import adopt_classes
 from ancd_ray.jobs.identity.tables import ClassTitle, find_titles, read_classes
@@ -75,6 +75,8 @@ def _run_plan(
     plan: ClassificationPlan, discovered: JobResults | None, address: str | None, display: Display, start: Start
 ) -> Folder:
     root, resources = plan.root, plan.job.resources
+    for line in (*plan.warnings, *(f"{name}: not classified: {why}" for name, why in plan.left_out.items())):
+        display.warn(line)
     adopt_classes(root, {product.name: product.model for product in plan.products})
     for product in plan.products:
         product.model.adopt(root)
@@ -142,7 +144,7 @@ def _collect(
     """Collect the partitions that this run has classified or discovered, and that are not published yet."""
     for product in plan.products:
         if sample := _find_sample(product, discovered):
-            state = make_state(product.name, sample.partition, product.model.digest)
+            state = product.make_state(sample.partition)
             if not plan.published.has(product.name, state, sample.partition.left):
                 yield sample
         for partition, step in zip(product.to_classify, product.steps, strict=True):
@@ -160,7 +162,7 @@ def _find_again(plan: ClassificationPlan) -> Iterator[Classified]:
     """Return the partitions that are published with images that are gone now."""
     for product in plan.products:
         for partition in product.to_republish:
-            rows = read_again(plan.published, product.name, partition, product.model.digest)
+            rows = read_again(plan.published, product.name, partition, product.model_of(partition).digest)
             yield Classified(product, partition, rows)
 
 

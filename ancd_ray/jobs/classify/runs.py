@@ -20,6 +20,7 @@ from ancd_ray.data.location import StoreError
 from ancd_ray.data.store import Folder
 from ancd_ray.data.tables import RUNS, conform
 from ancd_ray.jobs.classify.delta import FOLDER, create_table, open_table, relax, write_rows
+from ancd_ray.models.format import DOCUMENT
 
 if TYPE_CHECKING:
     from ancd_ray.jobs.classify.plan import ClassificationPlan
@@ -87,6 +88,15 @@ def read_run(root: Folder, run_folder: Folder) -> list[dict[str, Any]]:
         The table cannot be read.
     """
     return [row for row in _read(root / FOLDER / TABLE) if row["run"] == _name(run_folder)]
+
+
+def find_last_model(root: Folder, product: str) -> str | None:
+    """Return the digest of the model of the last job over a product; None if there is none, or it was cleaned away."""
+    rows = [
+        row for row in _read(root / FOLDER / TABLE, ["product", "model", "finished_at"]) if row["product"] == product
+    ]
+    last = max(rows, key=lambda row: row["finished_at"], default=None)
+    return str(last["model"]) if last and (root / "models" / last["model"]).exists(DOCUMENT) else None
 
 
 def _name(run_folder: Folder) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow.compute as pc
@@ -53,11 +53,11 @@ def adopt_classes(root: Folder, models: Mapping[str, PinnedModel]) -> None:
         for product, model in models.items():
             if all(each["id"] in there for each in model.document["classes"]):
                 continue
-            classifier = load_classifier(model.source.read)
+            classifier = load_classifier(model.read)
             prototypes_KD = classifier.novelty.compute_prototypes(classifier.classes.n_novel)
             for prototype_D, each in zip(prototypes_KD, model.document["classes"], strict=True):
                 if each["id"] not in there:
-                    row = _make_row(each["id"], product, prototype_D, _name_space(classifier))
+                    row = make_row(each["id"], product, prototype_D, name_space(classifier))
                     yield {**row, "exemplars": [], "images": 0, "regions": 0}
 
     change_classes(root, change)
@@ -144,12 +144,12 @@ def identify(root: Folder, product: str, artifacts: ArtifactSet) -> Discovered:
     images = Counter(
         row["cls"] for row in predicted.group_by(["image_id", "cls"]).aggregate([]).select(["cls"]).to_pylist()
     )
-    prototypes_KD, space = classifier.novelty.compute_prototypes(len(ids)), _name_space(classifier)
+    prototypes_KD, space = classifier.novelty.compute_prototypes(len(ids)), name_space(classifier)
     rows: dict[str, Row] = {}
     for index, class_id in enumerate(ids):
         own = predicted.filter(pc.equal(predicted.column("cls"), index)).sort_by("novelty")
         rows[class_id] = {
-            **_make_row(class_id, product, prototypes_KD[index], space),
+            **make_row(class_id, product, prototypes_KD[index], space),
             "exemplars": own.column("region_id").to_pylist()[:_EXEMPLARS],
             "images": images[index],
             "regions": own.num_rows,
@@ -157,7 +157,7 @@ def identify(root: Folder, product: str, artifacts: ArtifactSet) -> Discovered:
     return Discovered(product, ids, frozenset(known), rows, members)
 
 
-def _make_row(class_id: str, product: str, prototype_D: Floats, space: str) -> Row:
+def make_row(class_id: str, product: str, prototype_D: Floats, space: str) -> Row:
     """Make the row of a class that nobody has named, without what is known of its regions."""
     return {
         "id": class_id,
@@ -186,7 +186,7 @@ def _find_ids(
     matched = match_by_regions(found, before, candidates, n_classes)
     with_members = {before[region] for region in found if region in before}
     left = [k for k in range(n_classes) if k not in matched and k not in normal]
-    space = _name_space(classifier)
+    space = name_space(classifier)
     others = [
         class_id
         for class_id in candidates
@@ -201,7 +201,7 @@ def _find_ids(
         near = match_by_prototypes(all_KD[left], known_JD, others, measure_spread(all_KD))
         matched |= {left[row]: class_id for row, class_id in near.items()}
     matched |= normal
-    number = _find_next_number(product, classes)
+    number = find_next_number(product, classes)
     ids = []
     for index in range(n_classes):
         if index in matched:
@@ -213,14 +213,14 @@ def _find_ids(
     return ids, {class_id for class_id in ids if class_id in classes}
 
 
-def _find_next_number(product: str, classes: Mapping[str, Any]) -> int:
+def find_next_number(product: str, classes: Collection[str]) -> int:
     """Return the first number after those of all known classes."""
     prefix = f"{product}-c"
     numbers = [class_id.removeprefix(prefix) for class_id in classes if class_id.startswith(prefix)]
     return max((int(number) for number in numbers if number.isdigit()), default=-1) + 1
 
 
-def _name_space(classifier: Classifier) -> str:
+def name_space(classifier: Classifier) -> str:
     """Name the space of its frozen features: prototypes of one space can be compared."""
     kind = "tokens" if isinstance(classifier, HeadsClassifier) else "masked"
     return f"{classifier.backbone_digest[:16]}/{kind}"

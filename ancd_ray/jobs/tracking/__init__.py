@@ -7,9 +7,10 @@ is logged of a job of `mode: classify`.
 from ancd_ray.jobs.tracking.classifications import log_classification
 from ancd_ray.jobs.tracking.runs import log, log_figures, start_child_run, start_parent_run
 from ancd_ray.jobs.tracking.served import download_model, log_model, register, save_pyfunc
-from ancd_ray.jobs.tracking.store import TrackingProblem, TrackingStore, attempt, find_store
+from ancd_ray.jobs.tracking.store import RegistryAway, TrackingProblem, TrackingStore, attempt, find_store
 
 __all__ = [
+    "RegistryAway",
     "TrackingProblem",
     "TrackingStore",
     "attempt",

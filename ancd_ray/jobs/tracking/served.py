@@ -14,12 +14,13 @@ import numpy as np
 
 from ancd_ray.data.store import Folder
 from ancd_ray.engine.versions import LIBRARIES, read_versions
-from ancd_ray.jobs.tracking.store import TrackingProblem, explain, prepare_mlflow
+from ancd_ray.jobs.tracking.store import RegistryAway, TrackingProblem, explain, prepare_mlflow
 
 if TYPE_CHECKING:
     from ancd_ray.models.model import Model
 
 SERVED = tuple(name for name in LIBRARIES if name != "ray")  # libraries that predictions depend on
+_ANSWERS = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # what a registry says of an unknown model
 
 
 def log_model(client: Any, run: str, model: Model) -> str:
@@ -74,7 +75,7 @@ def download_model(uri: str) -> Path:
     Raises
     ------
     TrackingProblem
-        There is no such model, or the server does not answer.
+        There is no such model, or (RegistryAway) the server does not answer.
     """
     with prepare_mlflow():
         import mlflow
@@ -82,7 +83,8 @@ def download_model(uri: str) -> Path:
         try:
             folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
         except Exception as error:  # of MLflow, of requests, of SQLAlchemy
-            raise TrackingProblem(f"{uri}: {explain(error)}") from error
+            is_answer = getattr(error, "error_code", None) in _ANSWERS
+            raise (TrackingProblem if is_answer else RegistryAway)(f"{uri}: {explain(error)}") from error
     found = sorted(folder.rglob("model.json"))
     if not found:
         raise TrackingProblem(f"{uri}: it holds no model of ancd-ray")

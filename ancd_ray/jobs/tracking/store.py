@@ -47,6 +47,10 @@ class TrackingProblem(AncdError):
     """The tracking store cannot be used; the message is one line."""
 
 
+class RegistryAway(TrackingProblem):
+    """The registry of models does not answer; the message is one line."""
+
+
 @dataclass(frozen=True)
 class TrackingStore:
     """Where the runs of a job are tracked."""
