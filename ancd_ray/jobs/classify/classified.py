@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -83,13 +84,18 @@ def join(classified: Sequence[Classified], table: str, columns: list[str] | None
 
 
 def compare_labels(predicted: pa.Table) -> dict[str, float | None]:
-    """Compute NMI, ARI and F1 over the images that have a label."""
+    """Compute NMI, ARI and F1 over the images that have a label, from the columns `label` and `class_id`."""
     from ancd_ray.method.metrics import cluster_scores
 
     known = predicted.filter(pc.is_valid(predicted.column("label")))
     if not known.num_rows:
         return {"nmi": None, "ari": None, "f1": None}
-    scores = cluster_scores(
-        known.column("label").to_numpy(zero_copy_only=False).astype(str), known.column("cls").to_numpy()
-    )
+    codes = known.column("class_id").combine_chunks().dictionary_encode().indices.to_numpy()
+    scores = cluster_scores(known.column("label").to_numpy(zero_copy_only=False).astype(str), codes)
     return {"nmi": scores.nmi, "ari": scores.ari, "f1": scores.f1}
+
+
+def count_classes(predicted: pa.Table) -> Counter[str]:
+    """Count the rows of each class, from the columns `class_id` and `is_unknown`, without unknown ones."""
+    known = predicted.filter(pc.invert(predicted.column("is_unknown")))
+    return Counter({each["values"]: each["counts"] for each in pc.value_counts(known.column("class_id")).to_pylist()})

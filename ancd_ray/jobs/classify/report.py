@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from ancd_ray.config.load import dump_resolved
 from ancd_ray.engine.executor import StepRun
 from ancd_ray.engine.versions import read_versions
-from ancd_ray.jobs.classify.classified import Classified, compare_labels, join
+from ancd_ray.jobs.classify.classified import Classified, compare_labels, count_classes, join
 from ancd_ray.jobs.identity.tables import ClassTitle
 from ancd_ray.jobs.report import (
     ClassReport,
@@ -71,8 +71,8 @@ def build_report(
 def _build_product(
     product: ProductPlan, pictured: Sequence[Classified], published: Published, titles: Sequence[ClassTitle]
 ) -> ProductReport:
-    images = published.read_rows("image_predictions", ["label", "cls", "score"], product.name)
-    regions = published.read_rows("region_predictions", ["cls", "confidence"], product.name)
+    images = published.read_rows("image_predictions", ["label", "class_id", "is_unknown", "score"], product.name)
+    regions = published.read_rows("region_predictions", ["class_id", "is_unknown", "confidence"], product.name)
     return ProductReport(
         name=product.name,
         image_level=ClusterScores(images.num_rows, **compare_labels(images)),
@@ -105,16 +105,14 @@ def _build_classes(
         has_all = product.keep == "all" or product.discovered
         chosen.append((most, least) if has_all else ([], [*least, *most[::-1]]))
     shown = _read_regions(pictured, {ids[i] for several in chosen for rows in several for i in rows})
-    of_images, of_regions = (
-        np.bincount(table.column("cls").to_numpy(), minlength=len(chosen)) for table in (images, regions)
-    )
+    of_images, of_regions = count_classes(images), count_classes(regions)
     found = []
-    for index, title in enumerate(titles):
+    for index, (own, title) in enumerate(zip(product.model.class_ids, titles, strict=True)):
         most_certain, least_certain = (
             [build_item(shown[ids[i]], float(confidence[i]), uri_of[shown[ids[i]]["image_id"]]) for i in rows]
             for rows in chosen[index]
         )
-        counts = int(of_images[index]), int(of_regions[index])
+        counts = of_images[own], of_regions[own]
         found.append(
             ClassReport(index, title.name, title.id, *counts, most_certain=most_certain, least_certain=least_certain)
         )

@@ -8,8 +8,6 @@ from datetime import datetime, timezone
 from functools import partial
 from typing import Any
 
-import pyarrow.compute as pc
-
 from ancd_ray.config.job import Job
 from ancd_ray.config.load import dump_resolved
 from ancd_ray.data.lock import lock_folder
@@ -22,13 +20,20 @@ from ancd_ray.engine.runtime import Runtime
 from ancd_ray.engine.versions import read_versions
 from ancd_ray.jobs import tracking
 from ancd_ray.jobs.checks import check_ray
-from ancd_ray.jobs.classify.classified import Classified, compare_labels, join, read_artifacts, read_output
+from ancd_ray.jobs.classify.classified import (
+    Classified,
+    compare_labels,
+    count_classes,
+    join,
+    read_artifacts,
+    read_output,
+)
 from ancd_ray.jobs.classify.delta import FOLDER
 from ancd_ray.jobs.classify.plan import ClassificationPlan, ProductPlan, make, make_of_others
 from ancd_ray.jobs.classify.publish import Published, publish, read_again
 from ancd_ray.jobs.classify.runs import Start, publish_run, read_run
 from ancd_ray.jobs.identity.discovered import adopt_classes
-from ancd_ray.jobs.identity.tables import ClassTitle, find_titles, read_classes
+from ancd_ray.jobs.identity.tables import ClassTitle, Row, find_titles, read_classes
 from ancd_ray.jobs.partitions import write_partitions
 from ancd_ray.jobs.plan import JobPlan
 from ancd_ray.jobs.rates import record_rates
@@ -110,7 +115,7 @@ def _run_plan(
             progress.cached()
         else:
             _write_results(plan, classified, published, steps, discovered, folder, titles)
-        summary = _summarize(plan, published, steps, titles)
+        summary = _summarize(plan, published, steps, titles, classes)
         folder.write_json(SUMMARY, summary)
         write_record(folder, _make_record(plan, steps), complete)
     publish_run(plan, summary["products"], start)
@@ -232,6 +237,7 @@ def _summarize(
     published: Published,
     steps: Sequence[StepRun],
     titles: Mapping[str, Sequence[ClassTitle]],
+    classes: Mapping[str, Row],
 ) -> dict[str, Any]:
     """Make the content of `summary.json`, and check that every image is in one published table, once.
 
@@ -245,18 +251,17 @@ def _summarize(
     quarantined, regions = published.count("quarantine", names), published.count("region_predictions", names)
     for product in plan.products:
         listed = sum(partition.left for partition in product.partitions)
-        predicted = published.read_rows("image_predictions", ["cls", "label", "is_unknown"], product.name)
+        predicted = published.read_rows("image_predictions", ["class_id", "label", "is_unknown"], product.name)
         if predicted.num_rows + quarantined[product.name] != listed:
             raise StageError(
                 f"product {product.name}: {listed} images were listed, but {published.root}/{FOLDER} has "
                 f"{predicted.num_rows} predictions and {quarantined[product.name]} images in quarantine; submit the "
                 "job again with another output="
             )
-        is_known = pc.invert(predicted.column("is_unknown"))
-        counts = Counter(predicted.column("cls").filter(is_known).to_pylist())
-        classes = dict.fromkeys((title.name for title in titles[product.name]), 0)
-        for index, title in enumerate(titles[product.name]):  # merged ones have the same name
-            classes[title.name] += counts[index]
+        counts = count_classes(predicted)
+        shown = {title.name: 0 for title in titles[product.name]}
+        for class_id, title in zip(counts, find_titles(classes, list(counts)), strict=True):
+            shown[title.name] = shown.get(title.name, 0) + counts[class_id]  # merged ones have the same name
         products.append(
             {
                 "product": product.name,
@@ -266,7 +271,7 @@ def _summarize(
                 "deleted": product.deleted,
                 "quarantined": quarantined[product.name],
                 "regions": regions[product.name],
-                "classes": classes,
+                "classes": shown,
                 "unknown": predicted.num_rows - counts.total(),
                 **compare_labels(predicted),
             }
