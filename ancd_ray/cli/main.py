@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ancd_ray.jobs.plan import JobPlan
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+ALERTS = 3  # exit code of a job that is done and has found something that a person should look at
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -94,7 +95,8 @@ def submit(
     Submitted again, a job does what is not done yet: images that were added to the archive since are classified with
     the model of its classes.
 
-    The last line of the output is the run folder, with report.html, summary.json and the tables of results.
+    The last line of the output is the run folder, with report.html, summary.json and the tables of results. The exit
+    code is 3 if the job is done and its `alerts:` found something that a person should look at.
     """
     with explain_errors() as boundary:
         job = _load(job_file, (*overrides, *(["discovery.refit_when_grown_by=0"] if refit else [])))
@@ -126,6 +128,8 @@ def submit(
         if target:
             _apply(str(folder), target)
         click.echo(str(folder))
+        if job.alerts and folder.read_json("summary.json").get("alerts"):
+            sys.exit(ALERTS)
 
 
 @main.command()

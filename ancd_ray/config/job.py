@@ -8,6 +8,7 @@ from pydantic import Field, TypeAdapter, model_validator
 
 from ancd_ray.config.base import Name, Section
 from ancd_ray.config.sections import (
+    AlertsConfig,
     BackboneConfig,
     ClassesConfig,
     DiscoveryConfig,
@@ -64,6 +65,7 @@ class Job(Section):
     # Whether `mode: classify` classifies images again that are published with an earlier model.
     reclassify: bool = True
     rediscover: RediscoverConfig = RediscoverConfig()
+    alerts: AlertsConfig | None = None  # null: the report says what is unusual, and the exit code is 0
     data: DataConfig
     detector: DetectorOrModels = None  # type: ignore[assignment]  # required by `mode: discover`
     mebin: MebinConfig = MebinConfig()

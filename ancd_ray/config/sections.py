@@ -138,6 +138,18 @@ class RediscoverConfig(Section):
     accept: Literal["person", "auto"] = "person"  # who makes a candidate a class (`ancd-ray classes accept`)
 
 
+class AlertsConfig(Section):
+    """What of a night of `mode: classify` a person should look at; `submit` then ends with exit code 3."""
+
+    new_class: bool = True  # a candidate for a new class
+    control_limit: bool = True  # a class with unusually many or few images
+    unknown: Share = 0.1  # share of unknown images
+    quarantined: Share = 0.05  # share of images that cannot be used
+    drift: PositiveFloat = 0.25  # population stability index of scores and confidences
+    # URL that gets the night as JSON; it is tried three times, and never ends the job.
+    webhook: Annotated[str, Field(pattern=r"^https?://")] | None = None
+
+
 # --- running ----------------------------------------------------------------------------------------------------
 
 

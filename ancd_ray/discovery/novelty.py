@@ -112,7 +112,8 @@ class Novelty:
     def measure(self, features_ND: Floats) -> Measured:
         """Compare regions with the references; without references that have distances nothing is novel."""
         if not len(self.references_MD):
-            return Measured(*(np.zeros(len(features_ND), kind) for kind in (np.float32, np.float64, np.int64)))
+            n = len(features_ND)
+            return Measured(np.zeros(n, np.float32), np.zeros(n), np.zeros(n, np.int64))
         nearest = find_nearest(self.calibration.apply(features_ND), self._known_MD, 2)
         is_own_N = nearest.squared[:, 0] < _SAME
         column_N = is_own_N.astype(int) if nearest.squared.shape[1] > 1 else np.zeros(len(is_own_N), int)

@@ -55,7 +55,7 @@ def write_results(plan: JobPlan, results: JobResults, folder: Folder) -> list[st
             for part in table.parts:
                 table.folder.copy_to(part.file, folder / role, f"{name}-{part.file.rpartition('part-')[2]}")
     write_part(folder, "quarantine", 0, [row for artifacts in results.every for row in artifacts.quarantine_rows()])
-    said = []
+    said: list[str] = []
     for product in plan.products:
         artifacts = results.products[product.name]
         discovered = identify(plan.root, product.name, artifacts)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ancd_ray.models.model import Model, Prediction
 
 Keep = Literal["none", "uncertain", "all"]
-UNCERTAIN = 0.7  # regions whose class has a lower probability are uncertain
+UNCERTAIN = 0.7  # regions whose class has a lower probability, or that are unknown, are uncertain
 _OPENED, _PIXELS = 16, 64_000_000  # images and pixels in memory at most, except for a single larger image
 _TABLES = ("image_predictions", "region_predictions", "regions", "quarantine")
 
@@ -153,7 +153,8 @@ def _keep(regions: pa.Table, predictions: pa.Table, keep: Keep) -> pa.Table:
     """Return the regions whose pictures are kept."""
     if keep == "all":
         return regions
-    uncertain = predictions.filter(pc.less(predictions.column("confidence"), UNCERTAIN)).column("region_id")
+    is_uncertain = pc.or_(pc.less(predictions.column("confidence"), UNCERTAIN), predictions.column("is_unknown"))
+    uncertain = predictions.filter(is_uncertain).column("region_id")
     chosen = uncertain if keep == "uncertain" else pa.chunked_array([[]], pa.string())
     return regions.filter(pc.is_in(regions.column("region_id"), value_set=chosen))
 

@@ -74,6 +74,13 @@ class ProductPlan:
         """Return the state of a partition in published tables."""
         return make_state(self.name, partition, self.model_of(partition).digest)
 
+    def make_step(self, partition: Partition, root: Folder) -> Step:
+        """Return the step that classifies a partition."""
+        model = self.model_of(partition)
+        folder = model.folder(root).uri
+        stage = ClassifyImages(model.digest, partition.id, self.keep, folder, listing=partition.file)
+        return Step(stage, self.name, {})
+
     def describe(self) -> list[str]:
         """Describe in lines what will happen with the images; a few are opened."""
         looked = peek(self.listing.images, self.listing.config)
@@ -133,8 +140,8 @@ def make(job: Job) -> ClassificationPlan:
     JobError
         The job cannot run; the message has one line for each problem.
     """
-    assert job.model is not None
     job = resolve_root(job)
+    assert job.model is not None
     root, archive = Folder(job.output_root), Archive(job.data.root)
     published, classes = Published.read(root), read_classes(root)
     problems: list[str] = []
@@ -226,10 +233,5 @@ def _add_work(product: ProductPlan, published: Published) -> ProductPlan:
         )
         is_there = there and partition.read_images() - partition.gone <= there
         (to_republish if is_there else to_classify).append(partition)
-    steps = []
-    for partition in to_classify:
-        model = product.model_of(partition)
-        folder = model.folder(published.root).uri
-        stage = ClassifyImages(model.digest, partition.id, product.keep, folder, listing=partition.file)
-        steps.append(Step(stage, product.name, {}))
+    steps = [product.make_step(partition, published.root) for partition in to_classify]
     return replace(product, to_classify=to_classify, steps=steps, to_republish=to_republish)

@@ -104,7 +104,7 @@ def _build_classes(
         # with another `keep`, pictures are of uncertain regions only, except for those of a discovery
         has_all = product.keep == "all" or product.discovered
         chosen.append((most, least) if has_all else ([], [*least, *most[::-1]]))
-    shown = _read_regions(pictured, {ids[i] for several in chosen for rows in several for i in rows})
+    shown = read_regions(pictured, {ids[i] for several in chosen for rows in several for i in rows})
     of_images, of_regions = count_classes(images), count_classes(regions)
     found = []
     for index, (own, title) in enumerate(zip(product.model.class_ids, titles, strict=True)):
@@ -119,7 +119,7 @@ def _build_classes(
     return sorted(found, key=lambda one: (-one.images, one.index))
 
 
-def _read_regions(classified: Sequence[Classified], wanted: set[str]) -> dict[str, dict[str, Any]]:
+def read_regions(classified: Sequence[Classified], wanted: set[str]) -> dict[str, dict[str, Any]]:
     """Read the rows of some regions, part by part to bound memory."""
     values = pa.array(sorted(wanted), pa.string())
     parts = (part for each in classified for part in each.read_parts("regions"))

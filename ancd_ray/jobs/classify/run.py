@@ -33,7 +33,10 @@ from ancd_ray.jobs.classify.plan import ClassificationPlan, ProductPlan, make, m
 from ancd_ray.jobs.classify.publish import Published, publish, read_again
 from ancd_ray.jobs.classify.runs import Start, publish_run, read_run
 from ancd_ray.jobs.identity.discovered import adopt_classes
+from ancd_ray.jobs.identity.pool import rediscover
 from ancd_ray.jobs.identity.tables import ClassTitle, Row, find_titles, read_classes
+from ancd_ray.jobs.nights.collect import Rediscovered, collect_night, describe_alerts
+from ancd_ray.jobs.nights.deliver import deliver, is_delivered
 from ancd_ray.jobs.partitions import write_partitions
 from ancd_ray.jobs.plan import JobPlan
 from ancd_ray.jobs.rates import record_rates
@@ -107,22 +110,42 @@ def _run_plan(
     with display.step("publish", plan.job.name) as progress:
         written = publish([*classified, *_find_again(plan)], _list_states(plan), plan.published)
         progress.note(f"{written['image_predictions']:,} images" if any(written.values()) else "nothing new")
+    published = Published.read(root)
+    found = _rediscover(plan, published, display)
+    classes = read_classes(root)
+    titles = {product.name: find_titles(classes, product.model.class_ids) for product in plan.products}
     folder = plan.run_folder
     with display.step("report", plan.job.name) as progress:
         complete = find_complete(folder)
-        published = Published.read(root)
+        night = None if is_delivered(folder) else collect_night(plan, published, classes, found, start)
         if complete:
             progress.cached()
         else:
             _write_results(plan, classified, published, steps, discovered, folder, titles)
-        summary = _summarize(plan, published, steps, titles, classes)
+        summary = _summarize(plan, published, steps, classes)
+        summary["alerts"] = describe_alerts(night.alerts) if night else []
         folder.write_json(SUMMARY, summary)
         write_record(folder, _make_record(plan, steps), complete)
+    if night:
+        for line in summary["alerts"]:
+            display.warn(line)
+        deliver(night, root, folder, plan.job.alerts.webhook if plan.job.alerts else None, display.warn)
     publish_run(plan, summary["products"], start)
     history = read_run(root, folder)
     log = partial(tracking.log_classification, job=plan.job, summary=summary, history=history, run_folder=folder)
     tracking.attempt(display, tracking.find_store(plan.job, root), plan.job.name, folder, log)
     return folder
+
+
+def _rediscover(plan: ClassificationPlan, published: Published, display: Display) -> Rediscovered:
+    """Look for new classes in the pools of unknown regions."""
+    with display.step("rediscover", plan.job.name) as progress:
+        models = {product.name: product.model for product in plan.products}
+        pools, candidates = rediscover(published, models, plan.job.rediscover)
+        progress.note(f"{sum(map(len, pools.values())):,} unknown regions")
+    for candidate in candidates:
+        display.say(candidate.describe())
+    return Rediscovered(pools, candidates)
 
 
 def _describe_answers(new: Sequence[Classified], titles: Sequence[ClassTitle]) -> Iterator[str]:
@@ -236,7 +259,6 @@ def _summarize(
     plan: ClassificationPlan,
     published: Published,
     steps: Sequence[StepRun],
-    titles: Mapping[str, Sequence[ClassTitle]],
     classes: Mapping[str, Row],
 ) -> dict[str, Any]:
     """Make the content of `summary.json`, and check that every image is in one published table, once.
@@ -259,7 +281,7 @@ def _summarize(
                 "job again with another output="
             )
         counts = count_classes(predicted)
-        shown = {title.name: 0 for title in titles[product.name]}
+        shown = {title.name: 0 for title in find_titles(classes, product.model.class_ids)}
         for class_id, title in zip(counts, find_titles(classes, list(counts)), strict=True):
             shown[title.name] = shown.get(title.name, 0) + counts[class_id]  # merged ones have the same name
         products.append(

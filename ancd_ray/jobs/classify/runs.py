@@ -65,11 +65,11 @@ def publish_run(plan: ClassificationPlan, products: Iterable[Mapping[str, Any]],
     run = _name(plan.run_folder)
     common = {"run": run, "job": plan.job.name, "started_at": start.at, "finished_at": datetime.now(timezone.utc)}
     rows = []
+    there = {row["product"] for row in known if row["run"] == run}
     for product, found in zip(plan.products, products, strict=True):
-        own = [row for row in known if row["product"] == product.name]
-        if run in {row["run"] for row in own}:
+        if product.name in there:
             continue
-        seen = max((row["partitions"] for row in own), default=0)
+        seen = max((row["partitions"] for row in known if row["product"] == product.name), default=0)
         new = sum(each.left for each in product.partitions if each.number >= seen)
         counts = {key: found[key] for key in ("images", "deleted", "quarantined")}
         counts |= {"new": new, "known": found["images"] - new, "partitions": len(product.partitions)}
@@ -77,6 +77,21 @@ def publish_run(plan: ClassificationPlan, products: Iterable[Mapping[str, Any]],
         rows.append({**common, **about, **counts, "seconds": start.seconds})
     if rows:
         write_rows(table, folder, conform(rows, RUNS).cast(schema), mode="append")
+
+
+def count_seen(plan: ClassificationPlan) -> dict[str, int]:
+    """Count the partitions of each product that earlier jobs have seen; those after them are new in this one.
+
+    Raises
+    ------
+    StoreError
+        The table cannot be read.
+    """
+    seen: dict[str, int] = {}
+    for row in _read(plan.root / FOLDER / TABLE, ["product", "run", "partitions"]):
+        if row["run"] != _name(plan.run_folder):
+            seen[row["product"]] = max(seen.get(row["product"], 0), row["partitions"])
+    return seen
 
 
 def read_run(root: Folder, run_folder: Folder) -> list[dict[str, Any]]:

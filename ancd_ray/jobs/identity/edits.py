@@ -112,7 +112,7 @@ def split_off(root: Folder, class_id: str, regions: Sequence[str], name: str | N
         yield {**new, "name": _check_name(there, new, name) if name else None}
 
     (row,) = change_classes(root, change)
-    _correct(root, row["product"], dict.fromkeys(regions, row["id"]))
+    _correct(root, row["product"], {region: str(row["id"]) for region in regions})
     return str(row["id"])
 
 

@@ -148,7 +148,7 @@ def _write(root: Folder, pool: Pool, found: Sequence[NewClass], space: str, acce
         regions = [pool.region_ids[row] for row in each.rows]
         images = len({pool.image_ids[row] for row in each.rows})
         candidates.append(Candidate(class_id, pool.product, status, regions, images, each.separateness))
-        common = {"product": pool.product, "class_id": class_id, "source": "pool", "space": space}
+        common: Row = {"product": pool.product, "class_id": class_id, "source": "pool", "space": space}
         common |= {"changed_at": now(), "changed_by": _BY}
         frozen = [pool.frozen_ND[row].tolist() for row in each.rows]
         members += [{"region_id": own, "frozen": values, **common} for own, values in zip(regions, frozen, strict=True)]

@@ -1,0 +1,67 @@
+"""Delivers a night: files in the run folder, the index of all nights, and a webhook."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from http.client import HTTPException
+
+from ancd_ray.config.errors import first_line
+from ancd_ray.config.secrets import hide_secrets
+from ancd_ray.data.store import Folder
+from ancd_ray.jobs.nights.model import Night
+
+NIGHT, FOLDER = "night.json", "nights"
+_TRIES, _TIMEOUT_S, _PAUSE_S = 3, 10.0, 1.0
+
+
+def is_delivered(run_folder: Folder) -> bool:
+    """Whether the night of a run is delivered; a job that finds nothing new has the run folder of the one before."""
+    return run_folder.exists(NIGHT)
+
+
+def deliver(night: Night, root: Folder, run_folder: Folder, webhook: str | None, warn: Callable[[str], None]) -> None:
+    """Call the webhook, if there is one, and write the night; `night.json` last, which says that it is delivered.
+
+    A job that is killed before delivers again: at least once.
+
+    Parameters
+    ----------
+    night
+        The night.
+    root, run_folder
+        Folders of the output, and of the run.
+    webhook
+        URL that gets the night as JSON if it has alerts.
+    warn
+        Is told in one line of a webhook that does not answer.
+
+    Raises
+    ------
+    StoreError
+        The files cannot be written.
+    """
+    document = night.describe()
+    if webhook and night.alerts and (problem := _post(webhook, document)):
+        warn(f"alerts.webhook: {hide_secrets(problem)}; the night is in {run_folder}/{NIGHT}")
+    (root / FOLDER).write_json(f"{night.run}.json", document)
+    run_folder.write_json(NIGHT, document)
+
+
+def _post(url: str, document: object) -> str | None:
+    """Post JSON; returns in one line why it was not taken, after three tries."""
+    body = json.dumps(document).encode()
+    problem = None
+    for attempt in range(_TRIES):
+        if attempt:
+            time.sleep(_PAUSE_S * attempt)
+        try:
+            request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+            with urllib.request.urlopen(request, timeout=_TIMEOUT_S):
+                return None
+        except (urllib.error.URLError, HTTPException, OSError, ValueError) as error:
+            problem = first_line(error)
+    return problem
