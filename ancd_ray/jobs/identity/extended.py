@@ -5,11 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from ancd_ray.data.store import Folder
-from ancd_ray.discovery.classifiers import extend_classifier, load_classifier
-from ancd_ray.jobs.identity.discovered import name_space
 from ancd_ray.jobs.identity.tables import Row, read_members, resolve_id
 
 if TYPE_CHECKING:
@@ -45,6 +41,11 @@ def extend_model(root: Folder, product: str, model: PinnedModel, classes: Mappin
     ]
     if not lacking:
         return model
+    import numpy as np  # only now: a plan takes no second
+
+    from ancd_ray.discovery.classifiers import extend_classifier, load_classifier
+    from ancd_ray.jobs.identity.discovered import name_space
+
     classifier = load_classifier(model.read)
     space = name_space(classifier)
     features: dict[str, list[list[float]]] = {}
