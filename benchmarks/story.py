@@ -111,15 +111,11 @@ class Story:
     def _measure_identity(self) -> dict[str, float]:
         """Discover over everything in the folder of the nights, and compare ids."""
         before = {row["uri"]: row for row in self._read("image_predictions")}
-        last = self._run(
-            discover, self._make_job("again", self._count_classes(), output=str(self.folder / "night"))
-        )
+        last = self._run(discover, self._make_job("again", self._count_classes(), output=str(self.folder / "night")))
         document = (last / "models" / self._product).read_json("model.json")
         ids = {each["index"]: each["id"] for each in document["classes"]}
         names = (last / "image_predictions").names()
-        after = {
-            row["uri"]: row for name in names for row in (last / "image_predictions").read_table(name).to_pylist()
-        }
+        after = {row["uri"]: row for name in names for row in (last / "image_predictions").read_table(name).to_pylist()}
         shared = [uri for uri in before if uri in after and not before[uri]["is_unknown"]]
         changed = np.mean([before[uri]["class_id"] != ids[after[uri]["cls"]] for uri in shared])
         unseen = [uri for uri in shared if self._night_of(before[uri]) > 0]
@@ -182,7 +178,9 @@ class Story:
             "output": str(self.folder / "discover"),
         }
         if classes is not None:
-            given = self.job.model_dump(include={"detector", "mebin", "backbone", "train", "merge", "discovery"}, by_alias=True)
+            given = self.job.model_dump(
+                include={"detector", "mebin", "backbone", "train", "merge", "discovery"}, by_alias=True
+            )
             document |= {**given, "classes": {"novel": classes}}
         return validate({**document, **keys})
 
@@ -194,7 +192,9 @@ class Story:
     # --- what is known of rows
 
     def _read(self, table: str) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = DeltaTable(str(self.folder / "night" / "archive" / table)).to_pyarrow_table().to_pylist()
+        rows: list[dict[str, Any]] = (
+            DeltaTable(str(self.folder / "night" / "archive" / table)).to_pyarrow_table().to_pylist()
+        )
         return rows
 
     def _night_of(self, row: Mapping[str, Any]) -> int:

@@ -29,7 +29,7 @@ from ancd_ray.discovery.normal_curve import NormalCurve
 from ancd_ray.discovery.novelty import Novelty
 
 MAX_REGIONS = 4000  # regions, or means of micro-clusters, that are clustered: all pairwise distances are computed
-_MAX_MEASURED = 20_000  # regions of which references for novelty are chosen
+_MAX_MEASURED = 8000  # regions of which references for novelty are chosen
 _MAX_IN_MEMORY = 2**20  # regions whose features are in memory at a time, in single precision
 
 

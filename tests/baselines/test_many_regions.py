@@ -12,6 +12,7 @@ import pytest
 
 from ancd_ray.data.roles import Classes
 from ancd_ray.discovery import cluster_regions as module
+from ancd_ray.discovery import novelty
 from ancd_ray.discovery.classifiers import load_classifier
 from ancd_ray.discovery.cluster_regions import ImageScores, cluster_regions
 from ancd_ray.discovery.clusterings import CLUSTERINGS, TAKE_WEIGHTS
@@ -127,6 +128,7 @@ def test_equal_regions_are_few_micro_clusters() -> None:
 def test_many_regions_need_one_copy_in_single_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     """A copy in double precision of all rows would be twice the bound by itself."""
     monkeypatch.setattr(module, "MAX_REGIONS", 200)
+    monkeypatch.setattr(novelty, "MAX_REFERENCES", 200)
     regions, _ = _regions(60_000)
     stored = StoredFeatures(_Stored(regions))  # type: ignore[arg-type]
     single = regions.masked_ND.nbytes

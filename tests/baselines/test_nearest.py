@@ -12,6 +12,7 @@ from ancd_ray.discovery.classifiers import ReferenceClassifier, knn_vote
 from ancd_ray.discovery.features.calibration import Calibration
 from ancd_ray.discovery.nearest import find_nearest
 from ancd_ray.discovery.normal_curve import NormalCurve
+from ancd_ray.discovery.novelty import Novelty
 
 VOTES = 5
 
@@ -62,7 +63,9 @@ def test_regions_that_are_certainly_normal_take_part_in_no_vote(monkeypatch: pyt
     features = features.astype(np.float32)
     curve = NormalCurve(np.array([0.0, 1.0, 2.0, 3.0]), np.array([1.0, 1.0, 0.6, 0.0]))
     calibration = Calibration.fit(features, (12,))
-    classifier = ReferenceClassifier(Classes((), 5, True), "", calibration, known.astype(np.float32), probs, curve, "")
+    classifier = ReferenceClassifier(
+        Classes((), 5, True), "", calibration, known.astype(np.float32), probs, curve, "", Novelty.empty(calibration)
+    )
     scores = np.linspace(0, 3, 60)
     voted = []
 

@@ -43,6 +43,8 @@ def test_it_is_one_to_one(pairs: list[tuple[int, str | None]]) -> None:
 def test_prototypes_match_where_they_are_near() -> None:
     known = np.eye(3) * 10
     found = known[[2, 0]] + 0.1
-    matched = match_by_prototypes(np.concatenate([found, [[50, 50, 50]]]), known, ["a", "b", "c"], measure_spread(known))
+    matched = match_by_prototypes(
+        np.concatenate([found, [[50, 50, 50]]]), known, ["a", "b", "c"], measure_spread(known)
+    )
     assert matched == {0: "c", 1: "a"}
     assert match_by_prototypes(np.full((1, 3), np.nan), known, ["a", "b", "c"], 10.0) == {}

@@ -67,7 +67,7 @@ def _rows(folder: Folder, table: str = "image_predictions") -> dict[str, dict[st
 
 def _published(output: Path) -> dict[str, dict[str, Any]]:
     table = DeltaTable(str(output / "archive" / "image_predictions")).to_pyarrow_table()
-    rows = table.drop_columns(["partition", "model", "state"]).to_pylist()
+    rows = table.drop_columns(["class_id", "day", "partition", "model", "state"]).to_pylist()
     assert len({row["image_id"] for row in rows}) == len(rows)
     return {row["image_id"]: row for row in rows}
 

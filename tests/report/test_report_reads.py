@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from ancd_ray.config.job import Job
+from ancd_ray.data.roles import make_class_ids
 from ancd_ray.data.store import Folder
 from ancd_ray.engine.outputs import Part
+from ancd_ray.jobs.identity.tables import find_titles
 from ancd_ray.jobs.report import MAX_POINTS, build, count_points
 from ancd_ray.jobs.results import open_run
 from tests.conftest import Ran
@@ -51,7 +53,9 @@ def test_long_columns_are_read_a_part_at_a_time(
     embedded: list[int] = []
     embed = build.embedding_2d
     monkeypatch.setattr(build, "embedding_2d", lambda x, seed: embedded.append(len(x)) or embed(x, seed))
-    report = build.build_report(job, results, datetime.now(timezone.utc))
+    classified = results.products["tile"].figures("classifier")
+    titles = find_titles({}, make_class_ids("tile", classified["n_novel"], classified["has_normal"]))
+    report = build.build_report(job, results, datetime.now(timezone.utc), {"tile": titles})
     assert not whole, "of no table all rows"
     assert embedded == [20], "t-SNE has the points that are shown"
     assert report.products[0].token_map is not None

@@ -68,12 +68,16 @@ def test_trains_two_steps_and_classifies(tmp_path: Path) -> None:
     manifest = {"tables": {}, "values": result.values, "files": result.files, "fingerprint": "x"}
     trained = Files(Output(root / "train", manifest), "trained")
     selecting = Context("select_head", "p", root / "select", "light", Runtime(), StepProgress("select_head", "p"))
-    SelectHead("loss", trunk).run(selecting, SelectHead.In(trained))
     regions = (root / "novel", novel.parts("regions")[0])
     encoded = EncodeRegions(trunk, keep_views=True, share=1.0)(Shard(0, {"regions": regions}, 3)).tables
     views = (root / "clean", write_part(root / "clean", "clean_views", 0, encoded["clean_views"]))
     assert len(encoded["features"]) == 3  # they are there when the views are written
-    worker = ClassifyRegions(trunk, root / "select")
+    features = (root / "clean", write_part(root / "clean", "features", 0, encoded["features"]))
+    tables = {"clean_views": [views[1].__dict__], "features": [features[1].__dict__]}
+    made = Output(root / "clean", {"tables": tables, "values": {}, "files": {}, "fingerprint": "x"})
+    roles = {role: Table(made, role) for role in tables}
+    SelectHead("loss", trunk).run(selecting, SelectHead.In(trained, **roles))
+    worker = ClassifyRegions(trunk, 0.02, root / "select")
     rows = worker(Shard(0, {"regions": regions, "clean_views": views}, 3)).tables["region_predictions"]
     assert [row["region_id"] for row in rows] == ["novel0-000", "novel1-000", "novel2-000"]
     for row in rows:
