@@ -7,7 +7,7 @@ night makes it larger than `LIMIT`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -37,10 +37,9 @@ def render(night: Night) -> str:
     template = templates.get_template("night.html.j2")
     alerted = {alert.product for alert in night.alerts}
     judged = sorted(((each, has_news(each, alerted)) for each in night.products), key=lambda pair: not pair[1])
-    html = ""
     for extent in fitting_extents(night):
         shown = judged[: extent.products]
-        html = template.render(
+        parts = template.generate(
             night=night,
             products=shown,
             anchors={product.product: f"p{number}" for number, (product, _) in enumerate(shown, 1)},
@@ -50,9 +49,10 @@ def render(night: Night) -> str:
             style=_style(templates),
             script_hashes="",
         )
-        if len(html.encode()) <= LIMIT:
-            break
-    return html
+        html = _join(parts, LIMIT)
+        if html is not None:
+            return html
+    raise AssertionError("the smallest extent is larger than the limit")  # its texts and lists are cut
 
 
 def render_index(nights: Sequence[Mapping[str, Any]]) -> str:
@@ -103,6 +103,17 @@ def _environment() -> jinja2.Environment:
 
 def _style(templates: jinja2.Environment) -> Markup:
     return Markup(read_source(templates, "report.css") + read_source(templates, "night.css"))
+
+
+def _join(parts: Iterable[str], limit: int) -> str | None:
+    """Join the parts of a page; None, without making the rest, once they have more bytes than the limit."""
+    joined, size = [], 0
+    for part in parts:
+        joined.append(part)
+        size += len(part.encode())
+        if size > limit:
+            return None
+    return "".join(joined)
 
 
 def _clip(text: str) -> str:
