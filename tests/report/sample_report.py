@@ -61,7 +61,7 @@ def discovered(index: int, kind: str, regions: int = 24) -> ClassReport:
     other = KINDS[(KINDS.index(kind) + 1) % len(KINDS)]
     unsure = [region(other if i == 0 else kind, 20 + i, 0.31 + 0.06 * i) for i in range(min(regions - len(sure), 4))]
     name = "normal" if index == 0 else f"class {index}"
-    return ClassReport(index, name, regions - 3, regions, kind, 0.93, sure, unsure)
+    return ClassReport(index, name, f"tile-c{index:04d}", regions - 3, regions, kind, 0.93, sure, unsure)
 
 
 def losses() -> dict[str, list[float]]:
@@ -89,7 +89,7 @@ def labelled_product(name: str = "tile", members: Sequence[int] = (41, 30, 24, 1
         name=name,
         image_level=ClusterScores(112, 0.8123, 0.7456, 0.8912),
         region_level=ClusterScores(len(cls), 0.7811, 0.7012, 0.8604),
-        classes=[*classes, ClassReport(5, "class 5", 0, 0)],
+        classes=[*classes, ClassReport(5, "class 5", "tile-c0005", 0, 0)],
         scores=ImageScores(rng.normal(0.3, 0.06, len(cls)) + 0.3 * anomalous, anomalous),
         normal_precision=0.912,
         normal_recall=0.875,

@@ -59,7 +59,7 @@ def items(*confidences: float) -> list[GalleryItem]:
 
 
 def test_no_region_is_shown_twice_and_none_is_passed_over() -> None:
-    cls = ClassReport(0, "a", 6, 6, most_certain=items(0.9, 0.8, 0.7, 0.6, 0.5), least_certain=items(0.1))
+    cls = ClassReport(0, "a", "tile-c0000", 6, 6, most_certain=items(0.9, 0.8, 0.7, 0.6, 0.5), least_certain=items(0.1))
     most, least = Gallery(112, 2, 3).pick(cls)
     assert [item.confidence for item in most] == [0.9, 0.8]
     assert [item.confidence for item in least] == [0.1, 0.5, 0.6]

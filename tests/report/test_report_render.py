@@ -124,7 +124,7 @@ def test_classes_come_by_size_and_empty_ones_are_named(tile: ProductReport) -> N
 
 def test_a_gallery_shows_eight_and_four(tile: ProductReport) -> None:
     item = region("hole", 0, 0.5)
-    full = ClassReport(1, "class 1", 99, 99, most_certain=[item] * 12, least_certain=[item] * 6)
+    full = ClassReport(1, "class 1", "tile-c0001", 99, 99, most_certain=[item] * 12, least_certain=[item] * 6)
     page = Page(render(run_of(replace(tile, classes=[full]))))
     assert len(page.all("img")) == 12
 
@@ -133,7 +133,7 @@ def test_hostile_texts_are_shown_and_never_run(tile: ProductReport) -> None:
     product = replace(
         tile,
         name=HOSTILE,
-        classes=[ClassReport(0, HOSTILE, 5, 5, HOSTILE, 1.0, [region("hole", 0, 0.9, f"/a/{HOSTILE}")])],
+        classes=[ClassReport(0, HOSTILE, HOSTILE, 5, 5, HOSTILE, 1.0, [region("hole", 0, 0.9, f"/a/{HOSTILE}")])],
         confusion=Confusion(np.array([[5]]), [HOSTILE], [HOSTILE]),
         losses={HOSTILE: [1.0, 0.5]},
         token_map=TokenMap(np.zeros((1, 2)), np.array([0]), [HOSTILE], [HOSTILE]),

@@ -42,6 +42,11 @@ class Gallery:
         """Encode the picture of a region as a data URI."""
         return "data:image/webp;base64," + base64.b64encode(thumbnail(item.image, item.mask, self.side)).decode()
 
+    def total_size(self, items: Sequence[GalleryItem]) -> float:
+        """Estimate the size of pictures in bytes of base64, from a sample of them."""
+        sample = items[:: max(1, len(items) // SAMPLE)]
+        return sum(len(self.data_uri(item)) for item in sample) * len(items) / max(len(sample), 1)
+
 
 # 168 pixels are shown as 112, for screens with a high pixel density
 LEVELS = (
@@ -65,8 +70,6 @@ def fitting(products: Sequence[ProductReport], budget: int = BUDGET) -> Gallery:
     """
     for level in LEVELS:
         items = [item for product in products for cls in product.classes for part in level.pick(cls) for item in part]
-        sample = items[:: max(1, len(items) // SAMPLE)]
-        size = sum(len(level.data_uri(item)) for item in sample)
-        if size * len(items) <= budget * len(sample):
+        if level.total_size(items) <= budget:
             return level
     return LEVELS[-1]

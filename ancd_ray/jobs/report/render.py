@@ -86,17 +86,19 @@ def inlined(templates: jinja2.Environment) -> dict[str, str]:
     dict
         Style, plotly.js, our script, and the hashes of both scripts for the content security policy.
     """
-    scripts = {"plotly_js": get_plotlyjs(), "report_js": _source(templates, "report.js")}
-    hashes = " ".join(map(_csp_hash, scripts.values()))
-    return {**scripts, "style": _source(templates, "report.css"), "script_hashes": hashes}
+    scripts = {"plotly_js": get_plotlyjs(), "report_js": read_source(templates, "report.js")}
+    hashes = " ".join(map(hash_script, scripts.values()))
+    return {**scripts, "style": read_source(templates, "report.css"), "script_hashes": hashes}
 
 
-def _source(environment: jinja2.Environment, name: str) -> str:
-    assert environment.loader is not None
-    return environment.loader.get_source(environment, name)[0]
+def read_source(templates: jinja2.Environment, name: str) -> str:
+    """Read a style sheet or script that lies beside the templates."""
+    assert templates.loader is not None
+    return templates.loader.get_source(templates, name)[0]
 
 
-def _csp_hash(script: str) -> str:
+def hash_script(script: str) -> str:
+    """Compute the hash by which the content security policy of a page allows an inline script."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
 
 
