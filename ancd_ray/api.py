@@ -1,6 +1,6 @@
 """Jobs as functions, for notebooks and programs: a folder of images becomes a finished run, or predictions.
 
-Whatever goes wrong and can be put right is an `AncdError` with one line a problem, as on the command line.
+Whatever goes wrong and can be fixed is an `AncdError` with one line a problem, as on the command line.
 """
 
 from __future__ import annotations

@@ -302,5 +302,5 @@ except AncdError as error:
 
 def test_every_name_is_there() -> None:
     assert all(getattr(ancd_ray, name) for name in ancd_ray.__all__)
-    with pytest.raises(AttributeError, match="has no attribute 'discovr'"):
-        _ = ancd_ray.discovr
+    with pytest.raises(AttributeError, match="has no attribute 'no_such_name'"):
+        _ = ancd_ray.no_such_name
