@@ -114,12 +114,12 @@ def test_job_files_and_their_content(
 
 
 @pytest.fixture
-def planned(monkeypatch: pytest.MonkeyPatch, results: Results) -> list[Job]:
-    """The jobs that would have been run."""
-    jobs: list[Job] = []
+def planned(monkeypatch: pytest.MonkeyPatch, results: Results) -> list[tuple[Job, str | None]]:
+    """The jobs that would have been run, and the address of Ray."""
+    jobs: list[tuple[Job, str | None]] = []
 
-    def run(job: Job, *_: object) -> Folder:
-        jobs.append(job)
+    def run(job: Job, address: str | None, *_: object) -> Folder:
+        jobs.append((job, address))
         return Folder(results.folder)
 
     monkeypatch.setattr("ancd_ray.jobs.run.run", run)
@@ -127,13 +127,14 @@ def planned(monkeypatch: pytest.MonkeyPatch, results: Results) -> list[Job]:
     return jobs
 
 
-def test_arguments_are_keys_of_the_job(planned: list[Job], demo_root: Path, tmp_path: Path) -> None:
+def test_arguments_are_keys_of_the_job(planned: list[tuple[Job, str | None]], demo_root: Path, tmp_path: Path) -> None:
     shutil.copytree(demo_root / "tile/test/hole", tmp_path / "parts/new")
     shutil.copytree(demo_root / "tile/train/good", tmp_path / "parts/fine")
-    discover(tmp_path / "parts", classes="auto", normals="fine", progress=False)
+    discover(tmp_path / "parts", classes="auto", normals="fine", address="auto", progress=False)
     discover(tmp_path / "parts", classes=4, detector="precomputed", masks="m/{stem}.png", output="there: #1")
     discover(tmp_path / "parts", normals="fine", overrides=["classes.novel=7", "discovery.method=ward"])
-    first, second, third = planned
+    first, second, third = [job for job, _ in planned]
+    assert [address for _, address in planned] == ["auto", None, None]
     assert first.data.root == str(tmp_path / "parts")
     assert (first.name, first.output_root, first.classes.novel) == ("parts", "runs/parts", "auto")
     assert (first.detector.name, first.discovery.method) == ("patchcore", "linked")
@@ -278,6 +279,23 @@ def test_an_archive_as_a_job(results: Results, demo_root: Path, tmp_path: Path) 
     assert second.summary["new"] == 1, "it is the same model, so the others are known"
     assert len(second.images) == 11
     assert run(Path(results.folder)) == second
+
+
+def test_models_of_several_products(
+    planned: list[tuple[Job, str | None]], results: Results, demo_root: Path, tmp_path: Path
+) -> None:
+    """Each product has the model of its name, unless one is named for all."""
+    for name in ("left", "right"):
+        shutil.copytree(demo_root / "tile/test", tmp_path / name / "test")
+    classify(tmp_path, results, "out")
+    classify(tmp_path, results, "out", product="tile", address="auto")
+    classify(tmp_path / "left", results, "out")
+    many, one, single = [job for job, _ in planned]
+    assert (many.model, one.model) == (results.folder, f"{results.folder}/models/tile")
+    assert [product.name for product in many.data.products] == ["left", "right"]
+    assert [product.name for product in single.data.products] == ["tile"], "the name that its model has"
+    assert {job.mode for job in (many, one, single)} == {"classify"}
+    assert planned[1][1] == "auto"
 
 
 # --- importing --------------------------------------------------------------------------------------------------
