@@ -95,13 +95,14 @@ class StepProgress:
 
 
 class Display:
-    """Shows the steps of a job while they run."""
+    """Shows the steps of a job while they run; a quiet one shows warnings alone."""
 
-    def __init__(self, title: str, console: Console | None = None) -> None:
+    def __init__(self, title: str, console: Console | None = None, quiet: bool = False) -> None:
         self._console = console or Console(stderr=True)
         self._title = title
         self._steps: list[StepProgress] = []
-        self._live = self._console.is_terminal
+        self._quiet = quiet
+        self._live = self._console.is_terminal and not quiet
 
     @contextmanager
     def running(self) -> Iterator[Display]:
@@ -125,7 +126,7 @@ class Display:
 
     def begin(self, name: str, product: str) -> StepProgress:
         """Show a step until its `end`; several may be under way."""
-        progress = StepProgress(name, product, quiet=self._live)
+        progress = StepProgress(name, product, quiet=self._live or self._quiet)
         self._steps.append(progress)
         return progress
 
@@ -134,15 +135,21 @@ class Display:
         progress.ended = time.monotonic() if seconds is None else progress.started + seconds
         if progress.state == "runs":
             progress.state = state
-        if not self._live and state != "stopped":  # there may be hundreds; the line of the error says enough
+        if (
+            not self._live and not self._quiet and state != "stopped"
+        ):  # there may be hundreds; the line of the error says enough
             _write_line(f"{progress.label}  {_format_state(progress)}  {progress.said}".rstrip())
 
     def warn(self, text: str) -> None:
         """Print a permanent line that calls for attention."""
-        self.say(text, "yellow")
+        self._print(text, "yellow")
 
-    def say(self, text: str, style: str = "default") -> None:
+    def say(self, text: str) -> None:
         """Print a permanent line."""
+        if not self._quiet:
+            self._print(text, "default")
+
+    def _print(self, text: str, style: str) -> None:
         if self._live:
             self._console.print(f"[{style}]{escape(text)}[/{style}]")
         else:

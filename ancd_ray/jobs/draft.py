@@ -115,6 +115,35 @@ def draft_job(folder: str, file: str | None = None) -> Draft:
     return Draft(name, text, lines, lacks)
 
 
+def draft_discovery(
+    folder: str, detector: str | None = None, normals: str | None = None, masks: str | Sequence[str] | None = None
+) -> dict[str, Any]:
+    """Draft the content of a job file for a folder, with what is known of its products.
+
+    Parameters
+    ----------
+    folder
+        Folder or URI; credentials in it stay.
+    detector
+        Name of the detector of all products, in place of those that the images permit.
+    normals, masks
+        Keys of all products, in place of what was recognized.
+
+    Raises
+    ------
+    JobError
+        The folder is missing or has no image.
+    """
+    document: dict[str, Any] = yaml.safe_load(draft_job(folder).text)
+    document["data"]["root"] = folder
+    given = {"normals": normals, "masks": [masks] if isinstance(masks, str) else masks}
+    for product in document["data"]["products"]:
+        product |= {key: value for key, value in given.items() if value}
+        if detector:
+            product.pop("detector", None)
+    return document | ({"detector": {"name": detector}} if detector else {})
+
+
 def _choose_detector(account: Account) -> str:
     return "ground_truth" if account.masks and not account.normals else "patchcore"
 

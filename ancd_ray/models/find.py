@@ -33,7 +33,7 @@ def find_model(place: str, product: str | None = None) -> str:
     if not names:
         raise ModelError(f"{place}: neither a model ({DOCUMENT}) nor a finished run (models/)")
     if product is None:
-        raise ModelError(f"{place}: has models of {', '.join(names)}; say which with --product")
+        raise ModelError(f"{place}: has models of {', '.join(names)}; say which: --product, or product= in Python")
     raise ModelError(f"{place}: has no model of product {product!r}; there are {', '.join(names)}")
 
 
