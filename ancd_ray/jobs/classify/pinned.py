@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ancd_ray.config.base import PRODUCT
 from ancd_ray.config.load import JobError
 from ancd_ray.data.store import Folder, digest
 from ancd_ray.models.find import find_model
-from ancd_ray.models.format import DOCUMENT, FORMAT
-
-PLACEHOLDER = "{product}"
+from ancd_ray.models.format import DOCUMENT, FORMAT, read_document
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class PinnedModel:
 
 def locate_model(place: str, product: str) -> str:
     """Return where the model of a product is; `{product}` in a place is its name."""
-    return place.replace(PLACEHOLDER, product)
+    return place.replace(PRODUCT, product)
 
 
 def pin_model(place: str, product: str) -> PinnedModel:
@@ -75,7 +74,7 @@ def pin_model(place: str, product: str) -> PinnedModel:
 
         place = str(download_model(place))
     source = Folder(find_model(place, product))
-    document = source.read_json(DOCUMENT)
+    document = read_document(source)
     if document.get("format") != FORMAT:
         raise JobError(
             f"model: {source} has format {document.get('format')}, this version reads {FORMAT}; run its discovery again"
