@@ -81,7 +81,6 @@ def plant(clustered: tuple[Job, Ran], run_job: RunJob, tmp_path_factory: pytest.
     }
     second = validate(document)
     ran = run_job(second)
-    assert "tile: models:/tile/1 @candidate" in ran.said
     return Plant(output, Folder(str(output / "runs" / run.folder.path.name)), ran.folder, second)
 
 

@@ -41,7 +41,7 @@ def compare(
         _read_registered(place, open_registry()) if place.startswith(URI) else _read_run(place, product)
         for place in places
     ]
-    rows = [(name, *(each.get(name, _UNKNOWN) for each in tags)) for name in (*_ABOUT, *FIGURES)]
+    rows: list[tuple[str, ...]] = [(name, *(each.get(name, _UNKNOWN) for each in tags)) for name in (*_ABOUT, *FIGURES)]
     classes = [read_classes(each) for each in tags]
     rows.append(("classes", *(str(len(each)) if each else _UNKNOWN for each in classes)))
     for number, found in enumerate(zip_longest(*classes)):

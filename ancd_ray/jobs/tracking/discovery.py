@@ -17,7 +17,6 @@ from ancd_ray.jobs.classify.pinned import PinnedModel, pin_model
 from ancd_ray.jobs.results import JobResults, open_job, read_record
 from ancd_ray.jobs.tracking.card import COLUMNS, FIGURES, Card, make_card
 from ancd_ray.models.find import find_model
-from ancd_ray.models.model import Model
 
 
 @dataclass(frozen=True)
@@ -57,6 +56,8 @@ def open_discovery(folder: Folder, product: str | None) -> Discovery:
         )
     if (read_record(folder) or {}).get("mode") == "classify":
         raise StoreError(f"{folder}: has images classified with a model; take the run of the discovery that made it")
+    from ancd_ray.models.model import Model
+
     job = open_job(folder)
     place = find_model(folder.uri, product)
     Model.load(place)
