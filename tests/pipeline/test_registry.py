@@ -120,6 +120,18 @@ def test_the_key_of_a_job_registers_once_and_takes_no_alias_back(plant: Plant, r
     assert version.tags["method"] == "kmeans"
 
 
+def test_the_key_is_added_to_a_job_whose_archive_is_larger_than_its_sample(plant: Plant, run_job: RunJob) -> None:
+    """The classes are not discovered again then, and the run is registered all the same."""
+    discovery = plant.job.discovery.model_copy(update={"max_regions": 15})
+    job = plant.job.model_copy(update={"name": "sampled", "discovery": discovery})
+    for asked in (None, plant.job.tracking.register_, plant.job.tracking.register_):
+        tracked = job.tracking.model_copy(update={"register_": asked and asked.model_copy(update={"name": "sampled"})})
+        run_job(job.model_copy(update={"tracking": tracked}))
+    (version,) = plant.client().search_model_versions("name = 'sampled'")
+    assert version.tags["images"] == "15"
+    assert "at most 15 images" in version.description
+
+
 def test_champion_and_back(plant: Plant) -> None:
     def aliases() -> dict[str, int]:
         return {alias: int(number) for alias, number in plant.client().get_registered_model("turns").aliases.items()}
@@ -156,7 +168,7 @@ def test_two_models_side_by_side(plant: Plant) -> None:
     rows = {line.split()[0]: line.split()[1:] for line in by_run.splitlines()}
     assert rows["method"] == ["ward", "kmeans"]
     assert len(rows["nmi"]) == 2
-    assert "mostly hole" in by_run
+    assert "6 regions, mostly crack" in by_run
 
 
 def test_without_the_results_of_its_steps(plant: Plant, tmp_path: Path) -> None:
@@ -270,6 +282,7 @@ def test_names_of_the_job_file(clustered: tuple[Job, Ran]) -> None:
         )
 
 
+@pytest.mark.filterwarnings("ignore:.*Add type hints")
 def test_a_registered_model_answers_requests(plant: Plant, demo_root: Path) -> None:
     """The scoring of `mlflow models serve`, without its server: class, confidence and boxes of each image."""
     import mlflow

@@ -83,7 +83,8 @@ class Card:
 
     def describe(self) -> str:
         """Write the card without pictures, cut to what MLflow stores as a description."""
-        text = "\n".join([*self._head(), *self._tabulate_classes(), *self._foot()])
+        shown = ["", f"Pictures of each class are in {PICTURES}/ beside card.md of the run."] if self.pictures else []
+        text = "\n".join([*self._head(), *self._tabulate_classes(), *shown, *self._foot()])
         if len(text) > _DESCRIBED:  # very many classes; these are in the tags as well
             shown = ["", "## Classes", "", f"{len(self.classes)} classes; card.md of the run lists them."]
             text = "\n".join([*self._head(), *shown, *self._foot()])

@@ -44,16 +44,17 @@ def compare(
     rows: list[tuple[str, ...]] = [(name, *(each.get(name, _UNKNOWN) for each in tags)) for name in (*_ABOUT, *FIGURES)]
     classes = [read_classes(each) for each in tags]
     rows.append(("classes", *(str(len(each)) if each else _UNKNOWN for each in classes)))
-    for number, found in enumerate(zip_longest(*classes)):
-        rows.append((f"class {number}", *(_describe(each) for each in found)))
+    for found in zip_longest(*classes):
+        names = dict.fromkeys(each[0] for each in found if each)
+        rows.append((" / ".join(names), *(_describe(each) for each in found)))
     return rows
 
 
 def _describe(found: tuple[str, int, str | None] | None) -> str:
     if found is None:
         return _UNKNOWN
-    name, regions, label = found
-    return f"{name}: {regions:,} regions{f', mostly {label}' if label else ''}"
+    _, regions, label = found
+    return f"{regions:,} regions{f', mostly {label}' if label else ''}"
 
 
 def _read_registered(place: str, store: TrackingStore) -> Mapping[str, str]:

@@ -240,7 +240,7 @@ def _read_pages(search: Callable[..., Any], **arguments: Any) -> Iterator[Any]:
 
 
 def _quote(name: str) -> str:
-    """Quote a name for a filter of MLflow, which knows no escapes."""
+    """Quote a name for a filter of MLflow, which has no escapes."""
     return f'"{name}"' if "'" in name else f"'{name}'"
 
 
