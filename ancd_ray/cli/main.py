@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,7 +18,9 @@ from ancd_ray.cli.clean import clean
 from ancd_ray.cli.compact import compact
 from ancd_ray.cli.errors import explain_errors, write
 from ancd_ray.cli.init import init
+from ancd_ray.cli.models import models
 from ancd_ray.cli.predict import predict
+from ancd_ray.cli.table import align
 from ancd_ray.config.secrets import hide_secrets
 
 if TYPE_CHECKING:
@@ -169,7 +171,7 @@ def plan(job_file: Path, overrides: tuple[str, ...]) -> None:
             (status.step.product, status.step.name, status.state, *format_row(cost), status.why)
             for status, cost in zip(statuses, costs, strict=True)
         ]
-        click.echo(_align(rows, "<<<>>><"))
+        click.echo(align(rows, "<<<>>><"))
         ready = sum(status.state == "cached" for status in statuses)
         click.echo("\n".join(plans[0].describe_inputs()))
         place = hide_secrets(str(plans[-1].run_folder))
@@ -286,16 +288,6 @@ def weights_pull(name: str, target: Path) -> None:
         click.echo(str(path))
 
 
-def _align(rows: Sequence[Sequence[str]], sides: str) -> str:
-    """Make lines of rows of cells; `sides` has `<` or `>` for each column, and a column without content is left out."""
-    columns = [column for column in zip(*rows, sides, strict=True) if any(column[:-1])]
-    widths = [f"{column[-1]}{max(map(len, column[:-1]))}" for column in columns]
-    lines = zip(*(column[:-1] for column in columns), strict=True)
-    return "\n".join(
-        "  ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
-    )
-
-
 def _apply(run_folder: str, target: Path) -> None:
     from ancd_ray.data.store import Folder
     from ancd_ray.jobs.sweep.apply import apply
@@ -348,5 +340,5 @@ def schema() -> None:
         click.echo(json.dumps(job_schema(), indent=1, ensure_ascii=False))
 
 
-for _verb in (init, predict, classes, clean, compact, *finished.VERBS, *cli_remote.VERBS):
+for _verb in (init, predict, models, classes, clean, compact, *finished.VERBS, *cli_remote.VERBS):
     main.add_command(_verb)

@@ -70,7 +70,7 @@ def predict(
         else:
             folder = find_model(model, product)
         loaded = Model.load(folder, weights)
-        inputs = list(_list_inputs(images, masks, maps))
+        inputs = list(list_inputs(images, masks, maps))
         if not inputs:
             raise click.UsageError(f"{', '.join(map(str, images))}: no image")
         if form == "table":
@@ -80,7 +80,7 @@ def predict(
                 click.echo(json.dumps(row, ensure_ascii=False) if form == "json" else _format_row(row))
 
 
-def _list_inputs(paths: Sequence[Path], masks: Path | None, maps: Path | None) -> Iterator[ImageInput]:
+def list_inputs(paths: Sequence[Path], masks: Path | None, maps: Path | None) -> Iterator[ImageInput]:
     """List the images, each with its mask or map of the same relative name and any suffix."""
     from ancd_ray.data.images import is_image
     from ancd_ray.models.model import ImageInput

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
 Share = Annotated[float, Field(ge=0, le=1)]
+PRODUCT = "{product}"  # stands for the name of a product: in the place of a model, and in the name of a registered one
 
 
 class Section(BaseModel):

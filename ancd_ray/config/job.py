@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Union
 
 from pydantic import Field, TypeAdapter, model_validator
 
-from ancd_ray.config.base import Name, Section
+from ancd_ray.config.base import PRODUCT, Name, Section
 from ancd_ray.config.sections import (
     AlertsConfig,
     BackboneConfig,
@@ -95,6 +95,15 @@ class Job(Section):
             raise ValueError(f"{given[0]}: is that of the model in `mode: classify`; leave it out")
         if self.data.base is not None:
             raise ValueError("data.base: is used by discoveries; leave it out in `mode: classify`")
+        if self.tracking.register_ is not None:
+            raise ValueError("tracking.register: is used by discoveries; `mode: classify` makes no model")
+        return self
+
+    @model_validator(mode="after")
+    def _check_registered_name(self) -> Job:
+        name = self.tracking.register_.name if self.tracking.register_ else None
+        if name is not None and PRODUCT not in name and len(self.data.products) > 1:
+            raise ValueError(f"tracking.register.name: several products would be {name!r}; write {PRODUCT} into it")
         return self
 
     @staticmethod

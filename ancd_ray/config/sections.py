@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from ancd_ray.config.base import Section, Share, reset_keys
+from ancd_ray.config.registration import RegisterConfig
 
 # --- finding regions --------------------------------------------------------------------------------------------
 
@@ -167,6 +168,8 @@ class TrackingConfig(Section):
 
     uri: str | None = None
     experiment: str | None = None  # null: the job's name
+    # Models are registered when a discovery ends, or the best ones of a sweep; null: they are not.
+    register_: RegisterConfig | None = Field(None, alias="register")
 
 
 class SubmitConfig(Section):

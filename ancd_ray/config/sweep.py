@@ -94,7 +94,7 @@ class SweepConfig(Section):
     cpus: PositiveInt = 1  # per trial with one worker
     gpus: Annotated[float, Field(ge=0)] | None = None  # per trial; 0.25: four trials share a GPU; null: 1 if available
     seed: int = 0  # of the random search
-    register_best: bool = False  # register the best model of each product in MLflow
+    register_best: bool = False  # the short form of `tracking.register: {}`
 
     @field_validator("parameters", mode="before")
     @classmethod

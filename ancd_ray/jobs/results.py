@@ -74,16 +74,28 @@ def open_run(folder: Folder) -> tuple[Job, JobResults]:
     StoreError
         The folder is not a run folder, or results of steps were deleted.
     """
+    job = open_job(folder)
+    root = locate_root(folder)
+    results = JobResults.from_record(root, read_record(folder) or {})
+    if results is None:
+        raise StoreError(f"{folder}: the steps of this run are no longer in {root}; submit the job again")
+    return job, results
+
+
+def open_job(folder: Folder) -> Job:
+    """Read the job of a finished discovery, without credentials.
+
+    Raises
+    ------
+    StoreError
+        The folder is not that of a discovery.
+    """
     record = read_record(folder)
     if record is None:
         raise StoreError(f"{folder}: not a run folder (it has no {RECORD}); `ancd-ray submit` prints the one it made")
     if record.get("mode") == "classify":
         raise StoreError(f"{folder}: has images classified with a model; `ancd-ray submit` alone makes its report")
-    root = locate_root(folder)
-    results = JobResults.from_record(root, record)
-    if results is None:
-        raise StoreError(f"{folder}: the steps of this run are no longer in {root}; submit the job again")
-    return validate(parse(folder.read("job.yaml"), f"{folder}/job.yaml")), results
+    return validate(parse(folder.read("job.yaml"), f"{folder}/job.yaml"))
 
 
 def read_record(folder: Folder) -> dict[str, Any] | None:

@@ -65,6 +65,8 @@ def run(job: Job, address: str | None, display: Display, verify: bool = False) -
     with _planned(job, display) as plan:
         found = None if verify or plan.is_all else _find_results(plan)
         results = found or _discover(plan, address, display, verify)
+        if found and job.tracking.register_:  # the job may not have asked for it when its classes were discovered
+            _track(plan, found, tracking.find_store(job, plan.root), display)
         if plan.is_all:
             return plan.run_folder
         from ancd_ray.jobs.classify.run import classify_others
@@ -132,9 +134,22 @@ def _discover(plan: JobPlan, address: str | None, display: Display, verify: bool
         folder.write_json(SUMMARY, summary)
         write_record(folder, results.record(), complete)
         record_rates(plan, done)
-    log = partial(tracking.log, job=job, results=results, summary=summary, run_folder=folder)
-    tracking.attempt(display, store, job.name, folder, log)
+    _track(plan, results, store, display)
     return results
+
+
+def _track(plan: JobPlan, results: JobResults, store: tracking.TrackingStore | None, display: Display) -> None:
+    """Log a finished discovery, and register its models, if it is not done yet."""
+    folder = plan.run_folder
+    log = partial(
+        tracking.log,
+        job=plan.job,
+        results=results,
+        summary=folder.read_json(SUMMARY),
+        run_folder=folder,
+        say=display.say,
+    )
+    tracking.attempt(display, store, plan.job.name, folder, log)
 
 
 def check_backbones(plan: JobPlan) -> None:

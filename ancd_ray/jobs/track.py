@@ -1,16 +1,18 @@
-"""Tracks finished runs later, from their folders: those that no server took when they ended."""
+"""Tracks finished runs later, from their folders, and registers their models."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from ancd_ray.config.job import Job
 from ancd_ray.config.load import parse, validate
+from ancd_ray.config.registration import RegisterConfig
 from ancd_ray.data.location import StoreError
 from ancd_ray.data.lock import lock_folder
 from ancd_ray.data.store import Folder
 from ancd_ray.jobs import tracking
-from ancd_ray.jobs.results import locate_root, open_run, read_record
+from ancd_ray.jobs.results import JobResults, locate_root, open_job, open_run, read_record
 
 
 def track(run_folder: Folder, uri: str | None = None, say: Callable[[str], None] = lambda _: None) -> tuple[str, bool]:
@@ -46,8 +48,67 @@ def track(run_folder: Folder, uri: str | None = None, say: Callable[[str], None]
     job, results = open_run(run_folder)
     store = _find_store(job, run_folder, uri)
     with lock_folder(locate_root(run_folder), say):
-        is_new = tracking.log(store, job, results, run_folder.read_json("summary.json"), run_folder)
-    return str(store), is_new
+        return str(store), _log(store, job, results, run_folder)
+
+
+def register(
+    run_folder: Folder,
+    product: str | None,
+    name: str | None,
+    alias: str,
+    uri: str | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> tuple[tracking.Version, str]:
+    """Register the model of a finished discovery, which is logged first if it is not yet.
+
+    Parameters
+    ----------
+    run_folder
+        Folder that `ancd-ray submit` printed.
+    product
+        Product of the run; required if there are several.
+    name
+        Name of the registered model; None: that of `tracking.register` of the job, or else <job>.<product>.
+    alias
+        Alias of the version.
+    uri, say
+        As in `track`.
+
+    Returns
+    -------
+    version : Version
+        The version; a model that is registered already is the version it was.
+    place : str
+        Where it is registered.
+
+    Raises
+    ------
+    StoreError, ModelError, JobError
+        The folder is that of no discovery, or its model cannot be used.
+    TrackingProblem
+        The store cannot be used, or the run is not logged and its results were deleted.
+    """
+    run, root = tracking.open_discovery(run_folder, product), locate_root(run_folder)
+    store = _find_store(run.job, run_folder, uri)
+    named = RegisterConfig(name=name) if name else run.job.tracking.register_ or RegisterConfig()
+    with lock_folder(root, say):
+        results = JobResults.from_record(root, read_record(run_folder) or {})
+        if results:
+            _log(store, open_job(run_folder), results, run_folder)
+        with store.connect() as client:
+            model = tracking.find_logged(client, tracking.get_experiment(client, store, run.job), run)
+            if model is None:
+                raise tracking.TrackingProblem(
+                    f"{run_folder}: is not tracked in {store}, and its steps are no longer in {root}; "
+                    "submit the job again"
+                )
+            make_card = partial(tracking.read_card, run, results)
+            full_name = named.name_model(run.job.name, run.product)
+            return tracking.add_version(client, full_name, model, make_card, alias), str(store)
+
+
+def _log(store: tracking.TrackingStore, job: Job, results: JobResults, run_folder: Folder) -> bool:
+    return tracking.log(store, job, results, run_folder.read_json("summary.json"), run_folder)
 
 
 def _track_classification(run_folder: Folder, uri: str | None, say: Callable[[str], None]) -> tuple[str, bool]:

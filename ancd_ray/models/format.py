@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from ancd_ray.config.errors import AncdError
+
+if TYPE_CHECKING:
+    from ancd_ray.data.store import Folder
 
 FORMAT = 4
 DOCUMENT = "model.json"
@@ -10,3 +15,20 @@ DOCUMENT = "model.json"
 
 class ModelError(AncdError):
     """A model cannot be loaded or used; the message is one line."""
+
+
+def read_document(folder: Folder) -> dict[str, Any]:
+    """Read `model.json` in the folder of a model.
+
+    Raises
+    ------
+    ModelError
+        It is no JSON document.
+    """
+    try:
+        document = folder.read_json(DOCUMENT)
+    except ValueError as error:  # no JSON, or no UTF-8
+        raise ModelError(f"{folder}: {DOCUMENT} is damaged ({error}); run its discovery again") from error
+    if not isinstance(document, dict):
+        raise ModelError(f"{folder}: {DOCUMENT} is no document of a model; run its discovery again")
+    return document

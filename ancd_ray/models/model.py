@@ -40,7 +40,7 @@ from ancd_ray.detectors.base import DetectorConfig, FittedDetector, Scorer
 from ancd_ray.discovery.classifiers import Classifier, HeadsClassifier, load_classifier
 from ancd_ray.discovery.features import FEATURES
 from ancd_ray.engine.artifacts import ArtifactSet
-from ancd_ray.models.format import DOCUMENT, FORMAT, ModelError
+from ancd_ray.models.format import DOCUMENT, FORMAT, ModelError, read_document
 from ancd_ray.stages.catalog import make_image_id, open_files
 from ancd_ray.stages.classify import CLASSIFIED, classify_regions
 from ancd_ray.stages.detect import make_scorer, score_images
@@ -185,7 +185,7 @@ class Model:
         place = Folder(str(folder))
         if not place.exists(DOCUMENT):
             raise ModelError(f"{folder}: no model ({DOCUMENT} is missing)")
-        document = place.read_json(DOCUMENT)
+        document = read_document(place)
         if document.get("format") != FORMAT:
             raise ModelError(f"{folder}: format {document.get('format')} is not {FORMAT}, which this version reads")
         try:

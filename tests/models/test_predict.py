@@ -20,7 +20,7 @@ from click.testing import CliRunner
 
 from ancd_ray.cli.main import main
 from ancd_ray.config.job import Job
-from ancd_ray.jobs.tracking import register, save_pyfunc
+from ancd_ray.jobs.tracking import save_pyfunc
 from ancd_ray.models.model import Model
 from tests.conftest import Ran
 
@@ -75,17 +75,11 @@ def test_wrong_models_are_told_in_one_line(finished: tuple[Job, Ran], demo_root:
 def test_a_registered_model_is_found_and_registered_once(
     finished: tuple[Job, Ran], demo_root: Path, tmp_path: Path
 ) -> None:
-    from mlflow import MlflowClient
-
     job, run = finished
     uri = f"sqlite:///{job.output_root}/mlflow.db"
-    client = MlflowClient(uri)
-    experiment = client.get_experiment_by_name("small")
-    assert experiment is not None
-    (child,) = [r for r in client.search_runs([experiment.experiment_id]) if r.info.run_name == "tile"]
-    source = f"{child.info.artifact_uri}/model"
-    versions = [register(client, "small.tile", source, child.info.run_id, {}) for _ in range(2)]
-    assert versions[0] == versions[1]
+    command = ["models", "register", str(run.folder), "--alias", "champion"]
+    versions = {CliRunner().invoke(main, command).stdout.partition(" ")[0] for _ in range(2)}
+    assert versions == {"models:/small.tile/1"}
     image = next((demo_root / "tile" / "test" / "hole").iterdir())
     result = _predict("models:/small.tile@champion", image, MLFLOW_TRACKING_URI=uri)
     assert result.exit_code == 0, result.output

@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ancd_ray.config.base import PRODUCT
 from ancd_ray.data.store import Folder, digest
 from ancd_ray.jobs.classify.runs import find_last_model
 from ancd_ray.models.find import find_model
-from ancd_ray.models.format import DOCUMENT, FORMAT, ModelError
-
-PLACEHOLDER = "{product}"
+from ancd_ray.models.format import DOCUMENT, FORMAT, ModelError, read_document
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ class PinnedModel:
 
 def locate_model(place: str, product: str) -> str:
     """Return where the model of a product is; `{product}` in a place is its name."""
-    return place.replace(PLACEHOLDER, product)
+    return place.replace(PRODUCT, product)
 
 
 def pin_model(place: str, product: str) -> PinnedModel:
@@ -107,7 +106,7 @@ def pin_folder(source: Folder) -> PinnedModel:
     ModelError
         Its format is another one.
     """
-    document = source.read_json(DOCUMENT)
+    document = read_document(source)
     if document.get("format") != FORMAT:
         raise ModelError(
             f"model: {source} has format {document.get('format')}, this version reads {FORMAT}; run its discovery again"

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
+from ancd_ray.config.job import Job
 from ancd_ray.config.overrides import override
+from ancd_ray.config.registration import RegisterConfig
 from ancd_ray.data.location import StoreError
 from ancd_ray.data.roles import make_class_ids
 from ancd_ray.data.store import Folder
@@ -72,11 +75,33 @@ def _log_trial(
             own = override(plan.job, {key: chosen[key] for key in results.space.merged}, "sweep.parameters")
             found = artifacts.files("classifier").values
             ids = make_class_ids(plan.name, found["n_novel"], found["has_normal"])
-            source = tracking.log_model(client, run, Model.of(own, plan.name, artifacts, ids))
-            if results.space.sweep.register_best:
-                name = f"{results.space.job.name}.{record.product}"
-                tracking.register(client, name, source, run, {metric: f"{chosen[metric]:.4f}"})
+            logged = tracking.log_model(client, run, Model.of(own, plan.name, artifacts, ids))
+            job = results.space.job
+            if asked := job.tracking.register_ or (RegisterConfig() if results.space.sweep.register_best else None):
+                make_card = partial(_make_card, own, results, plan.name, logged, artifacts, chosen)
+                tracking.add_version(client, asked.name_model(job.name, plan.name), logged, make_card, asked.alias)
     client.set_terminated(run, "FAILED" if record.status == "failed" else "FINISHED")
+
+
+def _make_card(
+    job: Job,
+    results: Results,
+    product: str,
+    logged: tracking.LoggedModel,
+    artifacts: ArtifactSet,
+    chosen: Mapping[str, Any],
+) -> tracking.Card:
+    """Make the card of the best model of a product; `chosen` is its row of the sweep."""
+    return tracking.make_card(
+        job,
+        results.space.folder.uri.rpartition("/")[2],
+        product,
+        logged.model,
+        artifacts.table("listing").read(["role"]).column("role").to_pylist().count("query"),
+        {"nmi": chosen["nmi"], "ari": chosen["ari"], "f1": chosen["f1"], "silhouette": chosen["unsupervised"]},
+        artifacts.table("region_predictions").read(list(tracking.COLUMNS)),
+        artifacts.table("regions"),
+    )
 
 
 def _find_artifacts(results: Results, record: Record) -> tuple[ArtifactSet, ProductPlan]:

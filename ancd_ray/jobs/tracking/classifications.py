@@ -10,9 +10,10 @@ from ancd_ray.config.secrets import hide_secrets
 from ancd_ray.data.store import Folder
 from ancd_ray.jobs.classify.pinned import locate_model
 from ancd_ray.jobs.tracking.runs import log_figures, start_child_run, start_parent_run
+from ancd_ray.jobs.tracking.served import MODEL_TAG
 from ancd_ray.jobs.tracking.store import TrackingStore
 
-MODEL_TAG, SOURCE_TAG = "ancd_ray.model", "ancd_ray.model_source"  # digest of a model, and where the job has it from
+SOURCE_TAG = "ancd_ray.model_source"  # where a job has its model from
 _COUNTS = ("images", "new", "known", "deleted", "quarantined", "regions")
 _SCORES = ("nmi", "ari", "f1")
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from ancd_ray.config.secrets import hide_secrets
 from ancd_ray.data.store import Folder
 from ancd_ray.engine.artifacts import ArtifactSet
 from ancd_ray.jobs.results import JobResults
-from ancd_ray.jobs.tracking.served import log_model
+from ancd_ray.jobs.tracking.discovery import Discovery, open_discovery, read_card
+from ancd_ray.jobs.tracking.registry import add_version
+from ancd_ray.jobs.tracking.served import LoggedModel, locate_artifact, log_model
 from ancd_ray.jobs.tracking.store import TrackingStore
 
 _RUN_TAG = "ancd_ray.run"  # name of the run folder, by which a repeated run of a job is recognized
@@ -27,8 +30,9 @@ def log(
     results: JobResults,
     summary: Mapping[str, Any],
     run_folder: Folder,
+    say: Callable[[str], None] = lambda _: None,
 ) -> bool:
-    """Log a finished job to MLflow; returns False if it is logged already.
+    """Log a finished job to MLflow, and register its models if it asks for that; returns False if it is logged already.
 
     Parameters
     ----------
@@ -38,20 +42,43 @@ def log(
         The job.
     results, summary, run_folder
         What the job left.
+    say
+        Is called with a line for each registered model.
 
     Raises
     ------
     TrackingProblem
         The store cannot be used; the results of the job are complete.
     """
-    with store.connect() as client, start_parent_run(client, store, job, run_folder) as (experiment, parent):
-        if not parent:
-            return False
-        for key in ("images", "regions", "quarantined"):
-            client.log_metric(parent, key, summary[key])
-        for name, artifacts in results.products.items():
-            _log_product(client, experiment, parent, name, artifacts, run_folder)
-    return True
+    with store.connect() as client:
+        with start_parent_run(client, store, job, run_folder) as (experiment, parent):
+            if parent:
+                for key in ("images", "regions", "quarantined"):
+                    client.log_metric(parent, key, summary[key])
+                for name, artifacts in results.products.items():
+                    _log_product(client, experiment, parent, name, artifacts, run_folder)
+        if asked := job.tracking.register_:
+            for name in results.products:
+                run = open_discovery(run_folder, name)
+                model = find_logged(client, experiment, run)
+                assert model, "it was logged above, or before"
+                registered, make_card = asked.name_model(job.name, name), partial(read_card, run, results)
+                version = add_version(client, registered, model, make_card, asked.alias, keep_moved=True)
+                say(f"{name}: {version.describe()}")
+    return bool(parent)
+
+
+def find_logged(client: Any, experiment: str, run: Discovery) -> LoggedModel | None:
+    """Find the model of a discovery among the artifacts of logged runs; None if it is not logged there."""
+    parents = client.search_runs([experiment], _select_finished(run.name), max_results=1)
+    if not parents:
+        return None
+    of_parent = f"tags.{_quote('mlflow.parentRunId')} = '{parents[0].info.run_id}' and tags.product = '{run.product}'"
+    children = client.search_runs([experiment], of_parent, max_results=1)
+    if not children:
+        return None
+    child = children[0].info.run_id
+    return LoggedModel(child, locate_artifact(client, child), run.model)
 
 
 @contextmanager
@@ -66,11 +93,9 @@ def start_parent_run(
 
     The id of the run is None if a finished run of the same name exists already.
     """
-    experiment = _get_experiment(client, store, job)
+    experiment = get_experiment(client, store, job)
     name = run_folder.uri.rpartition("/")[2]
-    if client.search_runs(
-        [experiment], f"tags.{_quote(_RUN_TAG)} = '{name}' and attributes.status = 'FINISHED'", max_results=1
-    ):
+    if client.search_runs([experiment], _select_finished(name), max_results=1):
         yield experiment, None
         return
     parent = client.create_run(experiment, run_name=name, tags={_RUN_TAG: f"{name} (unfinished)"}).info.run_id
@@ -124,7 +149,8 @@ def log_figures(
         client.log_batch(run, metrics=metrics[start : start + 1000])
 
 
-def _get_experiment(client: Any, store: TrackingStore, job: Job) -> str:
+def get_experiment(client: Any, store: TrackingStore, job: Job) -> str:
+    """Return the id of the experiment of a job, which is created if there is none."""
     name = job.tracking.experiment or job.name
     found = client.get_experiment_by_name(name)
     return str(found.experiment_id if found else client.create_experiment(name, artifact_location=store.artifacts))
@@ -146,6 +172,10 @@ def _flatten_job(job: Job) -> dict[str, str]:
     document["data"].pop("products")
     walk(document, "")
     return flat | {"products": ", ".join(product.name for product in job.data.products)}
+
+
+def _select_finished(name: str) -> str:
+    return f"tags.{_quote(_RUN_TAG)} = '{name}' and attributes.status = 'FINISHED'"
 
 
 def _quote(tag: str) -> str:

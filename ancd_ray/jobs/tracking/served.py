@@ -1,4 +1,4 @@
-"""Models in MLflow: a pyfunc as an artifact of a run, registered versions, and their download."""
+"""Models in MLflow: a pyfunc as an artifact of a run, and the download of registered ones."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import base64
 import importlib.util
 import tempfile
 import warnings
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,21 +14,45 @@ import numpy as np
 
 from ancd_ray.data.store import Folder
 from ancd_ray.engine.versions import LIBRARIES, read_versions
+from ancd_ray.jobs.classify.pinned import PinnedModel, pin_model
 from ancd_ray.jobs.tracking.store import RegistryAway, TrackingProblem, explain, prepare_mlflow
+from ancd_ray.models.format import DOCUMENT
 
 if TYPE_CHECKING:
     from ancd_ray.models.model import Model
 
+MODEL_TAG = "ancd_ray.model"  # of runs and registered versions: digest of a model
 SERVED = tuple(name for name in LIBRARIES if name != "ray")  # libraries that predictions depend on
 _ANSWERS = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # what a registry says of an unknown model
 
 
-def log_model(client: Any, run: str, model: Model) -> str:
-    """Log the model of a product as the artifact `model`, a pyfunc; returns its URI."""
+@dataclass(frozen=True)
+class LoggedModel:
+    """A model as an artifact of a run: id of the run, URI of the artifact, and what the model is."""
+
+    run: str
+    source: str
+    model: PinnedModel
+
+    @property
+    def digest(self) -> str:
+        """The digest of its content."""
+        return self.model.digest
+
+
+def log_model(client: Any, run: str, model: Model) -> LoggedModel:
+    """Log the model of a product as the artifact `model`, a pyfunc, and its digest as a tag."""
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "model"
         save_pyfunc(model, path)
+        pinned = pin_model(str(next(path.rglob(DOCUMENT)).parent), model.product)
         client.log_artifacts(run, str(path), "model")
+    client.set_tag(run, MODEL_TAG, pinned.digest)
+    return LoggedModel(run, locate_artifact(client, run), pinned)
+
+
+def locate_artifact(client: Any, run: str) -> str:
+    """Return the URI of the model among the artifacts of a run."""
     return f"{client.get_run(run).info.artifact_uri}/model"
 
 
@@ -85,24 +109,7 @@ def download_model(uri: str) -> Path:
         except Exception as error:  # of MLflow, of requests, of SQLAlchemy
             is_answer = getattr(error, "error_code", None) in _ANSWERS
             raise (TrackingProblem if is_answer else RegistryAway)(f"{uri}: {explain(error)}") from error
-    found = sorted(folder.rglob("model.json"))
+    found = sorted(folder.rglob(DOCUMENT))
     if not found:
         raise TrackingProblem(f"{uri}: it holds no model of ancd-ray")
     return found[0].parent
-
-
-def register(client: Any, name: str, source: str, run: str, tags: Mapping[str, str]) -> int:
-    """Register the model of a run and make it the `champion`; an existing version of the run is reused."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        client.get_registered_model(name)
-    except MlflowException:
-        client.create_registered_model(name)
-    known = [v for v in client.search_model_versions(f"name = '{name}'") if v.run_id == run and v.source == source]
-    if known:
-        version = known[0].version
-    else:
-        version = client.create_model_version(name, source, run_id=run, tags=dict(tags)).version
-    client.set_registered_model_alias(name, "champion", version)
-    return int(version)

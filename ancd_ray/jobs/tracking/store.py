@@ -126,6 +126,34 @@ def find_store(job: Job, root: Folder) -> TrackingStore | None:
     return _find_file_store(root.path) if root.is_local else None
 
 
+def open_store(uri: str | None, output: str | None) -> TrackingStore:
+    """Return the store at a URI, or else in an output folder, or else at `MLFLOW_TRACKING_URI`; a server answers.
+
+    Raises
+    ------
+    TrackingProblem
+        None of them is given, the folder has none, or the server does not answer.
+    """
+    if not uri and output:
+        folder = Folder(output)
+        store = _find_file_store(folder.path) if folder.is_local else None
+        if store is None or not _has_database(store):
+            raise TrackingProblem(
+                f"{output}: no run is tracked in this output folder (it has no mlflow.db); give --uri of the server "
+                "that its jobs have in tracking.uri"
+            )
+        return store
+    uri = uri or os.environ.get("MLFLOW_TRACKING_URI")
+    if not uri:
+        raise TrackingProblem(
+            "which registry? give --output of the jobs, or --uri of a tracking server, or set MLFLOW_TRACKING_URI"
+        )
+    uri, credentials = _split_credentials(uri)
+    store = TrackingStore(uri, credentials=credentials)
+    store.check()
+    return store
+
+
 def attempt(
     display: Display,
     store: TrackingStore | None,
@@ -213,6 +241,12 @@ def _find_file_store(folder: Path) -> TrackingStore:
         note = f"{folder}: MLflow cannot keep its database in a folder of this name; it is {place}/mlflow.db"
         folder = place
     return TrackingStore(_make_url(folder / "mlflow.db"), (folder / "mlflow").as_uri(), note=note)
+
+
+def _has_database(store: TrackingStore) -> bool:
+    from sqlalchemy.engine import make_url
+
+    return Path(make_url(store.uri).database or "").is_file()
 
 
 def _make_url(database: Path) -> str:
