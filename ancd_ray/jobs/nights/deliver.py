@@ -7,14 +7,18 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from http.client import HTTPException
+from typing import Any
 
 from ancd_ray.config.errors import first_line
 from ancd_ray.config.secrets import hide_secrets
 from ancd_ray.data.store import Folder
 from ancd_ray.jobs.nights.model import Night
+from ancd_ray.jobs.nights.render import render, render_index
 
-NIGHT, FOLDER = "night.json", "nights"
+NIGHT, PAGE = "night.json", "night.html"  # in the run folder
+FOLDER, INDEX = "nights", "index.html"  # in the output folder
 _TRIES, _TIMEOUT_S, _PAUSE_S = 3, 10.0, 1.0
 
 
@@ -45,10 +49,25 @@ def deliver(night: Night, root: Folder, run_folder: Folder, webhook: str | None,
         The files cannot be written.
     """
     document = night.describe()
+    nights = root / FOLDER
+    run_folder.write(PAGE, render(night).encode())
+    nights.write_json(f"{night.run}.json", {**document, "href": f"../runs/{night.run}/{PAGE}"})
+    nights.write(INDEX, render_index(_read_nights(nights)).encode())
     if webhook and night.alerts and (problem := _post(webhook, document)):
         warn(f"alerts.webhook: {hide_secrets(problem)}; the night is in {run_folder}/{NIGHT}")
-    (root / FOLDER).write_json(f"{night.run}.json", document)
     run_folder.write_json(NIGHT, document)
+
+
+def _read_nights(folder: Folder) -> list[dict[str, Any]]:
+    """Read all nights; files that are damaged are left out."""
+    found: list[dict[str, Any]] = []
+    for name in folder.names():
+        if name.endswith(".json"):
+            with suppress(ValueError, OSError):
+                night = folder.read_json(name)
+                if isinstance(night, dict) and {"started_at", "href", "products"} <= night.keys():
+                    found.append(night)
+    return found
 
 
 def _post(url: str, document: object) -> str | None:
