@@ -132,6 +132,21 @@ def test_the_key_is_added_to_a_job_whose_archive_is_larger_than_its_sample(plant
     assert "at most 15 images" in version.description
 
 
+def test_killed_before_the_alias_is_given(plant: Plant, run_job: RunJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = plant.job.tracking.register_
+    assert asked
+    register = asked.model_copy(update={"name": "killed"})
+    job = plant.job.model_copy(update={"tracking": plant.job.tracking.model_copy(update={"register_": register})})
+    with monkeypatch.context() as patched:
+        patched.setattr("ancd_ray.jobs.tracking.registry.give_alias", lambda *_: 1 / 0)
+        run_job(job)  # what MLflow has, or has not, ends no job
+        assert not plant.client().get_registered_model("killed").aliases
+    run_job(job)
+    assert {alias: int(n) for alias, n in plant.client().get_registered_model("killed").aliases.items()} == {
+        "candidate": 1
+    }
+
+
 def test_champion_and_back(plant: Plant) -> None:
     def aliases() -> dict[str, int]:
         return {alias: int(number) for alias, number in plant.client().get_registered_model("turns").aliases.items()}
@@ -158,6 +173,13 @@ def test_champion_and_back(plant: Plant) -> None:
     assert "promote turns" in _explain(plant.invoke("rollback", "turns"))
     _say(plant.invoke("promote", "turns", "--version", 2, "--alias", "line-2"))
     assert aliases() == {"candidate": 2, "champion": 1, "line-2": 2}
+
+
+def test_a_champion_that_is_registered_as_such_has_a_previous_one(plant: Plant) -> None:
+    for run in (plant.first, plant.second):
+        said = _say(_invoke("register", run, "--name", "direct", "--alias", "champion"))
+    assert said.startswith("models:/direct/2 @champion in ")
+    assert _say(plant.invoke("rollback", "direct")).startswith("models:/direct/1 is @champion again")
 
 
 def test_two_models_side_by_side(plant: Plant) -> None:
@@ -249,6 +271,18 @@ def test_texts_of_users_are_no_markup(plant: Plant) -> None:
     assert len(many.describe()) < 5000
     assert len(many.tags["classes"]) < 5000
     assert "card.md of the run lists them" in many.describe()
+
+
+def test_without_labels_the_card_says_so(plant: Plant) -> None:
+    run = tracking.open_discovery(plant.first, None)
+    regions = pa.table({"region_id": ["a"], "cls": [1], "confidence": [0.5], "label": pa.nulls(1, pa.string())})
+    figures = {"nmi": None, "ari": None, "f1": None, "silhouette": 0.25}
+    card = make_card(run.job, run.name, run.product, run.model, 1, figures, regions)
+    assert "have no labels" in card.write()
+    assert "silhouette in frozen features: 0.250" in card.write()
+    assert "NMI" not in card.write()
+    assert card.tags["silhouette"] == "0.2500"
+    assert not {"nmi", "ari", "f1"} & set(card.tags)
 
 
 def test_names_of_the_job_file(clustered: tuple[Job, Ran]) -> None:
