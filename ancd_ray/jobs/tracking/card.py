@@ -137,7 +137,7 @@ class Card:
     def _foot(self) -> Iterator[str]:
         document, backbone = self.model.document, self.model.document["backbone"]
         yield from ("", "## Limits", "")
-        yield "- every image gets one of these classes; a defect of another kind is sorted into the nearest one"
+        yield "- a defect of another kind gets the nearest of these classes, and mostly the verdict unknown"
         yield f"- detector {escape(str(document['detector']['name']))}: {_NEEDS[self.model.needs]}"
         yield (
             f"- backbone {escape(str(backbone['name']))}, whose weights have the digest "
