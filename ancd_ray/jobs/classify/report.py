@@ -114,7 +114,7 @@ def _build_classes(
         )
         counts = of_images[own], of_regions[own]
         found.append(
-            ClassReport(index, title.name, *counts, most_certain=most_certain, least_certain=least_certain, id=own)
+            ClassReport(index, title.name, own, *counts, most_certain=most_certain, least_certain=least_certain)
         )
     return sorted(found, key=lambda one: (-one.images, one.index))
 

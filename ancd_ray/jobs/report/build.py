@@ -180,13 +180,13 @@ def _build_classes(artifacts: ArtifactSet, titles: Sequence[ClassTitle]) -> list
             ClassReport(
                 index,
                 title.name,
+                title.id,
                 images=sum(own.values()),
                 regions=int((cls == index).sum()),
                 majority_label=majority,
                 purity=labels[majority] / sum(labels.values()) if majority else None,
                 most_certain=items(most),
                 least_certain=items(least),
-                id=title.id,
             )
         )
     return sorted(found, key=lambda one: (-one.images, one.index))

@@ -109,13 +109,13 @@ class ClassReport:
 
     index: int
     name: str
+    id: str
     images: int
     regions: int
     majority_label: str | None = None
     purity: float | None = None
     most_certain: Sequence[GalleryItem] = ()
     least_certain: Sequence[GalleryItem] = ()
-    id: str = ""
 
 
 @dataclass(frozen=True)
