@@ -87,16 +87,17 @@ def find_cores(images: int, known: int, hours: float, rates: Rates) -> int | Non
 
 
 def read_rates(output: Path) -> Rates:
-    """Read the rates of the classify pass from an output folder, by the median of its last runs."""
+    """Read the rates of the classify pass from an output folder, by the run with the most images."""
     kinds = json.loads((output / "rates.json").read_text())
     found = {kind: runs for kind, runs in kinds.items() if kind.startswith(f"{STAGE} ")}
     if not found:
         raise SystemExit(f"{output}: no rates of {STAGE}; submit a job over an archive that has grown")
     kind, runs = max(found.items(), key=lambda item: len(item[1]))
     cores = int(kind.rpartition("cpus=")[2] or os.cpu_count() or 1)
-    seconds, size = np.median(np.array(runs), axis=0)
-    print(f"{kind}: {1000 * seconds * cores:.0f} core ms and {size:,.0f} bytes an image")
-    return Rates(float(seconds) * cores, float(size))
+    images, seconds, size = max(runs)
+    busy = max(seconds - Rates.load, 0) * cores / images  # the models are loaded before the first image
+    print(f"{kind}: {1000 * busy:.0f} core ms and {size / images:,.0f} bytes an image")
+    return Rates(busy, size / images)
 
 
 def make_table(rates: Rates, per_month: list[int], hours: float) -> Iterator[str]:

@@ -3,7 +3,10 @@
     <output>/rates.json     kind of step → its rates in the last few runs
 
 A kind is a stage with its detector, backbone or method, and the number of CPUs. All steps are counted in images of
-their product, also those that work on regions: they are taken to be as many an image as in earlier runs.
+their product, also those that work on regions: they are taken to be as many an image as in earlier runs. A step takes
+a constant time and one that is linear in the images: the rate is the median of the largest runs, and what those of less
+than half their size took longer than by this rate is the constant, so that a night of 100 images and a first load of
+100,000 are estimated by the same rates.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ RATES = "rates.json"
 _LAST = 5  # runs whose rates are kept of each kind
 _NAMED = ("detector", "backbone", "method", "model_digest")  # fields of stages that say which implementation works
 
-Rates = Mapping[str, Sequence[tuple[float, float]]]  # kind → (seconds, bytes) an image and pass
+Rates = Mapping[str, Sequence[tuple[float, float, float]]]  # kind → (images · passes, seconds, bytes) of each run
 
 
 @dataclass(frozen=True)
@@ -68,11 +71,31 @@ def estimate(plan: Plan, statuses: Sequence[PlanStatus]) -> list[Cost]:
         if status.state == "cached":
             costs.append(Cost(0, 0.0, 0.0))
         elif known:
-            seconds, size = (median(column) for column in zip(*known, strict=True))
-            costs.append(Cost(left, left * step.stage.passes * seconds, left * step.stage.passes * size))
+            costs.append(Cost(left, *predict_cost(known, left * step.stage.passes)))
         else:
             costs.append(Cost(left))
     return costs
+
+
+def predict_cost(known: Sequence[tuple[float, float, float]], images: int) -> tuple[float, float]:
+    """Predict the seconds and bytes of a step from those of earlier runs.
+
+    Parameters
+    ----------
+    known
+        Images, seconds and bytes of the runs.
+    images
+        Number of images, times the passes over them.
+    """
+    largest = max(run[0] for run in known)
+    large = [run for run in known if run[0] >= largest / 2]
+    small = [run for run in known if run[0] < largest / 2]
+    found = []
+    for column in (1, 2):
+        rate = median(run[column] / run[0] for run in large)
+        constant = median(max(0.0, run[column] - rate * run[0]) for run in small) if small else 0.0
+        found.append(constant + rate * images if images else 0.0)
+    return found[0], found[1]
 
 
 def record_rates(plan: Plan, done: Mapping[str, StepRun]) -> None:
@@ -88,10 +111,15 @@ def record_rates(plan: Plan, done: Mapping[str, StepRun]) -> None:
         kind = _name_kind(step, plan.job)
         sums[kind] = [a + b for a, b in zip(sums.get(kind, (0, 0, 0)), found, strict=True)]
     if sums:
-        measured = {kind: (seconds / images, size / images) for kind, (images, seconds, size) in sums.items()}
         earlier = _read(plan)
-        rates = {**earlier, **{kind: [*earlier.get(kind, ()), rate][-_LAST:] for kind, rate in measured.items()}}
+        rates = {**earlier, **{kind: _keep([*earlier.get(kind, ()), tuple(run)]) for kind, run in sums.items()}}
         plan.root.write_json(RATES, rates, durable=False)
+
+
+def _keep(runs: Sequence[tuple[float, ...]]) -> list[tuple[float, ...]]:
+    """Return the last runs, and the largest of the others in place of the oldest of them."""
+    last, others = list(runs[-_LAST:]), runs[:-_LAST]
+    return [max(others), *last[1:]] if others and max(others)[0] > max(last)[0] else last
 
 
 def summarize_costs(costs: Sequence[Cost], statuses: Sequence[PlanStatus]) -> str:
@@ -139,7 +167,8 @@ def _read(plan: Plan) -> Rates:
 
     def parse(document: Mapping[str, Sequence[Sequence[float]]]) -> Rates:
         return {
-            kind: [(float(seconds), float(size)) for seconds, size in runs] for kind, runs in dict(document).items()
+            kind: [(float(images), float(seconds), float(size)) for images, seconds, size in runs]
+            for kind, runs in dict(document).items()
         }
 
     return read_or_none(plan.root, RATES, parse) or {}

@@ -17,7 +17,16 @@ from ancd_ray.engine.outputs import Output
 from ancd_ray.engine.status import PlanStatus, plan_status
 from ancd_ray.jobs import rates
 from ancd_ray.jobs.plan import JobPlan, make
-from ancd_ray.jobs.rates import Cost, estimate, format_bytes, format_row, format_seconds, record_rates, summarize_costs
+from ancd_ray.jobs.rates import (
+    Cost,
+    estimate,
+    format_bytes,
+    format_row,
+    format_seconds,
+    predict_cost,
+    record_rates,
+    summarize_costs,
+)
 from tests.conftest import Ran
 
 MakeJob = Callable[..., Job]
@@ -66,6 +75,26 @@ def test_costs_are_by_image_and_pass_and_by_the_median_of_the_last_runs(small_jo
     fewer = _estimate(make(small_job(tmp_path / "out", "data.products.0.exclude=[crack]")))
     assert fewer["tile", "train"].images < TILES
     assert fewer["tile", "train"].seconds == pytest.approx(3 * fewer["tile", "train"].images / TILES)
+
+
+def test_small_runs_say_what_a_start_costs_and_large_ones_the_rate() -> None:
+    nights = [(100.0, 12.0, 500.0)] * 4
+    seconds, size = predict_cost([(100_000.0, 1000.0, 1e6), *nights], 200)
+    assert seconds == pytest.approx(12 - 1 + 2)
+    assert size == pytest.approx(2000)
+    assert predict_cost(nights, 200) == pytest.approx((24, 1000))
+    assert predict_cost(nights, 0) == (0, 0)
+
+
+def test_the_largest_run_is_kept(small_job: MakeJob, tmp_path: Path) -> None:
+    few = make(small_job(tmp_path / "out", "data.products.0.exclude=[crack, hole, stain]"))
+    _record(make(small_job(tmp_path / "out")), 3, 10)
+    for _ in range(8):
+        _record(few, 3, 10)
+    runs = few.root.read_json(rates.RATES)
+    assert all(len(each) <= 5 for each in runs.values())
+    (detect,) = [each for kind, each in runs.items() if kind.startswith("detect patchcore")]
+    assert detect[0][0] == TILES
 
 
 @pytest.mark.parametrize(
