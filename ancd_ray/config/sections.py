@@ -129,7 +129,7 @@ class ClassesConfig(Section):
 class UnknownConfig(Section):
     """The verdict "unknown" on regions and images that resemble none of the discovery."""
 
-    rate: Annotated[float, Field(ge=0, lt=1)] = 0.02  # share of the regions of known classes that get it, too
+    rate: Annotated[float, Field(ge=0, lt=1)] = 0.03  # share of the regions of known classes that get it, too
 
 
 class RediscoverConfig(Section):

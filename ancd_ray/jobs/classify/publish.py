@@ -32,7 +32,7 @@ from ancd_ray.data.location import StoreError, describe_outage
 from ancd_ray.data.store import Folder, digest
 from ancd_ray.data.tables import SCHEMAS
 from ancd_ray.engine.outputs import read_or_none
-from ancd_ray.jobs.classify.delta import FOLDER, create_table, is_outage, open_table, relax, write_rows
+from ancd_ray.jobs.classify.delta import FOLDER, create_table, is_outage, open_table, relax, update_rows, write_rows
 from ancd_ray.jobs.partitions import FOLDER as PARTITIONS
 from ancd_ray.jobs.partitions import Partition
 
@@ -177,6 +177,35 @@ class Published:
         return pa.Table.from_batches([batch.cast(schema) for batch in batches], schema)
 
 
+def assign_class(root: Folder, class_id: str, regions: Sequence[str]) -> None:
+    """Give published rows of unknown regions the class that was found among them, and those of their images, too.
+
+    Parameters
+    ----------
+    root
+        Output folder.
+    class_id
+        Id of the class.
+    regions
+        Ids of its regions.
+
+    Raises
+    ------
+    StoreError
+        A table cannot be read or written.
+    """
+    published = Published.read(root)
+    wanted = pa.array(regions, pa.string())
+    rows = published.scan("region_predictions", ["region_id", "image_id"], ds.field("region_id").isin(wanted))
+    images = sorted({image for batch in rows for image in batch.column("image_id").to_pylist()})
+    for table, key, ids in (("region_predictions", "region_id", regions), ("image_predictions", "image_id", images)):
+        folder = root / FOLDER / table
+        target = open_table(folder)
+        if target is not None and ids:
+            named = ", ".join("'" + each.replace("'", "''") + "'" for each in ids)
+            update_rows(target, folder, f"is_unknown AND {key} IN ({named})", class_id=class_id, is_unknown=False)
+
+
 def make_state(product: str, partition: Partition, model: str) -> str:
     """Make the state of a partition whose images are classified with a model."""
     return digest([product, partition.number, partition.id, model, sorted(partition.gone)])[:16]
@@ -189,7 +218,9 @@ def read_again(published: Published, product: str, partition: Partition, model: 
         published.open(table)  # now: Delta opens no table while it writes
 
     def read(table: str, columns: list[str] | None) -> Iterator[pa.Table]:
-        names = columns or SCHEMAS[table].names
+        # the class of a row may be another one than that of the model, see `assign_class`
+        has_id = columns is None and _CLASS_ID in make_published_schema(table)
+        names = columns or [*SCHEMAS[table].names, *([_CLASS_ID.name] if has_id else [])]
         if table in TABLES:
             for batch in published.scan(table, names, own):
                 yield pa.Table.from_batches([batch])
@@ -310,7 +341,7 @@ def _read_batches(
             constant = {"partition": each.partition.id, "model": model.digest, "state": state}
             found = {name: rows.column(name) for name in rows.column_names}
             found |= {name: pa.repeat(value, rows.num_rows) for name, value in constant.items()}
-            if _CLASS_ID.name in schema.names:
+            if _CLASS_ID.name in schema.names and _CLASS_ID.name not in found:
                 found[_CLASS_ID.name] = pa.array(model.class_ids, pa.string()).take(rows.column("cls"))
             if days is not None:
                 at = pc.index_in(rows.column("image_id"), days.column("image_id").combine_chunks())

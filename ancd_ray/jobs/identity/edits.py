@@ -10,12 +10,14 @@ from typing import Any
 from ancd_ray.config.errors import AncdError
 from ancd_ray.data.roles import NORMAL, make_class_id
 from ancd_ray.data.store import Folder
+from ancd_ray.jobs.classify.publish import assign_class
 from ancd_ray.jobs.identity.tables import (
     Row,
     change_classes,
     name_person,
     now,
     read_classes,
+    read_members,
     resolve_id,
     write_members,
 )
@@ -76,6 +78,8 @@ def merge_classes(root: Folder, class_ids: Sequence[str], into: str) -> None:
 def set_status(root: Folder, class_id: str, status: str) -> None:
     """Set the status of a class: `active` (accepts a candidate, or undoes a merge), or `ignored`.
 
+    Published rows of unknown regions get the class that is accepted.
+
     Raises
     ------
     ClassError
@@ -83,7 +87,10 @@ def set_status(root: Folder, class_id: str, status: str) -> None:
     StoreError
         The table cannot be read or written.
     """
-    change_classes(root, lambda there: [_touch(_find(there, class_id, root), status=status, merged_into=None)])
+    (row,) = change_classes(root, lambda there: [_touch(_find(there, class_id, root), status=status, merged_into=None)])
+    if status == "active":
+        members = read_members(root, row["product"])
+        assign_class(root, class_id, [own for own, each in members.items() if each["class_id"] == class_id])
 
 
 def split_off(root: Folder, class_id: str, regions: Sequence[str], name: str | None = None) -> str:

@@ -23,6 +23,7 @@ from ancd_ray.data.store import Folder
 from ancd_ray.data.tables import column_to_matrix
 from ancd_ray.discovery.classifiers import load_classifier
 from ancd_ray.discovery.new_classes import NewClass, find_new_classes
+from ancd_ray.jobs.classify.publish import assign_class
 from ancd_ray.jobs.identity.discovered import find_next_number, make_row, name_space
 from ancd_ray.jobs.identity.tables import Row, change_classes, now, read_classes, read_members, write_members
 
@@ -163,4 +164,6 @@ def _write(root: Folder, pool: Pool, found: Sequence[NewClass], space: str, acce
         return (row for class_id, row in rows.items() if class_id not in there)
 
     change_classes(root, change)
+    for each in candidates if accept else ():
+        assign_class(root, each.id, each.regions)
     return candidates

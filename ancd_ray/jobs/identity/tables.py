@@ -3,9 +3,10 @@
     <output>/archive/classes          the classes of all products
     <output>/archive/class_members    which regions are theirs: by the last discovery, or by a person
 
-Published rows carry the id of their class and are never rewritten: names, and what a class was merged into, are looked
-up when they are shown. Jobs and persons change the tables without the lock of the output, since a night may take hours;
-each change reads the rows again if another one has come first.
+Published rows carry the id of their class: names, and what a class was merged into, are looked up when they are shown.
+Only unknown rows are changed, when a class that was found among them is accepted. Jobs and persons change the tables
+without the lock of the output, since a night may take hours; each change reads the rows again if another one has come
+first.
 """
 
 from __future__ import annotations
