@@ -164,6 +164,6 @@ def _write(root: Folder, pool: Pool, found: Sequence[NewClass], space: str, acce
         return (row for class_id, row in rows.items() if class_id not in there)
 
     change_classes(root, change)
-    for each in candidates if accept else ():
-        assign_class(root, each.id, each.regions)
+    for candidate in candidates if accept else ():
+        assign_class(root, candidate.id, candidate.regions)
     return candidates
