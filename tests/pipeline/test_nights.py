@@ -24,7 +24,7 @@ from ancd_ray.data.demo.generate import generate
 from ancd_ray.data.store import Folder
 from ancd_ray.jobs import tracking
 from ancd_ray.jobs.classify.plan import make
-from ancd_ray.jobs.identity import edits
+from ancd_ray.jobs.identity import edits, pool
 from ancd_ray.jobs.identity.tables import read_classes, read_members
 from ancd_ray.jobs.nights import deliver
 from tests.conftest import Ran
@@ -152,6 +152,21 @@ def test_a_class_arrives_is_found_accepted_and_classified(
     assert third["products"][0]["new"] == 12
     assert ("scratch & <b>", Counter(after.values())[min(ids)]) in _count_names(output)
     assert (output / "nights/index.html").exists()
+
+
+def test_a_candidate_whose_job_was_killed_is_made_good(
+    source: Path, discovered: Folder, archive: Path, tmp_path: Path
+) -> None:
+    job = make_job(archive, tmp_path / "out", discovered, rediscover={"at": 15, "accept": "auto"})
+    _arrive(source, archive, HELD_BACK, 0, 22)
+    with patch.object(pool, "change_classes", side_effect=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
+        run_night(job)
+    root = Folder(str(tmp_path / "out"))
+    (lost,) = {row["class_id"] for row in read_members(root, "tile").values()} - read_classes(root).keys()
+    run_night(job)
+    assert read_classes(root)[lost]["status"] == "active"
+    rows = _read(tmp_path / "out", "image_predictions")
+    assert Counter(row["class_id"] for row in rows if not row["is_unknown"])[lost] >= 15, "accepted, so it has its rows"
 
 
 def test_a_night_without_images_and_one_with_garbage(

@@ -8,14 +8,15 @@ by it (`extended.py`), and no known class changes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
+from numpy.typing import NDArray
 
 from ancd_ray.config.sections import RediscoverConfig
 from ancd_ray.data.roles import make_class_id
@@ -52,7 +53,7 @@ class Pool:
     product: str
     region_ids: Sequence[str]
     image_ids: Sequence[str]
-    frozen_ND: np.ndarray
+    frozen_ND: NDArray[Any]
 
     def __len__(self) -> int:
         return len(self.region_ids)
@@ -119,6 +120,7 @@ def rediscover(
     """
     pools, candidates = {}, []
     for product, model in models.items():
+        candidates += _restore(published.root, product, config.accept == "auto")
         classifier = load_classifier(model.read)
         pool = read_pool(published, product, classifier.novelty.references_MD.shape[1])
         found: list[NewClass] = []
@@ -138,32 +140,61 @@ def rediscover(
     return pools, candidates
 
 
+def _restore(root: Folder, product: str, accept: bool) -> list[Candidate]:
+    """Write the classes of which a job that was killed has written only the members."""
+    known = read_classes(root, product)
+    lost: dict[str, list[Row]] = {}
+    for row in read_members(root, product).values():
+        if row["source"] == "pool" and row["class_id"] not in known:
+            lost.setdefault(row["class_id"], []).append(row)
+    candidates = []
+    for class_id, members in sorted(lost.items()):
+        regions = [row["region_id"] for row in members]
+        candidates.append(Candidate(class_id, product, _name_status(accept), regions, len(regions), 0.0))
+    frozen = {class_id: np.array([row["frozen"] for row in members]) for class_id, members in lost.items()}
+    spaces = {class_id: members[0]["space"] for class_id, members in lost.items()}
+    _write_classes(root, candidates, frozen, spaces)
+    return candidates
+
+
 def _write(root: Folder, pool: Pool, found: Sequence[NewClass], space: str, accept: bool) -> list[Candidate]:
     """Write new classes: their members first, by which a class is made good if the job is killed in between."""
     known = {row["class_id"] for row in read_members(root, pool.product).values()}
     number = find_next_number(pool.product, {*known, *read_classes(root, pool.product)})
-    status = "active" if accept else "candidate"
-    candidates, rows, members = [], {}, []
+    candidates, frozen, members = [], {}, []
     for i, each in enumerate(found):
         class_id = make_class_id(pool.product, number + i)
         regions = [pool.region_ids[row] for row in each.rows]
         images = len({pool.image_ids[row] for row in each.rows})
-        candidates.append(Candidate(class_id, pool.product, status, regions, images, each.separateness))
+        candidates.append(Candidate(class_id, pool.product, _name_status(accept), regions, images, each.separateness))
+        frozen[class_id] = pool.frozen_ND[each.rows]
         common: Row = {"product": pool.product, "class_id": class_id, "source": "pool", "space": space}
         common |= {"changed_at": now(), "changed_by": _BY}
-        frozen = [pool.frozen_ND[row].tolist() for row in each.rows]
-        members += [{"region_id": own, "frozen": values, **common} for own, values in zip(regions, frozen, strict=True)]
-        rows[class_id] = {
-            **make_row(class_id, pool.product, pool.frozen_ND[each.rows].mean(axis=0), space),
-            **{"status": status, "changed_by": _BY, "exemplars": regions[:_EXEMPLARS]},
-            **{"images": images, "regions": len(regions)},
-        }
+        values = frozen[class_id].tolist()
+        members += [{"region_id": own, "frozen": row, **common} for own, row in zip(regions, values, strict=True)]
     write_members(root, members)
-
-    def change(there: Mapping[str, Row]) -> Iterator[Row]:
-        return (row for class_id, row in rows.items() if class_id not in there)
-
-    change_classes(root, change)
-    for candidate in candidates if accept else ():
-        assign_class(root, candidate.id, candidate.regions)
+    _write_classes(root, candidates, frozen, dict.fromkeys(frozen, space))
     return candidates
+
+
+def _write_classes(
+    root: Folder, candidates: Sequence[Candidate], frozen: Mapping[str, NDArray[Any]], spaces: Mapping[str, str]
+) -> None:
+    """Write the rows of new classes, and give published rows those that need nobody's consent."""
+    rows = {
+        each.id: {
+            **make_row(each.id, each.product, frozen[each.id].mean(axis=0), spaces[each.id]),
+            **{"status": each.status, "changed_by": _BY, "exemplars": list(each.regions[:_EXEMPLARS])},
+            **{"images": each.images, "regions": len(each.regions)},
+        }
+        for each in candidates
+    }
+    if rows:
+        change_classes(root, lambda there: [row for class_id, row in rows.items() if class_id not in there])
+    for each in candidates:
+        if each.status == "active":
+            assign_class(root, each.id, each.regions)
+
+
+def _name_status(accept: bool) -> str:
+    return "active" if accept else "candidate"
