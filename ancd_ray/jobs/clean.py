@@ -28,6 +28,7 @@ from ancd_ray.data.lock import lock_folder
 from ancd_ray.data.store import DRAFTS, Folder
 from ancd_ray.engine.outputs import MANIFEST, Output
 from ancd_ray.jobs.classify import delta
+from ancd_ray.jobs.identity.tables import UNLOCKED
 from ancd_ray.jobs.results import RECORD, read_record
 from ancd_ray.models.classify_images import ClassifyImages
 from ancd_ray.stages.catalog import Catalog
@@ -35,6 +36,7 @@ from ancd_ray.stages.catalog import Catalog
 _IN_PROGRESS_S = 86_400.0
 _RUN, _STEP = re.compile(r".+-[0-9a-f]{12}"), re.compile(r".+-[0-9a-f]{16}")  # other folders are not of ancd-ray
 _LOGS = "logs"
+_UNLOCKED_S = 3600.0  # age from which a file of an unlocked table that no version has is a killed writer's
 
 
 @dataclass(frozen=True)
@@ -202,7 +204,10 @@ def _list_unpublished(root: Folder, say: Callable[[str], None]) -> list[Entry]:
             say(str(error))
             continue
         orphans = delta.list_orphans(table, root / place) if table else {}
-        found += [Entry(f"{place}/{file}", stat.size, stat.time, is_file=True) for file, stat in orphans.items()]
+        entries = [Entry(f"{place}/{file}", stat.size, stat.time, is_file=True) for file, stat in orphans.items()]
+        # people change classes without the lock, and may be about to commit a file
+        settled = time.time() - (_UNLOCKED_S if name in UNLOCKED else 0)
+        found += [entry for entry in entries if entry.time <= settled]
     return found
 
 

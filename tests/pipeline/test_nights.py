@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import os
 import shutil
 import threading
 from collections import Counter
@@ -338,6 +339,19 @@ def test_what_people_say_of_classes(source: Path, discovered: Folder, archive: P
         edits.name_class(root, one, "x" * 101)
     assert "long crack" in _classes("list", place).output
     assert "long crack" in _classes("show", place, one).output
+
+
+def test_cleaning_leaves_what_a_person_may_be_about_to_commit(
+    source: Path, discovered: Folder, archive: Path, tmp_path: Path
+) -> None:
+    _arrive(source, archive, _others(source)[0], 0, 2)
+    run_night(make_job(archive, tmp_path / "out", discovered))
+    files = [tmp_path / "out/archive/classes" / name for name in ("part-new.parquet", "part-old.parquet")]
+    for file in files:
+        file.write_bytes(b"rows")
+    os.utime(files[1], (0, 0))
+    assert CliRunner().invoke(main, ["clean", str(tmp_path / "out"), "--keep", "1"]).exit_code == 0
+    assert [file.exists() for file in files] == [True, False]
 
 
 def test_a_discovery_keeps_the_ids_of_classes(

@@ -28,6 +28,7 @@ from ancd_ray.jobs.classify.delta import FOLDER, create_table, open_table, relax
 
 Row = dict[str, Any]
 MEMBERS = "class_members"
+UNLOCKED = ("classes", MEMBERS)  # tables that are written without the lock of the output
 _SCHEMAS = {"classes": CLASSES, MEMBERS: CLASS_MEMBERS}
 _KEYS = {"classes": "id", MEMBERS: "region_id"}
 _TRIES = 5  # of a change that another one gets ahead of
