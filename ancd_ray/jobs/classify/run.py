@@ -142,7 +142,7 @@ def _rediscover(plan: ClassificationPlan, published: Published, display: Display
     with display.step("rediscover", plan.job.name) as progress:
         models = {product.name: product.model for product in plan.products}
         pools, candidates = rediscover(published, models, plan.job.rediscover)
-        progress.note(f"{sum(map(len, pools.values())):,} unknown regions")
+        progress.note(f"{sum(pools.values()):,} unknown regions")
     for candidate in candidates:
         display.say(candidate.describe())
     return Rediscovered(pools, candidates)

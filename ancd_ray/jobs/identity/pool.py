@@ -8,8 +8,8 @@ by it (`extended.py`), and no known class changes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,9 +24,18 @@ from ancd_ray.data.store import Folder
 from ancd_ray.data.tables import column_to_matrix
 from ancd_ray.discovery.classifiers import load_classifier
 from ancd_ray.discovery.new_classes import NewClass, find_new_classes
-from ancd_ray.jobs.classify.publish import assign_class
+from ancd_ray.jobs.classify.publish import assign_class, make_published_schema
 from ancd_ray.jobs.identity.discovered import find_next_number, make_row, name_space
-from ancd_ray.jobs.identity.tables import Row, change_classes, now, read_classes, read_members, write_members
+from ancd_ray.jobs.identity.tables import (
+    MEMBERS,
+    Row,
+    change_classes,
+    now,
+    read_classes,
+    read_columns,
+    read_members,
+    write_members,
+)
 
 if TYPE_CHECKING:
     from ancd_ray.jobs.classify.pinned import PinnedModel
@@ -34,29 +43,6 @@ if TYPE_CHECKING:
 
 _BY = "rediscovery"  # who makes candidates
 _EXEMPLARS = 8
-
-
-@dataclass(frozen=True)
-class Pool:
-    """The unknown regions of a product that belong to no class yet.
-
-    Parameters
-    ----------
-    product
-        Name of the product.
-    region_ids, image_ids
-        Ids of the regions and of their images.
-    frozen_ND
-        Their frozen features.
-    """
-
-    product: str
-    region_ids: Sequence[str]
-    image_ids: Sequence[str]
-    frozen_ND: NDArray[Any]
-
-    def __len__(self) -> int:
-        return len(self.region_ids)
 
 
 @dataclass(frozen=True)
@@ -80,36 +66,24 @@ class Candidate:
         )
 
 
-def read_pool(published: Published, product: str, width: int) -> Pool:
-    """Read the pool of a product; `width` is that of the frozen features of its model, and others are left out.
-
-    Raises
-    ------
-    StoreError
-        A table cannot be read.
-    """
-    where = (ds.field("product") == product) & ds.field("is_unknown")
-    batches = list(published.scan("region_predictions", ["region_id", "image_id", "frozen"], where))
-    members = read_members(published.root, product)
-    rows = pa.Table.from_batches(batches) if batches else pa.table({"region_id": [], "image_id": [], "frozen": []})
-    if rows.num_rows:
-        is_member = pc.is_in(rows.column("region_id"), value_set=pa.array(sorted(members), pa.string()))
-        has_width = pc.equal(pc.list_value_length(rows.column("frozen")), width)
-        rows = rows.filter(pc.and_(pc.invert(is_member), pc.fill_null(has_width, fill_value=False)))
-    rows = rows.sort_by("region_id")
-    frozen_ND = column_to_matrix(rows.column("frozen")) if rows.num_rows else np.empty((0, width), np.float32)
-    return Pool(product, rows.column("region_id").to_pylist(), rows.column("image_id").to_pylist(), frozen_ND)
-
-
 def rediscover(
     published: Published, models: Mapping[str, PinnedModel], config: RediscoverConfig
-) -> tuple[dict[str, Pool], list[Candidate]]:
+) -> tuple[dict[str, int], list[Candidate]]:
     """Look for new classes in the pools that are large enough, and write what is found.
+
+    Parameters
+    ----------
+    published
+        The published tables of today.
+    models
+        The model of each product.
+    config
+        Size of a pool, and who accepts.
 
     Returns
     -------
     pools : dict
-        What is left in the pool of each product.
+        Number of regions that are left in the pool of each product.
     candidates : list of Candidate
         The classes that were found.
 
@@ -118,79 +92,90 @@ def rediscover(
     StoreError
         A table cannot be read or written.
     """
-    pools, candidates = {}, []
+    members = read_columns(published.root, MEMBERS, ["region_id", "product", "class_id", "source"])
+    candidates = _restore(published.root, models, members, config.accept == "auto")
+    pool = _read_pool(published, members.column("region_id"))
+    sizes = dict.fromkeys(models, 0)
     for product, model in models.items():
-        candidates += _restore(published.root, product, config.accept == "auto")
-        classifier = load_classifier(model.read)
-        pool = read_pool(published, product, classifier.novelty.references_MD.shape[1])
-        found: list[NewClass] = []
-        if config.at is not None and len(pool) >= config.at:
-            found = find_new_classes(pool.frozen_ND, classifier.novelty)
-        if found:
-            candidates += _write(published.root, pool, found, name_space(classifier), config.accept == "auto")
-            taken = {int(row) for each in found for row in each.rows}
-            left = [row for row in range(len(pool)) if row not in taken]
-            pool = replace(
-                pool,
-                region_ids=[pool.region_ids[row] for row in left],
-                image_ids=[pool.image_ids[row] for row in left],
-                frozen_ND=pool.frozen_ND[left],
-            )
-        pools[product] = pool
-    return pools, candidates
+        own = pool.filter(pc.equal(pool.column("product"), product))
+        sizes[product] = own.num_rows
+        if config.at is not None and own.num_rows >= config.at:
+            classifier = load_classifier(model.read)
+            # an earlier model may have had other features
+            width = classifier.novelty.references_MD.shape[1]
+            own = own.filter(pc.equal(pc.list_value_length(own.column("frozen")), width))
+            frozen_ND = column_to_matrix(own.column("frozen")) if own.num_rows else np.empty((0, width), np.float32)
+            found = find_new_classes(frozen_ND, classifier.novelty)
+            if found:
+                space = name_space(classifier)
+                candidates += _write(published.root, product, own, found, space, config.accept == "auto")
+                sizes[product] -= sum(len(each.rows) for each in found)
+    return sizes, candidates
 
 
-def _restore(root: Folder, product: str, accept: bool) -> list[Candidate]:
+def _read_pool(published: Published, members: pa.ChunkedArray) -> pa.Table:
+    """Read the unknown regions of all products that are members of no class."""
+    columns = ["product", "region_id", "image_id", "frozen"]
+    schema = pa.schema([make_published_schema("region_predictions").field(name) for name in columns])
+    batches = published.scan("region_predictions", columns, ds.field("is_unknown"))
+    rows = pa.Table.from_batches([batch.cast(schema) for batch in batches], schema)
+    is_member = pc.is_in(rows.column("region_id"), value_set=members.combine_chunks())
+    return rows.filter(pc.and_(pc.invert(is_member), pc.is_valid(rows.column("frozen")))).sort_by("region_id")
+
+
+def _restore(root: Folder, products: Collection[str], members: pa.Table, accept: bool) -> list[Candidate]:
     """Write the classes of which a job that was killed has written only the members."""
-    known = read_classes(root, product)
-    lost: dict[str, list[Row]] = {}
-    for row in read_members(root, product).values():
-        if row["source"] == "pool" and row["class_id"] not in known:
-            lost.setdefault(row["class_id"], []).append(row)
+    of_pool = members.filter(pc.equal(members.column("source"), "pool")).select(["product", "class_id"])
+    pairs = of_pool.group_by(["product", "class_id"]).aggregate([]).to_pylist()
+    if not pairs:
+        return []
+    known = read_classes(root)
+    lost = [(row["product"], row["class_id"]) for row in pairs if row["class_id"] not in known]
     candidates = []
-    for class_id, members in sorted(lost.items()):
-        regions = [row["region_id"] for row in members]
-        candidates.append(Candidate(class_id, product, _name_status(accept), regions, len(regions), 0.0))
-    frozen = {class_id: np.array([row["frozen"] for row in members]) for class_id, members in lost.items()}
-    spaces = {class_id: members[0]["space"] for class_id, members in lost.items()}
-    _write_classes(root, candidates, frozen, spaces)
+    for product, class_id in sorted(lost):
+        if product in products:
+            own = [row for row in read_members(root, product).values() if row["class_id"] == class_id]
+            regions, frozen = [row["region_id"] for row in own], np.array([row["frozen"] for row in own])
+            candidate = Candidate(class_id, product, _name_status(accept), regions, len(regions), 0.0)
+            _write_classes(root, [candidate], {class_id: frozen}, own[0]["space"])
+            candidates.append(candidate)
     return candidates
 
 
-def _write(root: Folder, pool: Pool, found: Sequence[NewClass], space: str, accept: bool) -> list[Candidate]:
+def _write(
+    root: Folder, product: str, pool: pa.Table, found: Sequence[NewClass], space: str, accept: bool
+) -> list[Candidate]:
     """Write new classes: their members first, by which a class is made good if the job is killed in between."""
-    known = {row["class_id"] for row in read_members(root, pool.product).values()}
-    number = find_next_number(pool.product, {*known, *read_classes(root, pool.product)})
+    known = {row["class_id"] for row in read_members(root, product).values()}
+    number = find_next_number(product, {*known, *read_classes(root, product)})
     candidates, frozen, members = [], {}, []
     for i, each in enumerate(found):
-        class_id = make_class_id(pool.product, number + i)
-        regions = [pool.region_ids[row] for row in each.rows]
-        images = len({pool.image_ids[row] for row in each.rows})
-        candidates.append(Candidate(class_id, pool.product, _name_status(accept), regions, images, each.separateness))
-        frozen[class_id] = pool.frozen_ND[each.rows]
-        common: Row = {"product": pool.product, "class_id": class_id, "source": "pool", "space": space}
+        class_id, rows = make_class_id(product, number + i), pool.take(each.rows)
+        regions, images = rows.column("region_id").to_pylist(), len(rows.column("image_id").unique())
+        candidates.append(Candidate(class_id, product, _name_status(accept), regions, images, each.separateness))
+        frozen[class_id] = column_to_matrix(rows.column("frozen"))
+        common: Row = {"product": product, "class_id": class_id, "source": "pool", "space": space}
         common |= {"changed_at": now(), "changed_by": _BY}
         values = frozen[class_id].tolist()
         members += [{"region_id": own, "frozen": row, **common} for own, row in zip(regions, values, strict=True)]
     write_members(root, members)
-    _write_classes(root, candidates, frozen, dict.fromkeys(frozen, space))
+    _write_classes(root, candidates, frozen, space)
     return candidates
 
 
 def _write_classes(
-    root: Folder, candidates: Sequence[Candidate], frozen: Mapping[str, NDArray[Any]], spaces: Mapping[str, str]
+    root: Folder, candidates: Sequence[Candidate], frozen: Mapping[str, NDArray[Any]], space: str
 ) -> None:
     """Write the rows of new classes, and give published rows those that need nobody's consent."""
     rows = {
         each.id: {
-            **make_row(each.id, each.product, frozen[each.id].mean(axis=0), spaces[each.id]),
+            **make_row(each.id, each.product, frozen[each.id].mean(axis=0), space),
             **{"status": each.status, "changed_by": _BY, "exemplars": list(each.regions[:_EXEMPLARS])},
             **{"images": each.images, "regions": len(each.regions)},
         }
         for each in candidates
     }
-    if rows:
-        change_classes(root, lambda there: [row for class_id, row in rows.items() if class_id not in there])
+    change_classes(root, lambda there: [row for class_id, row in rows.items() if class_id not in there])
     for each in candidates:
         if each.status == "active":
             assign_class(root, each.id, each.regions)

@@ -158,15 +158,26 @@ def _change(root: Folder, name: str, change: Callable[[dict[str, Row]], Iterable
     raise AssertionError("unreachable")
 
 
-def _read(root: Folder, name: str, product: str | None = None) -> list[Row]:
-    folder = root / FOLDER / name
+def read_columns(root: Folder, name: str, columns: Sequence[str], product: str | None = None) -> pa.Table:
+    """Read some columns of a table of classes, of one product or all; without rows if there is no table.
+
+    Raises
+    ------
+    StoreError
+        The table cannot be read.
+    """
+    folder, schema = root / FOLDER / name, relax(_SCHEMAS[name])
     table = open_table(folder)
     if table is None:
-        return []
+        return schema.empty_table().select(list(columns))
     where = None if product is None else ds.field("product") == product
     try:
-        rows = table.to_pyarrow_dataset(filesystem=folder.filesystem).to_table(filter=where)
-        found: list[Row] = rows.select(_SCHEMAS[name].names).to_pylist()
+        rows = table.to_pyarrow_dataset(filesystem=folder.filesystem).to_table(list(columns), where)
     except (OSError, ValueError, KeyError, pa.ArrowInvalid) as error:
         raise StoreError(f"{folder}: cannot be read ({first_line(error)})") from error
-    return found
+    return rows
+
+
+def _read(root: Folder, name: str, product: str | None = None) -> list[Row]:
+    rows: list[Row] = read_columns(root, name, _SCHEMAS[name].names, product).to_pylist()
+    return rows

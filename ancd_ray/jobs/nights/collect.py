@@ -17,7 +17,7 @@ from ancd_ray.jobs.classify.plan import ClassificationPlan, ProductPlan
 from ancd_ray.jobs.classify.publish import Published, make_published_schema
 from ancd_ray.jobs.classify.report import read_regions
 from ancd_ray.jobs.classify.runs import Start, count_seen
-from ancd_ray.jobs.identity.pool import Candidate, Pool
+from ancd_ray.jobs.identity.pool import Candidate
 from ancd_ray.jobs.identity.tables import Row, find_titles, resolve_id
 from ancd_ray.jobs.nights.model import Alert, CandidateClass, Drift, Night, NightClass, ProductNight
 from ancd_ray.jobs.nights.statistics import make_chart, measure_stability
@@ -33,9 +33,9 @@ _REGIONS = ["region_id", "image_id", "confidence", "is_unknown", "partition"]
 
 @dataclass(frozen=True)
 class Rediscovered:
-    """What is left in the pools of unknown regions, by product, and the new classes that were found in them."""
+    """Sizes of the pools of unknown regions that are left, by product, and the new classes that were found in them."""
 
-    pools: Mapping[str, Pool]
+    pools: Mapping[str, int]
     candidates: Sequence[Candidate]
 
 
@@ -93,7 +93,7 @@ def _collect_product(
         deleted=product.deleted,
         quarantined=lost_now.num_rows,
         unknown=pc.sum(new.column("is_unknown")).as_py() or 0,
-        pool=len(found.pools[product.name]) if product.name in found.pools else 0,
+        pool=found.pools[product.name],
         classes=_count_classes(product, images, new, classes, start.at.date()),
         candidates=[
             CandidateClass(
