@@ -14,6 +14,7 @@ from typing import Any
 from unittest.mock import patch
 
 import duckdb
+import pyarrow.dataset as ds
 import pytest
 from click.testing import CliRunner, Result
 from deltalake import DeltaTable
@@ -139,6 +140,8 @@ def test_a_class_arrives_is_found_accepted_and_classified(
     accepted = [row for row in _read(output, "image_predictions") if row["class_id"] == candidate["id"]]
     assert len(accepted) >= 0.6 * held, "what was unknown has its class at once"
     assert not any(row["is_unknown"] for row in accepted)
+    regions = DeltaTable(str(output / "archive/region_predictions")).to_pyarrow_dataset()
+    assert regions.count_rows(ds.field("region_id") == rows[0]["region_id"]) == 1, "readers can filter"
     _arrive(source, archive, HELD_BACK, 22, 30)
     _arrive(source, archive, kind, 8, 12)
     _, third = run_night(job)

@@ -77,24 +77,6 @@ def write_rows(table: DeltaTable, folder: Folder, rows: pa.Table | pa.RecordBatc
         raise StoreError(f"{folder}: cannot be published: {first_line(error)}; submit the job again") from error
 
 
-def update_rows(table: DeltaTable, folder: Folder, predicate: str, **values: Any) -> None:
-    """Change values of the rows that a predicate selects, as a new version of a table.
-
-    Raises
-    ------
-    StoreError
-        They cannot be written; the table is what it was.
-    """
-    from deltalake import CommitProperties
-    from deltalake.exceptions import DeltaError
-
-    properties = CommitProperties(max_commit_retries=_TRIES)
-    try:
-        table.update(new_values=values, predicate=predicate, commit_properties=properties)
-    except (DeltaError, OSError, ValueError) as error:
-        raise StoreError(f"{folder}: cannot be published: {first_line(error)}; try again") from error
-
-
 def relax(schema: pa.Schema) -> pa.Schema:
     """Return a schema without constraints, in which engines differ."""
     return pa.schema([field.with_nullable(True) for field in schema])

@@ -32,7 +32,7 @@ from ancd_ray.data.location import StoreError, describe_outage
 from ancd_ray.data.store import Folder, digest
 from ancd_ray.data.tables import SCHEMAS
 from ancd_ray.engine.outputs import read_or_none
-from ancd_ray.jobs.classify.delta import FOLDER, create_table, is_outage, open_table, relax, update_rows, write_rows
+from ancd_ray.jobs.classify.delta import FOLDER, create_table, is_outage, open_table, relax, write_rows
 from ancd_ray.jobs.partitions import FOLDER as PARTITIONS
 from ancd_ray.jobs.partitions import Partition
 
@@ -195,15 +195,24 @@ def assign_class(root: Folder, class_id: str, regions: Sequence[str]) -> None:
         A table cannot be read or written.
     """
     published = Published.read(root)
-    wanted = pa.array(regions, pa.string())
-    rows = published.scan("region_predictions", ["region_id", "image_id"], ds.field("region_id").isin(wanted))
-    images = sorted({image for batch in rows for image in batch.column("image_id").to_pylist()})
+    found = published.scan(
+        "region_predictions", ["image_id"], ds.field("region_id").isin(pa.array(regions, pa.string()))
+    )
+    images = sorted({image for batch in found for image in batch.column("image_id").to_pylist()})
     for table, key, ids in (("region_predictions", "region_id", regions), ("image_predictions", "image_id", images)):
-        folder = root / FOLDER / table
+        folder, schema = root / FOLDER / table, make_published_schema(table)
+        batches = list(published.scan(table, schema.names, ds.field(key).isin(pa.array(ids, pa.string()))))
         target = open_table(folder)
-        if target is not None and ids:
-            named = ", ".join("'" + each.replace("'", "''") + "'" for each in ids)
-            update_rows(target, folder, f"is_unknown AND {key} IN ({named})", class_id=class_id, is_unknown=False)
+        if target is None or not batches:
+            continue
+        rows = pa.Table.from_batches([batch.cast(schema) for batch in batches], schema)
+        is_unknown = rows.column("is_unknown")
+        for name, value in ((_CLASS_ID.name, class_id), ("is_unknown", False)):
+            at = schema.get_field_index(name)
+            rows = rows.set_column(at, schema.field(name), pc.if_else(is_unknown, value, rows.column(name)))
+        named = ", ".join("'" + each.replace("'", "''") + "'" for each in ids)
+        # and not by Delta's `update`, whose files have types that Arrow cannot filter by
+        write_rows(target, folder, rows, mode="overwrite", predicate=f"{key} IN ({named})")
 
 
 def make_state(product: str, partition: Partition, model: str) -> str:
