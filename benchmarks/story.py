@@ -4,8 +4,8 @@
         discovery.method=linked --held-back blowhole
     python benchmarks/story.py jobs/mtd.yaml data.root=/archive ...             every class in turn
 
-Three fifths of the images of the other classes are discovered; the others arrive in equal parts over five nights, and the
-held-back class over the last three. New classes are accepted as they are found. Measured are
+Three fifths of the images of the other classes are discovered; the others arrive in equal parts over five nights, and
+the held-back class over the last three. New classes are accepted as they are found. Measured are
 
 - the AUROC of the novelty of images of the held-back class, against that of the other images of the nights, and the
   share of the latter that is called unknown (the rate of the job is 0.03);
