@@ -177,44 +177,6 @@ class Published:
         return pa.Table.from_batches([batch.cast(schema) for batch in batches], schema)
 
 
-def assign_class(root: Folder, class_id: str, regions: Sequence[str]) -> None:
-    """Give published rows of unknown regions the class that was found among them, and those of their images, too.
-
-    Parameters
-    ----------
-    root
-        Output folder.
-    class_id
-        Id of the class.
-    regions
-        Ids of its regions.
-
-    Raises
-    ------
-    StoreError
-        A table cannot be read or written.
-    """
-    published = Published.read(root)
-    found = published.scan(
-        "region_predictions", ["image_id"], ds.field("region_id").isin(pa.array(regions, pa.string()))
-    )
-    images = sorted({image for batch in found for image in batch.column("image_id").to_pylist()})
-    for table, key, ids in (("region_predictions", "region_id", regions), ("image_predictions", "image_id", images)):
-        folder, schema = root / FOLDER / table, make_published_schema(table)
-        batches = list(published.scan(table, schema.names, ds.field(key).isin(pa.array(ids, pa.string()))))
-        target = open_table(folder)
-        if target is None or not batches:
-            continue
-        rows = pa.Table.from_batches([batch.cast(schema) for batch in batches], schema)
-        is_unknown = rows.column("is_unknown")
-        for name, value in ((_CLASS_ID.name, class_id), ("is_unknown", False)):
-            at = schema.get_field_index(name)
-            rows = rows.set_column(at, schema.field(name), pc.if_else(is_unknown, value, rows.column(name)))
-        named = ", ".join("'" + each.replace("'", "''") + "'" for each in ids)
-        # and not by Delta's `update`, whose files have types that Arrow cannot filter by
-        write_rows(target, folder, rows, mode="overwrite", predicate=f"{key} IN ({named})")
-
-
 def make_state(product: str, partition: Partition, model: str) -> str:
     """Make the state of a partition whose images are classified with a model."""
     return digest([product, partition.number, partition.id, model, sorted(partition.gone)])[:16]
@@ -227,7 +189,7 @@ def read_again(published: Published, product: str, partition: Partition, model: 
         published.open(table)  # now: Delta opens no table while it writes
 
     def read(table: str, columns: list[str] | None) -> Iterator[pa.Table]:
-        # the class of a row may be another one than that of the model, see `assign_class`
+        # the class of a row may be another one than that of the model, see `jobs/identity/assign.py`
         has_id = columns is None and _CLASS_ID in make_published_schema(table)
         names = columns or [*SCHEMAS[table].names, *([_CLASS_ID.name] if has_id else [])]
         if table in TABLES:

@@ -10,7 +10,7 @@ from typing import Any
 from ancd_ray.config.errors import AncdError
 from ancd_ray.data.roles import NORMAL, make_class_id
 from ancd_ray.data.store import Folder
-from ancd_ray.jobs.classify.publish import assign_class
+from ancd_ray.jobs.identity.assign import assign_class
 from ancd_ray.jobs.identity.tables import (
     Row,
     change_classes,

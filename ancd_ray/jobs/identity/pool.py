@@ -24,7 +24,8 @@ from ancd_ray.data.store import Folder
 from ancd_ray.data.tables import column_to_matrix
 from ancd_ray.discovery.classifiers import load_classifier
 from ancd_ray.discovery.new_classes import NewClass, find_new_classes
-from ancd_ray.jobs.classify.publish import assign_class, make_published_schema
+from ancd_ray.jobs.classify.publish import make_published_schema
+from ancd_ray.jobs.identity.assign import assign_class
 from ancd_ray.jobs.identity.discovered import find_next_number, make_row, name_space
 from ancd_ray.jobs.identity.tables import (
     MEMBERS,
