@@ -26,7 +26,7 @@ from ancd_ray.data.demo.generate import generate
 from ancd_ray.data.store import Folder
 from ancd_ray.jobs import tracking
 from ancd_ray.jobs.classify.plan import make
-from ancd_ray.jobs.identity import edits, pool
+from ancd_ray.jobs.identity import assign, edits, pool
 from ancd_ray.jobs.identity.tables import read_classes, read_members
 from ancd_ray.jobs.nights import deliver
 from tests.conftest import Ran
@@ -171,6 +171,19 @@ def test_a_candidate_whose_job_was_killed_is_made_good(
     assert read_classes(root)[lost]["status"] == "active"
     rows = _read(tmp_path / "out", "image_predictions")
     assert Counter(row["class_id"] for row in rows if not row["is_unknown"])[lost] >= 15, "accepted, so it has its rows"
+
+
+def test_who_accepts_a_class_is_killed(source: Path, discovered: Folder, archive: Path, tmp_path: Path) -> None:
+    job = make_job(archive, tmp_path / "out", discovered, reclassify=False, rediscover={"at": 15})
+    _arrive(source, archive, HELD_BACK, 0, 22)
+    run_night(job)
+    root = Folder(str(tmp_path / "out"))
+    (candidate,) = [own for own, row in read_classes(root).items() if row["status"] == "candidate"]
+    with patch.object(assign, "write_rows", side_effect=[None, KeyboardInterrupt]), pytest.raises(KeyboardInterrupt):
+        edits.set_status(root, candidate, "active")
+    run_night(job)
+    for table in ("image_predictions", "region_predictions"):
+        assert sum(row["class_id"] == candidate for row in _read(tmp_path / "out", table)) >= 15
 
 
 def test_a_night_without_images_and_one_with_garbage(

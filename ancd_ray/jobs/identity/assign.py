@@ -35,7 +35,8 @@ def assign_class(root: Folder, class_id: str, regions: Sequence[str]) -> None:
         "region_predictions", ["image_id"], ds.field("region_id").isin(pa.array(regions, pa.string()))
     )
     images = sorted({image for batch in found for image in batch.column("image_id").to_pylist()})
-    for table, key, ids in (("region_predictions", "region_id", regions), ("image_predictions", "image_id", images)):
+    # regions last: while they are unknown, a job that was killed is made good by the next one
+    for table, key, ids in (("image_predictions", "image_id", images), ("region_predictions", "region_id", regions)):
         folder, schema = root / FOLDER / table, make_published_schema(table)
         batches = list(published.scan(table, schema.names, ds.field(key).isin(pa.array(ids, pa.string()))))
         target = open_table(folder)

@@ -95,7 +95,12 @@ def rediscover(
     """
     members = read_columns(published.root, MEMBERS, ["region_id", "product", "class_id", "source"])
     candidates = _restore(published.root, models, members, config.accept == "auto")
-    pool = _read_pool(published, members.column("region_id"))
+    unknown = _read_unknown(published)
+    class_ids = members.column("class_id").take(
+        pc.index_in(unknown.column("region_id"), members.column("region_id").combine_chunks())
+    )
+    _assign_accepted(published.root, unknown.column("region_id").to_pylist(), class_ids.to_pylist())
+    pool = unknown.filter(pc.is_null(class_ids))
     sizes = dict.fromkeys(models, 0)
     for product, model in models.items():
         own = pool.filter(pc.equal(pool.column("product"), product))
@@ -114,14 +119,26 @@ def rediscover(
     return sizes, candidates
 
 
-def _read_pool(published: Published, members: pa.ChunkedArray) -> pa.Table:
-    """Read the unknown regions of all products that are members of no class."""
+def _read_unknown(published: Published) -> pa.Table:
+    """Read the unknown regions of all products."""
     columns = ["product", "region_id", "image_id", "frozen"]
     schema = pa.schema([make_published_schema("region_predictions").field(name) for name in columns])
     batches = published.scan("region_predictions", columns, ds.field("is_unknown"))
     rows = pa.Table.from_batches([batch.cast(schema) for batch in batches], schema)
-    is_member = pc.is_in(rows.column("region_id"), value_set=members.combine_chunks())
-    return rows.filter(pc.and_(pc.invert(is_member), pc.is_valid(rows.column("frozen")))).sort_by("region_id")
+    return rows.filter(pc.is_valid(rows.column("frozen"))).sort_by("region_id")
+
+
+def _assign_accepted(root: Folder, regions: Sequence[str], class_ids: Sequence[str | None]) -> None:
+    """Give unknown regions the accepted class of which they are members: who accepted it was killed."""
+    if not any(class_ids):
+        return
+    classes = read_classes(root)
+    of_class: dict[str, list[str]] = {}
+    for region, class_id in zip(regions, class_ids, strict=True):
+        if class_id and class_id in classes and classes[class_id]["status"] == "active":
+            of_class.setdefault(class_id, []).append(region)
+    for class_id, own in of_class.items():
+        assign_class(root, class_id, own)
 
 
 def _restore(root: Folder, products: Collection[str], members: pa.Table, accept: bool) -> list[Candidate]:
