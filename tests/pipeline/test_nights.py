@@ -6,7 +6,11 @@ import http.server
 import json
 import os
 import shutil
+import socket
+import subprocess
+import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,11 +29,12 @@ from ancd_ray.config.load import JobError
 from ancd_ray.data.demo.generate import generate
 from ancd_ray.data.store import Folder
 from ancd_ray.jobs import tracking
+from ancd_ray.jobs.classify import run as module
 from ancd_ray.jobs.classify.plan import make
 from ancd_ray.jobs.identity import assign, edits, pool
 from ancd_ray.jobs.identity.tables import read_classes, read_members
 from ancd_ray.jobs.nights import deliver
-from tests.conftest import Ran
+from tests.conftest import REPO, Ran
 from tests.nights import make_job, run_night
 
 HELD_BACK = "stain"
@@ -294,6 +299,82 @@ def test_a_webhook_gets_the_night_once_and_never_fails_the_job(
     job = make_job(archive, tmp_path / "out", discovered, alerts={"webhook": "http://127.0.0.1:9/"})
     _, summary = run_night(job)
     assert summary["alerts"]
+
+
+def test_a_webhook_that_hangs_is_given_up(
+    source: Path, discovered: Folder, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deliver, "_PAUSE_S", 0.01)
+    monkeypatch.setattr(deliver, "_TIMEOUT_S", 0.2)
+    folder = archive / "tile/test" / _others(source)[0]
+    _arrive(source, archive, folder.name, 0, 2)
+    (folder / "bad.png").write_bytes(b"no image")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        start = time.monotonic()
+        run_folder, summary = run_night(make_job(archive, tmp_path / "out", discovered, alerts={"webhook": url}))
+    assert time.monotonic() - start < 60
+    assert summary["alerts"]
+    assert run_folder.exists(deliver.NIGHT)
+
+
+def test_a_class_is_merged_while_a_night_runs(
+    source: Path, discovered: Folder, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make_job(archive, tmp_path / "out", discovered)
+    for other in _others(source):
+        _arrive(source, archive, other, 0, 3)
+    run_night(job)
+    root = Folder(str(tmp_path / "out"))
+    one, other, *_ = sorted(read_classes(root))
+    _arrive(source, archive, _others(source)[0], 3, 5)
+    run_steps = module.run_steps
+
+    def merge_then_run(*given: Any, **keys: Any) -> Any:
+        edits.merge_classes(root, [one], other)
+        return run_steps(*given, **keys)
+
+    monkeypatch.setattr(module, "run_steps", merge_then_run)
+    _, summary = run_night(job)
+    assert read_classes(root)[one]["merged_into"] == other
+    assert len(summary["products"][0]["classes"]) == len(read_classes(root)) - 1
+    rows = _read(tmp_path / "out", "image_predictions")
+    assert len(rows) == summary["products"][0]["images"] == 3 * len(_others(source)) + 2
+
+
+def test_late_and_duplicate_arrivals(source: Path, discovered: Folder, archive: Path, tmp_path: Path) -> None:
+    job = make_job(archive, tmp_path / "out", discovered, reclassify=False)
+    folder = archive / "tile/test" / _others(source)[0]
+    _arrive(source, archive, folder.name, 0, 3)
+    for number, file in enumerate(sorted(folder.iterdir())):
+        os.utime(file, (86_400 * (number + 10),) * 2)
+    run_night(job)
+    _arrive(source, archive, folder.name, 3, 4)
+    late = max(folder.iterdir())
+    os.utime(late, (86_400.0 * 2,) * 2)
+    shutil.copy2(late, late.with_name("again.png"))  # the same picture under another name is an image of its own
+    shutil.copy2(
+        archive / f"tile/ground_truth/{folder.name}/{late.stem}_mask.png",
+        archive / f"tile/ground_truth/{folder.name}/again_mask.png",
+    )
+    _, summary = run_night(job)
+    assert summary["products"][0]["new"] == 2
+    days = sorted(row["day"].isoformat() for row in _read(tmp_path / "out", "image_predictions"))
+    assert days == ["1970-01-03", "1970-01-03", "1970-01-11", "1970-01-12", "1970-01-13"]
+    os.utime(late, (86_400.0 * 5,) * 2)  # delivered once more
+    _, summary = run_night(job)
+    rows = _read(tmp_path / "out", "image_predictions")
+    assert summary["products"][0]["images"] == len(rows) == len({row["image_id"] for row in rows}) == 5
+
+
+@pytest.mark.slow
+def test_the_example_tells_its_story(tmp_path: Path) -> None:
+    command = [sys.executable, str(REPO / "examples/nightly/five_nights.py"), str(tmp_path / "story")]
+    told = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True).stdout
+    table = told.partition("number of images.")[2].split()
+    counts = {(label, name): int(n) for label, name, n in zip(table[::3], table[1::3], table[2::3], strict=True)}
+    assert counts["stain", "stain"] >= 30, told
+    assert all(n >= 35 for (label, _), n in counts.items() if label != "stain"), told
 
 
 def test_the_exit_code_says_that_there_are_alerts(
