@@ -75,7 +75,7 @@ def locate_model(place: str, product: str) -> str:
     return place.replace(PRODUCT, product)
 
 
-def pin_model(place: str, product: str) -> PinnedModel:
+def pin_model(place: str, product: str, registry: str | None = None) -> PinnedModel:
     """Find the model of a product.
 
     Parameters
@@ -84,6 +84,8 @@ def pin_model(place: str, product: str) -> PinnedModel:
         Run folder, folder of a model, or `models:/name@alias`; `{product}` in it is the name of the product.
     product
         Name of the product.
+    registry
+        Tracking server or database for `models:/`; None: `MLFLOW_TRACKING_URI`.
 
     Raises
     ------
@@ -94,7 +96,7 @@ def pin_model(place: str, product: str) -> PinnedModel:
     if place.startswith("models:/"):
         from ancd_ray.jobs.tracking import download_model
 
-        place = str(download_model(place))
+        place = str(download_model(place, registry))
     return pin_folder(Folder(find_model(place, product)))
 
 
@@ -115,14 +117,14 @@ def pin_folder(source: Folder) -> PinnedModel:
     return PinnedModel(source, document, _digest(document, files))
 
 
-def find_pinned(root: Folder, place: str, product: str) -> tuple[PinnedModel, list[str]]:
+def find_pinned(root: Folder, place: str, product: str, registry: str | None) -> tuple[PinnedModel, list[str]]:
     """Find the model of a product; if the registry does not answer, that of the last job.
 
     Parameters
     ----------
     root
         Output folder, whose table of runs says which model the last job had.
-    place, product
+    place, product, registry
         As in `pin_model`.
 
     Returns
@@ -137,7 +139,7 @@ def find_pinned(root: Folder, place: str, product: str) -> tuple[PinnedModel, li
     from ancd_ray.jobs.tracking import RegistryAway  # which imports models itself
 
     try:
-        return pin_model(place, product), []
+        return pin_model(place, product, registry), []
     except RegistryAway as error:
         last = find_last_model(root, product)
         if last is None:

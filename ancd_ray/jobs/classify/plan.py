@@ -148,7 +148,7 @@ def make(job: Job) -> ClassificationPlan:
     products, left_out, warnings = [], {}, []
     for product in job.data.products:
         try:
-            model, said = find_pinned(root, job.model, product.name)
+            model, said = find_pinned(root, job.model, product.name, job.tracking.uri)
             model = extend_model(root, product.name, model, classes)
         except (ModelError, TrackingProblem) as error:
             left_out[product.name] = str(error)

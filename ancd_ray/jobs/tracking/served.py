@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import importlib.util
+import os
 import tempfile
 import warnings
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import numpy as np
 from ancd_ray.data.store import Folder
 from ancd_ray.engine.versions import LIBRARIES, read_versions
 from ancd_ray.jobs.classify.pinned import PinnedModel, pin_model
-from ancd_ray.jobs.tracking.store import RegistryAway, TrackingProblem, explain, prepare_mlflow
+from ancd_ray.jobs.tracking.store import RegistryAway, TrackingProblem, explain, prepare_mlflow, split_credentials
 from ancd_ray.models.format import DOCUMENT
 
 if TYPE_CHECKING:
@@ -93,19 +94,31 @@ def list_requirements() -> list[str]:
     return [f"{name}=={installed[name]}" for name in SERVED if name in installed]
 
 
-def download_model(uri: str) -> Path:
+def download_model(uri: str, registry: str | None = None) -> Path:
     """Download a model of MLflow's registry (`models:/name@alias`) and return its folder.
+
+    Parameters
+    ----------
+    uri
+        URI of the model.
+    registry
+        Tracking server or database whose registry has it; None: `MLFLOW_TRACKING_URI`.
 
     Raises
     ------
     TrackingProblem
-        There is no such model, or (RegistryAway) the server does not answer.
+        There is no such model, nobody says which registry, or (RegistryAway) the server does not answer.
     """
-    with prepare_mlflow():
+    place = registry or os.environ.get("MLFLOW_REGISTRY_URI") or os.environ.get("MLFLOW_TRACKING_URI")
+    if not place:  # MLflow would make an empty database in the working directory
+        raise TrackingProblem(f"{uri}: which registry? set tracking.uri of the job, or MLFLOW_TRACKING_URI")
+    place, credentials = split_credentials(place)
+    with prepare_mlflow(credentials):
         import mlflow
 
         try:
-            folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
+            found_at = mlflow.artifacts.download_artifacts(artifact_uri=uri, tracking_uri=place, registry_uri=place)
+            folder = Path(found_at)
         except Exception as error:  # of MLflow, of requests, of SQLAlchemy
             is_answer = getattr(error, "error_code", None) in _ANSWERS
             raise (TrackingProblem if is_answer else RegistryAway)(f"{uri}: {explain(error)}") from error

@@ -121,7 +121,7 @@ class TrackingStore:
 def find_store(job: Job, root: Folder) -> TrackingStore | None:
     """Return the store at `tracking.uri`, or else an sqlite file in the output folder; None if that is not local."""
     if job.tracking.uri:
-        uri, credentials = _split_credentials(job.tracking.uri)
+        uri, credentials = split_credentials(job.tracking.uri)
         return TrackingStore(uri, credentials=credentials)
     return _find_file_store(root.path) if root.is_local else None
 
@@ -148,7 +148,7 @@ def open_store(uri: str | None, output: str | None) -> TrackingStore:
         raise TrackingProblem(
             "which registry? give --output of the jobs, or --uri of a tracking server, or set MLFLOW_TRACKING_URI"
         )
-    uri, credentials = _split_credentials(uri)
+    uri, credentials = split_credentials(uri)
     store = TrackingStore(uri, credentials=credentials)
     store.check()
     return store
@@ -219,7 +219,7 @@ def _set_environment(variables: Mapping[str, str]) -> Iterator[None]:
                 os.environ[key] = value
 
 
-def _split_credentials(uri: str) -> tuple[str, dict[str, str]]:
+def split_credentials(uri: str) -> tuple[str, dict[str, str]]:
     """Split the credentials off the URI of a server, which would repeat them in its messages."""
     parts = urlsplit(uri)
     if parts.scheme not in ("http", "https") or "@" not in parts.netloc:
