@@ -133,7 +133,7 @@ class UnknownConfig(Section):
 
 
 class RediscoverConfig(Section):
-    """New classes among the unknown regions that the nights of `mode: classify` have left."""
+    """New classes among unknown regions of many nights, or beside known ones in a later discovery."""
 
     at: PositiveInt | None = 30  # unknown regions of a product by which new classes are looked for; null: never
     accept: Literal["person", "auto"] = "person"  # who makes a candidate a class (`ancd-ray classes accept`)

@@ -60,7 +60,7 @@ def write_results(plan: JobPlan, results: JobResults, folder: Folder) -> list[st
         artifacts = results.products[product.name]
         discovered = identify(plan.root, product.name, artifacts)
         Model.of(product.job, product.name, artifacts, discovered.ids).save(folder / "models" / product.name)
-        discovered.write(plan.root, accept=False)
+        discovered.write(plan.root, accept=plan.job.rediscover.accept == "auto")
         said += discovered.describe()
     report = build_report(plan.job, results, datetime.now(timezone.utc), find_run_titles(plan.root, folder))
     folder.write(REPORT, render(report).encode())

@@ -95,9 +95,9 @@ class Discovered:
         StoreError
             A table cannot be read or written.
         """
-        is_first = not self.known
 
         def change(there: Mapping[str, Row]) -> Iterator[Row]:
+            is_first = not any(row["product"] == self.product for row in there.values())
             for class_id, row in self.rows.items():
                 if before := there.get(class_id):
                     kept = {key: before[key] for key in ("name", "status", "merged_into", "since")}
