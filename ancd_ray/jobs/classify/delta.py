@@ -42,6 +42,25 @@ def open_table(folder: Folder) -> DeltaTable | None:
             return None
 
 
+def read_columns(
+    folder: Folder, schema: pa.Schema, columns: Sequence[str], where: Any = None, way_out: str = ""
+) -> pa.Table:
+    """Read some columns of a table, or of the rows that an expression selects; without rows if there is none.
+
+    Raises
+    ------
+    StoreError
+        The table cannot be read; the message ends with the way out.
+    """
+    table = open_table(folder)
+    if table is None:
+        return schema.empty_table().select(list(columns))
+    try:
+        return table.to_pyarrow_dataset(filesystem=folder.filesystem).to_table(list(columns), where)
+    except (OSError, ValueError, KeyError) as error:
+        raise StoreError(f"{folder}: cannot be read ({first_line(error)}){way_out}") from error
+
+
 def create_table(folder: Folder, schema: pa.Schema, partition_by: Sequence[str] = ()) -> DeltaTable:
     """Open a table, and create it if there is none.
 

@@ -4,10 +4,10 @@
 
 A row has its partition, the digest of the model, and a `state`, the digest of partition, model and the images that are
 gone from it; a prediction also has the id of its class (of the nearest one, if it is unknown), and an image the day it
-is from. The tables are the record of what is
-done: a partition whose state they have is neither classified nor looked at again. Publishing replaces what differs from
-today in one transaction a table: readers see the archive before or after it, and a run that was killed is made good by
-the next one, since nothing is published twice. Images are the last table: an image that is there has its regions.
+is from. The tables are the record of what is done: a partition whose state they have is neither classified nor looked
+at again. Publishing replaces what differs from today in one transaction a table: readers see the archive before or
+after it, and a run that was killed is made good by the next one, since nothing is published twice. Images are the last
+table: an image that is there has its regions.
 
     <output>/partitions/<product>/published.json
 

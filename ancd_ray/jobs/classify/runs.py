@@ -15,11 +15,9 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from ancd_ray import __version__
-from ancd_ray.config.errors import first_line
-from ancd_ray.data.location import StoreError
 from ancd_ray.data.store import Folder
 from ancd_ray.data.tables import RUNS, conform
-from ancd_ray.jobs.classify.delta import FOLDER, create_table, open_table, relax, write_rows
+from ancd_ray.jobs.classify.delta import FOLDER, create_table, read_columns, relax, write_rows
 from ancd_ray.models.format import DOCUMENT
 
 if TYPE_CHECKING:
@@ -119,13 +117,6 @@ def _name(run_folder: Folder) -> str:
 
 
 def _read(folder: Folder, columns: Sequence[str] = tuple(RUNS.names)) -> list[dict[str, Any]]:
-    table = open_table(folder)
-    if table is None:
-        return []
-    try:
-        rows: list[dict[str, Any]] = table.to_pyarrow_dataset().to_table(columns=list(columns)).to_pylist()
-    except (OSError, ValueError) as error:
-        raise StoreError(
-            f"{folder}: cannot be read ({first_line(error)}); delete this folder, and the history begins anew"
-        ) from error
+    way_out = "; delete this folder, and the history begins anew"
+    rows: list[dict[str, Any]] = read_columns(folder, relax(RUNS), columns, way_out=way_out).to_pylist()
     return rows

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,8 +17,10 @@ from ancd_ray.discovery.features.calibration import Floats
 from ancd_ray.engine.artifacts import ArtifactSet
 from ancd_ray.jobs.identity.matching import match_by_prototypes, match_by_regions, measure_spread
 from ancd_ray.jobs.identity.tables import (
+    EXEMPLARS,
     Row,
     change_classes,
+    find_next_number,
     now,
     read_classes,
     read_members,
@@ -29,7 +31,6 @@ from ancd_ray.jobs.identity.tables import (
 if TYPE_CHECKING:
     from ancd_ray.jobs.classify.pinned import PinnedModel
 
-_EXEMPLARS = 8
 _JOB = "discovery"  # who changes a class that no person changes
 
 
@@ -150,7 +151,7 @@ def identify(root: Folder, product: str, artifacts: ArtifactSet) -> Discovered:
         own = predicted.filter(pc.equal(predicted.column("cls"), index)).sort_by("novelty")
         rows[class_id] = {
             **make_row(class_id, product, prototypes_KD[index], space),
-            "exemplars": own.column("region_id").to_pylist()[:_EXEMPLARS],
+            "exemplars": own.column("region_id").to_pylist()[:EXEMPLARS],
             "images": images[index],
             "regions": own.num_rows,
         }
@@ -211,13 +212,6 @@ def _find_ids(
             ids.append(make_class_id(product, number))
             number += 1
     return ids, {class_id for class_id in ids if class_id in classes}
-
-
-def find_next_number(product: str, classes: Collection[str]) -> int:
-    """Return the first number after those of all known classes."""
-    prefix = f"{product}-c"
-    numbers = [class_id.removeprefix(prefix) for class_id in classes if class_id.startswith(prefix)]
-    return max((int(number) for number in numbers if number.isdigit()), default=-1) + 1
 
 
 def name_space(classifier: Classifier) -> str:

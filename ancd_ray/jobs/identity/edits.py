@@ -12,8 +12,10 @@ from ancd_ray.data.roles import NORMAL, make_class_id
 from ancd_ray.data.store import Folder
 from ancd_ray.jobs.identity.assign import assign_class
 from ancd_ray.jobs.identity.tables import (
+    EXEMPLARS,
     Row,
     change_classes,
+    find_next_number,
     name_person,
     now,
     read_classes,
@@ -110,10 +112,13 @@ def split_off(root: Folder, class_id: str, regions: Sequence[str], name: str | N
 
     def change(there: Mapping[str, Row]) -> Iterator[Row]:
         row = _find(there, class_id, root)
-        prefix = f"{row['product']}-c"
-        numbers = [each.removeprefix(prefix) for each in there if each.startswith(prefix)]
-        number = max((int(each) for each in numbers if each.isdigit()), default=-1) + 1
-        new = {**row, "id": make_class_id(row["product"], number), "prototype": None, "exemplars": list(regions[:8])}
+        number = find_next_number(row["product"], there)
+        new = {
+            **row,
+            "id": make_class_id(row["product"], number),
+            "prototype": None,
+            "exemplars": list(regions[:EXEMPLARS]),
+        }
         new |= {"name": None, "status": "active", "merged_into": None, "since": now()}
         new = _touch(new, regions=len(set(regions)), images=0)
         yield {**new, "name": _check_name(there, new, name) if name else None}

@@ -26,14 +26,15 @@ from ancd_ray.discovery.classifiers import load_classifier
 from ancd_ray.discovery.new_classes import NewClass, find_new_classes
 from ancd_ray.jobs.classify.publish import make_published_schema
 from ancd_ray.jobs.identity.assign import assign_class
-from ancd_ray.jobs.identity.discovered import find_next_number, make_row, name_space
+from ancd_ray.jobs.identity.discovered import make_row, name_space
 from ancd_ray.jobs.identity.tables import (
-    MEMBERS,
+    EXEMPLARS,
     Row,
     change_classes,
+    find_next_number,
     now,
     read_classes,
-    read_columns,
+    read_member_columns,
     read_members,
     write_members,
 )
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     from ancd_ray.jobs.classify.publish import Published
 
 _BY = "rediscovery"  # who makes candidates
-_EXEMPLARS = 8
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def rediscover(
     StoreError
         A table cannot be read or written.
     """
-    members = read_columns(published.root, MEMBERS, ["region_id", "product", "class_id", "source"])
+    members = read_member_columns(published.root, ["region_id", "product", "class_id", "source"])
     candidates = _restore(published.root, models, members, config.accept == "auto")
     unknown = _read_unknown(published)
     class_ids = members.column("class_id").take(
@@ -188,7 +188,7 @@ def _write_classes(
     rows = {
         each.id: {
             **make_row(each.id, each.product, frozen[each.id].mean(axis=0), space),
-            **{"status": each.status, "changed_by": _BY, "exemplars": list(each.regions[:_EXEMPLARS])},
+            **{"status": each.status, "changed_by": _BY, "exemplars": list(each.regions[:EXEMPLARS])},
             **{"images": each.images, "regions": len(each.regions)},
         }
         for each in candidates

@@ -19,18 +19,17 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from ancd_ray.config.errors import first_line
 from ancd_ray.data.location import StoreError
 from ancd_ray.data.roles import NORMAL
 from ancd_ray.data.store import Folder
 from ancd_ray.data.tables import CLASS_MEMBERS, CLASSES, conform
-from ancd_ray.jobs.classify.delta import FOLDER, create_table, open_table, relax, write_rows
+from ancd_ray.jobs.classify.delta import FOLDER, create_table, read_columns, relax, write_rows
 
 Row = dict[str, Any]
 MEMBERS = "class_members"
 UNLOCKED = ("classes", MEMBERS)  # tables that are written without the lock of the output
 _SCHEMAS = {"classes": CLASSES, MEMBERS: CLASS_MEMBERS}
-_KEYS = {"classes": "id", MEMBERS: "region_id"}
+EXEMPLARS = 8  # regions of a class that are kept as examples
 _TRIES = 5  # of a change that another one gets ahead of
 
 
@@ -75,7 +74,25 @@ def change_classes(root: Folder, change: Callable[[dict[str, Row]], Iterable[Row
     StoreError
         The table cannot be read or written.
     """
-    return _change(root, "classes", change)
+    folder, schema = root / FOLDER / "classes", relax(CLASSES)
+    for left in reversed(range(_TRIES)):
+        known = read_classes(root)
+        rows = list(change(known))
+        if not rows:
+            return []
+        table = create_table(folder, schema)
+        named = ", ".join("'" + row["id"].replace("'", "''") + "'" for row in rows)
+        how: Mapping[str, str] = {"mode": "append"}
+        if any(row["id"] in known for row in rows):
+            how = {"mode": "overwrite", "predicate": f"id IN ({named})"}
+        try:
+            write_rows(table, folder, conform(rows, CLASSES).cast(schema), **how)
+        except StoreError:
+            if not left:
+                raise
+        else:
+            return rows
+    raise AssertionError("unreachable")
 
 
 def write_members(root: Folder, rows: Sequence[Row]) -> None:
@@ -103,6 +120,13 @@ def resolve_id(classes: Mapping[str, Row], class_id: str) -> str:
         class_id = row["merged_into"]
         seen.add(class_id)
     return class_id
+
+
+def find_next_number(product: str, class_ids: Iterable[str]) -> int:
+    """Return the first number after those of all known classes of a product."""
+    prefix = f"{product}-c"
+    numbers = [class_id.removeprefix(prefix) for class_id in class_ids if class_id.startswith(prefix)]
+    return max((int(number) for number in numbers if number.isdigit()), default=-1) + 1
 
 
 class ClassTitle(NamedTuple):
@@ -136,48 +160,18 @@ def now() -> datetime:
     return datetime.now(timezone.utc)
 
 
-def _change(root: Folder, name: str, change: Callable[[dict[str, Row]], Iterable[Row]]) -> list[Row]:
-    folder, schema, key = root / FOLDER / name, _SCHEMAS[name], _KEYS[name]
-    for left in reversed(range(_TRIES)):
-        known = {row[key]: row for row in _read(root, name)}
-        rows = list(change(known))
-        if not rows:
-            return []
-        table = create_table(folder, relax(schema))
-        named = ", ".join("'" + row[key].replace("'", "''") + "'" for row in rows)
-        how: Mapping[str, str] = {"mode": "append"}
-        if any(row[key] in known for row in rows):
-            how = {"mode": "overwrite", "predicate": f"{key} IN ({named})"}
-        try:
-            write_rows(table, folder, conform(rows, schema).cast(relax(schema)), **how)
-        except StoreError:
-            if not left:
-                raise
-        else:
-            return rows
-    raise AssertionError("unreachable")
-
-
-def read_columns(root: Folder, name: str, columns: Sequence[str], product: str | None = None) -> pa.Table:
-    """Read some columns of a table of classes, of one product or all; without rows if there is no table.
+def read_member_columns(root: Folder, columns: Sequence[str]) -> pa.Table:
+    """Read some columns of the members of all classes; without rows if there is no table.
 
     Raises
     ------
     StoreError
         The table cannot be read.
     """
-    folder, schema = root / FOLDER / name, relax(_SCHEMAS[name])
-    table = open_table(folder)
-    if table is None:
-        return schema.empty_table().select(list(columns))
-    where = None if product is None else ds.field("product") == product
-    try:
-        rows = table.to_pyarrow_dataset(filesystem=folder.filesystem).to_table(list(columns), where)
-    except (OSError, ValueError, KeyError, pa.ArrowInvalid) as error:
-        raise StoreError(f"{folder}: cannot be read ({first_line(error)})") from error
-    return rows
+    return read_columns(root / FOLDER / MEMBERS, relax(CLASS_MEMBERS), columns)
 
 
 def _read(root: Folder, name: str, product: str | None = None) -> list[Row]:
-    rows: list[Row] = read_columns(root, name, _SCHEMAS[name].names, product).to_pylist()
+    schema, where = _SCHEMAS[name], None if product is None else ds.field("product") == product
+    rows: list[Row] = read_columns(root / FOLDER / name, relax(schema), schema.names, where).to_pylist()
     return rows
