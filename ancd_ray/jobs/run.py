@@ -8,17 +8,15 @@ from datetime import datetime, timezone
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ancd_ray.config.errors import first_line
 from ancd_ray.config.job import Job
-from ancd_ray.config.load import JobError
 from ancd_ray.data.location import StoreError
 from ancd_ray.data.lock import lock_folder
 from ancd_ray.data.store import Folder
 from ancd_ray.engine.executor import run_steps
 from ancd_ray.engine.progress import Display
 from ancd_ray.engine.runtime import Runtime
-from ancd_ray.engine.status import list_unfinished
 from ancd_ray.jobs import tracking
+from ancd_ray.jobs.backbones import check_backbones
 from ancd_ray.jobs.checks import check_ray
 from ancd_ray.jobs.plan import JobPlan, make
 from ancd_ray.jobs.rates import record_rates
@@ -150,31 +148,6 @@ def _track(plan: JobPlan, results: JobResults, store: tracking.TrackingStore | N
         say=display.say,
     )
     tracking.attempt(display, store, plan.job.name, folder, log)
-
-
-def check_backbones(plan: JobPlan) -> None:
-    """Load the backbones if a step needs them, to fail before hours of other work.
-
-    Raises
-    ------
-    JobError
-        A backbone is unavailable.
-    """
-    if not list_unfinished([step for step in plan.steps if step.stage.resources == "model"], plan.root):
-        return
-    from pickle import UnpicklingError
-
-    from safetensors import SafetensorError
-
-    from ancd_ray.backbones.loaded import load_cached
-
-    for config in {product.job.backbone for product in plan.products}:
-        try:
-            load_cached(config)
-        except ValueError as error:
-            raise JobError(str(error)) from error
-        except (OSError, RuntimeError, EOFError, UnpicklingError, SafetensorError) as error:
-            raise JobError(f"backbone.weights: cannot read {config.weights}: {first_line(error)}") from error
 
 
 def rerender(folder: Folder) -> RunReport:

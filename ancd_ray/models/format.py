@@ -32,3 +32,18 @@ def read_document(folder: Folder) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise ModelError(f"{folder}: {DOCUMENT} is no document of a model; run its discovery again")
     return document
+
+
+def check_weights(product: str, backbone: str, installed: str, made_with: str) -> None:
+    """Compare the digests of the weights that are there and of those that a model was made with.
+
+    Raises
+    ------
+    ModelError
+        They differ.
+    """
+    if installed != made_with:
+        raise ModelError(
+            f"model of {product}: the weights of {backbone} are not those it was made with (digest {installed[:12]}, "
+            f"not {made_with[:12]}); use those, or run its discovery again"
+        )

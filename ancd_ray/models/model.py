@@ -40,7 +40,7 @@ from ancd_ray.detectors.base import DetectorConfig, FittedDetector, Scorer
 from ancd_ray.discovery.classifiers import Classifier, HeadsClassifier, load_classifier
 from ancd_ray.discovery.features import FEATURES
 from ancd_ray.engine.artifacts import ArtifactSet
-from ancd_ray.models.format import DOCUMENT, FORMAT, ModelError, read_document
+from ancd_ray.models.format import DOCUMENT, FORMAT, ModelError, check_weights, read_document
 from ancd_ray.stages.catalog import make_image_id, open_files
 from ancd_ray.stages.classify import CLASSIFIED, classify_regions
 from ancd_ray.stages.detect import make_scorer, score_images
@@ -327,10 +327,5 @@ class Model:
             backbone = load_cached(self.backbone)
         except ValueError as error:
             raise ModelError(f"model of {self.product}: {error}") from error
-        if backbone.digest() != self.classifier.backbone_digest:
-            digests = f"digest {backbone.digest()[:12]}, not {self.classifier.backbone_digest[:12]}"
-            raise ModelError(
-                f"model of {self.product}: the weights of {backbone.name} are not those it was made with ({digests}); "
-                "use those, or run its discovery again"
-            )
+        check_weights(self.product, backbone.name, backbone.digest(), self.classifier.backbone_digest)
         return backbone

@@ -9,6 +9,7 @@ import shutil
 from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -22,7 +23,7 @@ from ancd_ray.config.load import dump_resolved
 from ancd_ray.engine import steps
 from ancd_ray.engine.context import StageError
 from ancd_ray.jobs.classify import run as classify_run
-from ancd_ray.jobs.classify import runs
+from ancd_ray.jobs.classify import runs, weights
 from ancd_ray.jobs.classify.plan import make
 from tests.conftest import Ran
 from tests.nights import TABLES, make_job, read_published, run_night
@@ -109,6 +110,37 @@ def test_a_model_of_other_weights_classifies_nothing(finished: tuple[Job, Ran], 
     assert read_published(output, "image_predictions") == rows
     _, summary = run_night(good)
     assert (summary["images"], summary["quarantined"]) == (26, 0)
+
+
+def test_a_model_of_other_weights_does_not_stop_the_others(
+    clustered: tuple[Job, Ran], archive: Path, tmp_path: Path
+) -> None:
+    """Known before any image is read, with one load of the backbone for all products."""
+    models = tmp_path / "models"
+    for name in ("tile", "plate", "ring"):
+        shutil.copytree(clustered[1].folder.path / "models/tile", models / name)
+    file = models / "plate/classifier.json"
+    whole = file.read_text()
+    file.write_text(json.dumps(json.loads(whole) | {"backbone_digest": "0" * 64}))
+    products = [{"name": name, "layout": "mvtec", "path": "tile"} for name in ("tile", "plate", "ring")]
+    data = {"root": str(archive), "products": products}
+    job = make_job(archive, tmp_path / "out", f"{models}/{{product}}", data=data, alerts={})
+    with patch.object(weights, "load_backbone", wraps=weights.load_backbone) as load:
+        result = _submit(job, tmp_path)
+    assert load.call_count == 1
+    assert result.exit_code == 3
+    folder = Path(result.stdout.splitlines()[-1])
+    summary = json.loads((folder / "summary.json").read_text())
+    assert {each["product"]: each["images"] for each in summary["products"]} == {"tile": 25, "ring": 25}
+    (left_out,) = json.loads((folder / "night.json").read_text())["left_out"]
+    assert left_out["product"] == "plate"
+    assert "the weights of lite are not those it was made with (digest " in left_out["reason"]
+    assert left_out["reason"] in (folder / "night.html").read_text()
+    file.write_text(whole)
+    _, summary = run_night(job)
+    assert [each["new"] for each in summary["products"]] == [0, 25, 0], "made good by the next night"
+    with patch.object(weights, "load_backbone", side_effect=AssertionError("nothing is new")):
+        run_night(job)
 
 
 @pytest.mark.parametrize("keep", [0, 100, 0.5, -1])

@@ -32,6 +32,7 @@ from ancd_ray.jobs.classify.delta import FOLDER
 from ancd_ray.jobs.classify.plan import ClassificationPlan, ProductPlan, make, make_of_others
 from ancd_ray.jobs.classify.publish import Published, publish, read_again
 from ancd_ray.jobs.classify.runs import Start, publish_run, read_run
+from ancd_ray.jobs.classify.weights import leave_out_other_weights
 from ancd_ray.jobs.identity.discovered import adopt_classes
 from ancd_ray.jobs.identity.pool import rediscover
 from ancd_ray.jobs.identity.tables import ClassTitle, Row, find_titles, read_classes
@@ -57,7 +58,7 @@ def run(job: Job, address: str | None, display: Display) -> Folder:
     """
     start, root = Start(), Folder(job.output_root)
     with lock_folder(root, display.warn):
-        plan = make(job)
+        plan = leave_out_other_weights(make(job))
         check_ray(address)
         for product in plan.products:
             write_partitions(product.partitions)

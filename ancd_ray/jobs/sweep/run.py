@@ -17,10 +17,10 @@ from ancd_ray.engine.progress import Display
 from ancd_ray.engine.runtime import Runtime, RuntimeProblem
 from ancd_ray.engine.stage import Step
 from ancd_ray.jobs import tracking
+from ancd_ray.jobs.backbones import check_backbones
 from ancd_ray.jobs.checks import check_devices, check_ray
 from ancd_ray.jobs.plan import resolve_root
 from ancd_ray.jobs.results import bind
-from ancd_ray.jobs.run import check_backbones
 from ancd_ray.jobs.sweep import results, tracked, tuning
 from ancd_ray.jobs.sweep.hooks import FixedTrials, Proposals
 from ancd_ray.jobs.sweep.planning import build_search_space
