@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -9,8 +10,10 @@ from typing import Any
 from unittest.mock import patch
 
 import duckdb
+from click.testing import CliRunner, Result
 from deltalake import DeltaTable
 
+from ancd_ray.cli.main import main
 from ancd_ray.config.job import Job
 from ancd_ray.config.load import validate
 from ancd_ray.data.store import Folder
@@ -18,6 +21,7 @@ from ancd_ray.engine.progress import Display
 from ancd_ray.jobs import tracking
 from ancd_ray.jobs.classify.run import run
 
+HELD_BACK = "stain"  # a class of the generated images that no discovery sees
 TABLES = ("image_predictions", "quarantine", "region_predictions")
 
 
@@ -49,3 +53,28 @@ def read_published(output: Path | str, table: str, options: Mapping[str, str] | 
     rows = duckdb.from_arrow(found.to_pyarrow_dataset())
     columns = [f"cast({name} as varchar)" for name in sorted(rows.columns)]
     return rows.project(", ".join(columns)).order("all").fetchall()
+
+
+def arrive(source: Path, archive: Path, label: str, start: int, stop: int) -> int:
+    """Puts some images of a label into an archive; returns how many."""
+    files = sorted((source / "tile/test" / label).iterdir())[start:stop]
+    for file in files:
+        (archive / "tile/test" / label).mkdir(exist_ok=True)
+        shutil.copy2(file, archive / "tile/test" / label / file.name)
+    return len(files)
+
+
+def list_others(source: Path) -> list[str]:
+    """The labels that a discovery has seen."""
+    return sorted({folder.name for folder in (source / "tile/test").iterdir()} - {HELD_BACK, "good"})
+
+
+def read_table(output: Path, table: str) -> list[dict[str, Any]]:
+    """Reads the rows of a published table."""
+    rows: list[dict[str, Any]] = DeltaTable(str(output / "archive" / table)).to_pyarrow_table().to_pylist()
+    return rows
+
+
+def run_classes(*arguments: str) -> Result:
+    """Runs `ancd-ray classes`."""
+    return CliRunner().invoke(main, ["classes", *arguments])

@@ -29,6 +29,7 @@ from ancd_ray.data.store import DRAFTS, Folder
 from ancd_ray.engine.outputs import MANIFEST, Output
 from ancd_ray.jobs.classify import delta
 from ancd_ray.jobs.identity.tables import UNLOCKED
+from ancd_ray.jobs.nights.deliver import write_index
 from ancd_ray.jobs.results import RECORD, read_record
 from ancd_ray.models.classify_images import ClassifyImages
 from ancd_ray.stages.catalog import Catalog
@@ -114,6 +115,8 @@ def clean(
                 _delete(root, entry)
             tell(entry)
             total += entry.size
+        if total and not dry_run:
+            write_index(root)
     return total
 
 

@@ -41,6 +41,12 @@ def test_the_newest_night_comes_first(page: Page) -> None:
     assert next(a.attrs["href"] for a in page.all("a") if "2026-03-13" in a.text) == "2026-03-13T22-05-00/night.html"
 
 
+def test_a_night_whose_run_was_cleaned_away_has_no_link() -> None:
+    page = Page(render_index([{**night, "href": None} for night in weeks()]))
+    assert not [a for a in page.all("a") if "night.html" in (a.attrs["href"] or "")]
+    assert rows(page, 0)[0][0] == "2026-03-14"
+
+
 def test_alerts_are_told(page: Page) -> None:
     (texts,) = [row.text for row in page.all("tr") if row.attrs.get("class") == "texts"]
     assert "New kind of defect · tile: 21 unknown regions look alike" in texts

@@ -90,8 +90,6 @@ def _run_plan(
     for product in plan.products:
         product.model.adopt(root)
         display.say(product.describe_changes())
-    classes = read_classes(root)
-    titles = {product.name: find_titles(classes, product.model.class_ids) for product in plan.products}
     with Runtime(resources.cpus, resources.gpus, resources.in_process_below, address) as runtime:
         done = run_steps(plan.steps, root, runtime, display, max_quarantined=1.0)
     record_rates(plan, done)
@@ -101,13 +99,6 @@ def _run_plan(
     for product in plan.products:
         for line in plan.published.describe_edits(product.name):
             display.warn(line)
-        ran = [
-            Classified(product, partition, read_output(done[step.fingerprint].output))
-            for partition, step in zip(product.to_classify, product.steps, strict=True)
-            if not done[step.fingerprint].cached
-        ]
-        for line in _describe_answers(ran, titles[product.name]):
-            display.say(f"{product.name}: {line}")
     with display.step("publish", plan.job.name) as progress:
         written = publish([*classified, *_find_again(plan)], _list_states(plan), plan.published)
         progress.note(f"{written['image_predictions']:,} images" if any(written.values()) else "nothing new")
@@ -115,6 +106,9 @@ def _run_plan(
     found = _rediscover(plan, published, display)
     classes = read_classes(root)
     titles = {product.name: find_titles(classes, product.model.class_ids) for product in plan.products}
+    for product in plan.products:
+        for line in _describe_answers(_list_new(product, done), titles[product.name]):
+            display.say(f"{product.name}: {line}")
     folder = plan.run_folder
     with display.step("report", plan.job.name) as progress:
         complete = find_complete(folder)
@@ -147,6 +141,15 @@ def _rediscover(plan: ClassificationPlan, published: Published, display: Display
     for candidate in candidates:
         display.say(candidate.describe())
     return Rediscovered(pools, candidates)
+
+
+def _list_new(product: ProductPlan, done: Mapping[str, StepRun]) -> list[Classified]:
+    """List the partitions that this run has classified itself."""
+    return [
+        Classified(product, partition, read_output(done[step.fingerprint].output))
+        for partition, step in zip(product.to_classify, product.steps, strict=True)
+        if not done[step.fingerprint].cached
+    ]
 
 
 def _describe_answers(new: Sequence[Classified], titles: Sequence[ClassTitle]) -> Iterator[str]:

@@ -76,6 +76,8 @@ class Discovered:
         Ids of the classes, by index.
     known
         Those of them that were known before.
+    has_others
+        Whether the product had classes before, found again or not.
     rows
         Rows of the table `classes`, by id.
     members
@@ -85,6 +87,7 @@ class Discovered:
     product: str
     ids: Sequence[str]
     known: frozenset[str]
+    has_others: bool
     rows: Mapping[str, Row]
     members: Mapping[str, int]
 
@@ -114,7 +117,7 @@ class Discovered:
 
     def describe(self) -> Iterator[str]:
         """Describe in lines which classes are new beside known ones."""
-        for class_id in self.ids if self.known else ():
+        for class_id in self.ids if self.has_others else ():
             if class_id not in self.known:
                 row = self.rows[class_id]
                 yield f"{self.product}: new class {class_id} ({row['regions']:,} regions in {row['images']:,} images)"
@@ -155,7 +158,7 @@ def identify(root: Folder, product: str, artifacts: ArtifactSet) -> Discovered:
             "images": images[index],
             "regions": own.num_rows,
         }
-    return Discovered(product, ids, frozenset(known), rows, members)
+    return Discovered(product, ids, frozenset(known), bool(classes), rows, members)
 
 
 def make_row(class_id: str, product: str, prototype_D: Floats, space: str) -> Row:

@@ -49,24 +49,36 @@ def deliver(night: Night, root: Folder, run_folder: Folder, webhook: str | None,
         The files cannot be written.
     """
     document = night.describe()
-    nights = root / FOLDER
     run_folder.write(PAGE, render(night).encode())
-    nights.write_json(f"{night.run}.json", {**document, "href": f"../runs/{night.run}/{PAGE}"})
-    nights.write(INDEX, render_index(_read_nights(nights)).encode())
+    (root / FOLDER).write_json(f"{night.run}.json", document)
+    write_index(root)
     if webhook and night.alerts and (problem := _post(webhook, document)):
         warn(f"alerts.webhook: {hide_secrets(problem)}; the night is in {run_folder}/{NIGHT}")
     run_folder.write_json(NIGHT, document)
 
 
-def _read_nights(folder: Folder) -> list[dict[str, Any]]:
-    """Read all nights; files that are damaged are left out."""
+def write_index(root: Folder) -> None:
+    """Write the list of nights of an output folder, if it has any; those whose run was cleaned away have no link.
+
+    Raises
+    ------
+    StoreError
+        The file cannot be written.
+    """
+    if nights := _read_nights(root):
+        (root / FOLDER).write(INDEX, render_index(nights).encode())
+
+
+def _read_nights(root: Folder) -> list[dict[str, Any]]:
+    """Read all nights, with the links of their reports; files that are damaged are left out."""
+    folder, runs = root / FOLDER, set((root / "runs").names())
     found: list[dict[str, Any]] = []
     for name in folder.names():
         if name.endswith(".json"):
             with suppress(ValueError, OSError):
                 night = folder.read_json(name)
-                if isinstance(night, dict) and {"started_at", "href", "products"} <= night.keys():
-                    found.append(night)
+                if isinstance(night, dict) and {"started_at", "run", "products"} <= night.keys():
+                    found.append({**night, "href": f"../runs/{night['run']}/{PAGE}" if night["run"] in runs else None})
     return found
 
 

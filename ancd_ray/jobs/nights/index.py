@@ -18,7 +18,7 @@ class NightRow:
     Parameters
     ----------
     started_at, href
-        When it started, and the link of its report.
+        When it started, and the link of its report; None if its run was cleaned away.
     numbers
         Numbers of images (new, unknown, quarantined), and of alerts.
     alerts
@@ -26,7 +26,7 @@ class NightRow:
     """
 
     started_at: datetime
-    href: str
+    href: str | None
     numbers: tuple[int, int, int, int]
     alerts: Sequence[tuple[str, str, str]]
 

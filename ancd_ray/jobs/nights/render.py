@@ -61,7 +61,7 @@ def render_index(nights: Sequence[Mapping[str, Any]]) -> str:
     Parameters
     ----------
     nights
-        What `Night.describe` returns of each, with the relative link of its report as `href`.
+        What `Night.describe` returns of each, with the relative link of its report as `href`, or None without one.
     """
     templates = _environment()
     newest = sorted(nights, key=lambda night: datetime.fromisoformat(night["started_at"]).timestamp(), reverse=True)

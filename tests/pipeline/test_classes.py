@@ -1,0 +1,134 @@
+"""What people say of classes, and ids that outlive discoveries."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from ancd_ray.cli.main import main
+from ancd_ray.config.job import Job
+from ancd_ray.data.store import Folder
+from ancd_ray.jobs.classify import run as module
+from ancd_ray.jobs.identity import edits
+from ancd_ray.jobs.identity.tables import read_classes, read_members
+from tests.conftest import Ran
+from tests.nights import arrive, list_others, make_job, read_table, run_classes, run_night
+
+
+def test_what_people_say_of_classes(source: Path, discovered: Folder, arrivals: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    for other in list_others(source):
+        arrive(source, arrivals, other, 0, 3)
+    run_night(make_job(arrivals, output, discovered))
+    root, place = Folder(str(output)), str(output)
+    one, other, *_ = sorted(read_classes(root))
+    assert run_classes("merge", place, one, "--into", other).exit_code == 0
+    arrive(source, arrivals, list_others(source)[0], 3, 4)
+    _, summary = run_night(make_job(arrivals, output, discovered))
+    assert len(summary["products"][0]["classes"]) == len(read_classes(root)) - 1, "merged ones are counted as one"
+    assert one in {row["class_id"] for row in read_table(output, "image_predictions")} | {one}
+    assert run_classes("accept", place, one).exit_code == 0
+    assert read_classes(root)[one]["merged_into"] is None
+    assert run_classes("name", place, one, "crack").exit_code == 0
+    assert "is named 'crack' already" in run_classes("name", place, other, "crack").output
+    assert "has no class 'tile-c9999'" in run_classes("name", place, "tile-c9999", "x").output
+    assert "cannot be merged into itself" in run_classes("merge", place, one, "--into", one).output
+    assert run_classes("name", place, other, "=HYPERLINK(1)").exit_code == 0
+    table = tmp_path / "classes.csv"
+    exported = run_classes("export", place).output
+    assert "'=HYPERLINK(1)" in exported
+    table.write_text(exported.replace("crack", "long crack"))
+    assert run_classes("import", place, str(table)).output.startswith("1 of ")
+    assert read_classes(root)[one]["name"] == "long crack"
+    assert read_classes(root)[other]["name"] == "=HYPERLINK(1)"
+    region = next(row["region_id"] for row in read_table(output, "region_predictions") if row["class_id"] == one)
+    (tmp_path / "regions.csv").write_text(f"region_id\n{region}\n")
+    new = run_classes(
+        "split-off", place, one, "--regions", str(tmp_path / "regions.csv"), "--name", "chip"
+    ).output.strip()
+    assert read_classes(root)[new]["name"] == "chip"
+    assert read_members(root, "tile")[region]["class_id"] == new
+    (tmp_path / "regions.csv").write_text(f"region_id,class_id\n{region},{other}\n")
+    assert run_classes("import", place, str(tmp_path / "regions.csv")).exit_code == 0
+    assert (
+        read_members(root, "tile")[region] | {"class_id": other, "source": "person"}
+        == read_members(root, "tile")[region]
+    )
+    (tmp_path / "regions.csv").write_text(f"region_id,class_id\n{region},nothing\n")
+    assert "line 2: " in run_classes("import", place, str(tmp_path / "regions.csv")).output
+    with pytest.raises(edits.ClassError, match="at most 100"):
+        edits.name_class(root, one, "x" * 101)
+    assert "long crack" in run_classes("list", place).output
+    assert "long crack" in run_classes("show", place, one).output
+
+
+def test_a_class_is_merged_while_a_night_runs(
+    source: Path, discovered: Folder, arrivals: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make_job(arrivals, tmp_path / "out", discovered)
+    for other in list_others(source):
+        arrive(source, arrivals, other, 0, 3)
+    run_night(job)
+    root = Folder(str(tmp_path / "out"))
+    one, other, *_ = sorted(read_classes(root))
+    arrive(source, arrivals, list_others(source)[0], 3, 5)
+    run_steps = module.run_steps
+
+    def merge_then_run(*given: Any, **keys: Any) -> Any:
+        edits.merge_classes(root, [one], other)
+        return run_steps(*given, **keys)
+
+    monkeypatch.setattr(module, "run_steps", merge_then_run)
+    _, summary = run_night(job)
+    assert read_classes(root)[one]["merged_into"] == other
+    assert len(summary["products"][0]["classes"]) == len(read_classes(root)) - 1
+    rows = read_table(tmp_path / "out", "image_predictions")
+    assert len(rows) == summary["products"][0]["images"] == 3 * len(list_others(source)) + 2
+
+
+def test_cleaning_leaves_what_a_person_may_be_about_to_commit(
+    source: Path, discovered: Folder, arrivals: Path, tmp_path: Path
+) -> None:
+    arrive(source, arrivals, list_others(source)[0], 0, 2)
+    run_night(make_job(arrivals, tmp_path / "out", discovered))
+    files = [tmp_path / "out/archive/classes" / name for name in ("part-new.parquet", "part-old.parquet")]
+    for file in files:
+        file.write_bytes(b"rows")
+    os.utime(files[1], (0, 0))
+    assert CliRunner().invoke(main, ["clean", str(tmp_path / "out"), "--keep", "1"]).exit_code == 0
+    assert [file.exists() for file in files] == [True, False]
+
+
+def test_a_discovery_keeps_the_ids_of_classes(
+    source: Path,
+    tmp_path: Path,
+    run_job: Callable[[Job], Ran],
+    discovered: Folder,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from ancd_ray.config.load import parse, validate
+
+    job = validate(
+        parse(discovered.read("job.yaml"), "job.yaml"), [f"output={tmp_path / 'out'}", f"data.root={source}"]
+    )
+    first = run_job(job)
+    ids = [each["id"] for each in first.folder.read_json("models/tile/model.json")["classes"]]
+    assert ids == [f"tile-c{i:04d}" for i in range(len(ids))]
+    again = run_job(
+        validate(job.model_dump(mode="json", exclude_unset=True, by_alias=True), ["discovery.method=kmeans"])
+    )
+    after = [each["id"] for each in again.folder.read_json("models/tile/model.json")["classes"]]
+    assert len(set(ids) & set(after)) >= len(ids) - 1
+    more = run_job(
+        validate(job.model_dump(mode="json", exclude_unset=True, by_alias=True), [f"classes.novel={len(ids) + 1}"])
+    )
+    grown = [each["id"] for each in more.folder.read_json("models/tile/model.json")["classes"]]
+    assert set(ids) < set(grown), "one class was divided, and a part of it is new"
+    (new,) = set(grown) - set(ids) - set(after)
+    assert f"new class {new}" in capsys.readouterr().err
+    assert read_classes(Folder(str(tmp_path / "out")))[new]["status"] == "candidate"
