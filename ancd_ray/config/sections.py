@@ -146,7 +146,7 @@ class AlertsConfig(Section):
     control_limit: bool = True  # a class with unusually many or few images
     unknown: Share = 0.1  # share of unknown images
     quarantined: Share = 0.05  # share of images that cannot be used
-    drift: PositiveFloat = 0.25  # population stability index of scores and confidences
+    drift: PositiveFloat = 0.25  # population stability index of scores, confidences, brightness
     # URL that gets the night as JSON; it is tried three times, and never ends the job.
     webhook: Annotated[str, Field(pattern=r"^https?://")] | None = None
 

@@ -158,6 +158,12 @@ def decode_rgb(data: bytes, pixel_range: PixelRange | None = None) -> ImageU8:
     return np.repeat(values[..., None], 3, axis=2) if values.ndim == 2 else values
 
 
+def measure_brightness(pixels: ImageU8) -> float:
+    """Compute the mean gray level (0..255) of an image (H, W, 3): its luma by ITU-R BT.601."""
+    red, green, blue, _ = cv2.mean(pixels)
+    return 0.299 * red + 0.587 * green + 0.114 * blue
+
+
 def decode_mask(data: bytes, threshold: int | None = None) -> ImageU8:
     """Decode a mask to (H, W) uint8: 255 where it is foreground, else 0.
 

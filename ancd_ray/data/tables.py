@@ -197,6 +197,7 @@ IMAGE_PREDICTIONS = _schema(
         pa.field("n_regions", pa.int32(), nullable=False),
         pa.field("score", pa.float32(), nullable=False),  # highest score of its regions
         *_NOVELTY,  # of the region that weighs most
+        pa.field("brightness", pa.float32()),  # mean gray level, 0..255; null unless classified in one pass
     ],
 )
 

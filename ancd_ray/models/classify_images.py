@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ancd_ray.data.images import BadImage, read_bytes
+from ancd_ray.data.images import BadImage, measure_brightness, read_bytes
 from ancd_ray.data.listed import read_listing
 from ancd_ray.data.sources import read_rgb
 from ancd_ray.data.store import Folder
@@ -46,7 +46,7 @@ class ClassifyImages(Stage):
     """
 
     name: ClassVar[str] = "classify_images"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     resources: ClassVar[Resources] = "model"
 
     @dataclass(frozen=True)
@@ -127,11 +127,12 @@ def _carry_bytes(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _carry_pixels(row: Mapping[str, Any], model: Model) -> dict[str, Any]:
-    """Return a row with its pixels; an image that cannot be decoded is left to the detector."""
+    """Return a row with its pixels and brightness; an image that cannot be decoded is left to the detector."""
     try:
-        return {**row, "pixels": read_rgb({**row, "pixel_range": model.pixel_range})}
+        pixels = read_rgb({**row, "pixel_range": model.pixel_range})
     except BadImage:
         return dict(row)
+    return {**row, "pixels": pixels, "brightness": measure_brightness(pixels)}
 
 
 def _divide(rows: Sequence[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:

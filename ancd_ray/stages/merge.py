@@ -28,7 +28,7 @@ class Merge(Stage):
     """Merges classes of regions to classes of images."""
 
     name: ClassVar[str] = "merge"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
 
     @dataclass(frozen=True)
     class In:
@@ -98,4 +98,5 @@ class MergeRegions:
             "is_normal": self.has_normal and cls == 0,
             "n_regions": n_regions,
             "score": score,
+            "brightness": image.get("brightness"),  # of rows that carry it
         }

@@ -72,8 +72,12 @@ def test_one_pass_gives_the_rows_of_the_stages(
     discovered = finished[1].folder
     (step,) = make(_classify(demo_root, tmp_path, discovered, keep=keep)).steps
     folder, summary = _run(_classify(demo_root, tmp_path, discovered, keep=keep))
-    for table in ("image_predictions", "region_predictions"):
-        assert _rows(folder, table) == _rows(discovered, table)
+    images, regions = (_rows(folder, table) for table in ("image_predictions", "region_predictions"))
+    assert regions == _rows(discovered, "region_predictions")
+    assert all(0 < row.pop("brightness") < 255 for row in images.values()), "only one pass has the pixels in its hands"
+    expected = _rows(discovered, "image_predictions")
+    assert {row.pop("brightness") for row in expected.values()} == {None}
+    assert images == expected
     assert (summary["images"], summary["new"], summary["quarantined"]) == (25, 25, 0)
     kept = ds.dataset(str(step.folder(Folder(str(tmp_path))).path / "regions")).to_table().num_rows
     n_regions = len(_rows(folder, "region_predictions"))

@@ -8,15 +8,19 @@ import shutil
 from pathlib import Path
 from unittest.mock import patch
 
+import cv2
+import numpy as np
 import pytest
 from click.testing import CliRunner
+from deltalake import DeltaTable, write_deltalake
 
 from ancd_ray.cli.main import main
 from ancd_ray.config.load import JobError
 from ancd_ray.data.store import Folder
 from ancd_ray.jobs import tracking
 from ancd_ray.jobs.classify.plan import make
-from tests.nights import arrive, list_others, make_job, read_table, run_night
+from ancd_ray.jobs.identity.assign import assign_class
+from tests.nights import HELD_BACK, arrive, list_others, make_job, read_table, run_night
 
 
 def test_a_product_without_a_model_does_not_stop_the_others(
@@ -101,3 +105,58 @@ def test_the_list_of_nights_links_to_the_reports_that_are_there(
     assert CliRunner().invoke(main, ["clean", str(tmp_path / "out"), "--keep", "1"]).exit_code == 0
     assert [link in index.read_text() for link in links] == [False, True]
     assert index.read_text().count("<time") == 3, "both nights, and the last one of the product"
+
+
+def _arrive_brighter(arrivals: Path, label: str) -> None:
+    """Adds each image of a label once more, with brighter pixels and the same mask."""
+    masks = arrivals / "tile/ground_truth" / label
+    for file in sorted((arrivals / "tile/test" / label).iterdir()):
+        pixels = cv2.imread(str(file))
+        cv2.imwrite(
+            str(file.with_stem(f"bright{file.stem}")), np.minimum(pixels.astype(int) + 40, 255).astype(np.uint8)
+        )
+        shutil.copy2(masks / f"{file.stem}_mask.png", masks / f"bright{file.stem}_mask.png")
+
+
+def test_brighter_images_are_drift(source: Path, discovered: Folder, arrivals: Path, tmp_path: Path) -> None:
+    job = make_job(arrivals, tmp_path / "out", discovered, reclassify=False, alerts={})
+    labels = list_others(source)[:2]
+    assert sum(arrive(source, arrivals, label, 0, 30) for label in labels) >= 50
+    run_night(job)
+    for label in labels:
+        _arrive_brighter(arrivals, label)
+    folder, summary = run_night(job)
+    drift = {each["figure"]: each for each in folder.read_json("night.json")["products"][0]["drift"]}
+    assert drift["brightness"]["is_outside"]
+    assert not drift["confidence"]["is_outside"]
+    assert any(alert.startswith("tile: brightness ") for alert in summary["alerts"])
+    assert "The images are brighter or darker than before" in folder.read("night.html").decode()
+
+
+def test_tables_of_an_earlier_version_have_no_brightness(
+    source: Path, discovered: Folder, arrivals: Path, tmp_path: Path
+) -> None:
+    """They get the column with the next night that writes; what they have is read as it is."""
+    output, label = tmp_path / "out", list_others(source)[0]
+    job = make_job(arrivals, output, discovered, reclassify=False)
+    arrive(source, arrivals, label, 0, 3)
+    run_night(job)
+    arrive(source, arrivals, HELD_BACK, 0, 2)
+    run_night(job)
+    place = str(output / "archive/image_predictions")
+    rows = DeltaTable(place).to_pyarrow_table().drop_columns(["brightness"])
+    write_deltalake(place, rows, mode="overwrite", schema_mode="overwrite", partition_by=["product"])
+    run_night(job)
+    assert "brightness" not in DeltaTable(place).to_pyarrow_table().column_names, "nothing is new"
+    region = next(row for row in read_table(output, "region_predictions") if row["is_unknown"])
+    assign_class(Folder(str(output)), "tile-c0009", [region["region_id"]])
+    first = min((arrivals / "tile/test" / label).iterdir())
+    first.unlink()  # its partition is published again, from what the table has
+    arrive(source, arrivals, label, 3, 5)
+    _, summary = run_night(job)
+    found = {Path(row["uri"]).name: row for row in read_table(output, "image_predictions") if row["label"] == label}
+    assert len(found) == 4
+    assert [row["brightness"] is None for _, row in sorted(found.items())] == [True, True, False, False]
+    assert summary["products"][0]["images"] == 6
+    assert CliRunner().invoke(main, ["compact", str(output)]).exit_code == 0
+    assert run_night(job)[1]["products"][0]["images"] == 6

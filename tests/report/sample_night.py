@@ -66,6 +66,7 @@ def busy_product(name: str = "tile") -> ProductNight:
         drift=[
             Drift("score", 0.31, None, 0.25),
             Drift("confidence", 0.04, None, 0.25),
+            Drift("brightness", 0.07, None, 0.25),
             Drift("unknown", 0.038, 0.006, 0.02),
             Drift("quarantined", 0.003, 0.002, 0.02),
         ],

@@ -80,6 +80,8 @@ def create_table(folder: Folder, schema: pa.Schema, partition_by: Sequence[str] 
 def write_rows(table: DeltaTable, folder: Folder, rows: pa.Table | pa.RecordBatchReader, **how: Any) -> None:
     """Write rows as a new version of a table; `how` has the mode, and the predicate of what is replaced.
 
+    A table of an earlier version gets the columns that it lacks, which are null in the rows that it has.
+
     Raises
     ------
     StoreError
@@ -90,7 +92,9 @@ def write_rows(table: DeltaTable, folder: Folder, rows: pa.Table | pa.RecordBatc
 
     properties = CommitProperties(max_commit_retries=_TRIES)
     try:
-        write_deltalake(table, rows, storage_options=make_options(folder), commit_properties=properties, **how)
+        write_deltalake(
+            table, rows, storage_options=make_options(folder), commit_properties=properties, schema_mode="merge", **how
+        )
         table.update_incremental()
     except (DeltaError, OSError, ValueError) as error:
         raise StoreError(f"{folder}: cannot be published: {first_line(error)}; submit the job again") from error

@@ -135,7 +135,7 @@ class Published:
     def scan(
         self, table: str, columns: Sequence[str] | None = None, where: ds.Expression | None = None
     ) -> Iterator[pa.RecordBatch]:
-        """Read rows of a table, or some of its columns, batch by batch.
+        """Read rows of a table, or some of its columns, batch by batch; columns that an earlier version lacks are null.
 
         Raises
         ------
@@ -145,8 +145,10 @@ class Published:
         dataset = self.open(table)
         if dataset is None:
             return
+        there = [name for name in columns if name in dataset.schema.names] if columns else None
         try:
-            yield from dataset.to_batches(columns=list(columns) if columns else None, filter=where)
+            for batch in dataset.to_batches(columns=there, filter=where):
+                yield _fill(batch, table, columns) if columns else batch
         except (OSError, pa.ArrowInvalid) as error:
             if is_outage(error, self.root):
                 raise StoreError(f"{self.root / FOLDER / table}: {describe_outage(error)}") from error
@@ -175,6 +177,14 @@ class Published:
         schema = pa.schema([make_published_schema(table).field(name) for name in columns])
         batches = self.scan(table, columns, ds.field("product") == product)
         return pa.Table.from_batches([batch.cast(schema) for batch in batches], schema)
+
+
+def _fill(batch: pa.RecordBatch, table: str, columns: Sequence[str]) -> pa.RecordBatch:
+    """Return a batch with all of the columns; those that it lacks are null."""
+    schema = make_published_schema(table)
+    found = {name: batch.column(name) for name in batch.schema.names}
+    found |= {name: pa.nulls(batch.num_rows, schema.field(name).type) for name in columns if name not in found}
+    return pa.RecordBatch.from_arrays([found[name] for name in columns], names=list(columns))
 
 
 def make_state(product: str, partition: Partition, model: str) -> str:

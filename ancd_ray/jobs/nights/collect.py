@@ -27,7 +27,7 @@ from ancd_ray.jobs.report.build import build_item
 _PICTURES = 12  # unknown and uncertain regions that are shown of a product
 _EXAMPLES = 8  # regions that are shown of a candidate
 _LISTED = 50  # quarantined files that are named of a product
-_IMAGES = ["image_id", "uri", "class_id", "is_unknown", "confidence", "score", "day", "partition"]
+_IMAGES = ["image_id", "uri", "class_id", "is_unknown", "confidence", "score", "brightness", "day", "partition"]
 _REGIONS = ["region_id", "image_id", "confidence", "is_unknown", "partition"]
 
 
@@ -143,8 +143,8 @@ def _count_classes(
 def _measure_drift(
     new: pa.Table, before: pa.Table, lost_now: int, lost_before: int, alerts: AlertsConfig
 ) -> Iterator[Drift]:
-    for figure in ("score", "confidence"):
-        psi = measure_stability(before.column(figure).to_numpy(), new.column(figure).to_numpy())
+    for figure in ("score", "confidence", "brightness"):  # nights of earlier versions have no brightness
+        psi = measure_stability(*(rows.column(figure).drop_null().to_numpy() for rows in (before, new)))
         if psi is not None:
             yield Drift(figure, psi, None, alerts.drift)
     if new.num_rows:

@@ -67,7 +67,7 @@ class Drift:
     Parameters
     ----------
     figure
-        `score`, `confidence` (distributions, with a PSI), `unknown` or `quarantined` (shares of the images).
+        `score`, `confidence`, `brightness` (distributions, with a PSI), `unknown` or `quarantined` (shares of images).
     value
         PSI of the night, or share in it.
     before

@@ -39,6 +39,11 @@ DRIFTS = {
         "How sure the program is of the classes that it chooses; 0 means that it is as sure as before.",
         "The program is not as sure as before, or surer: look at the least certain pictures.",
     ),
+    "brightness": DriftText(
+        "Brightness",
+        "How bright the images are on average; 0 means that they are as bright as before.",
+        "The images are brighter or darker than before: check light and exposure.",
+    ),
     "unknown": DriftText(
         "Unknown images",
         "Share of the new images whose defects resemble no known class.",
