@@ -28,15 +28,14 @@ from ancd_ray.discovery.anomalyncd.learner import Learner
 from ancd_ray.discovery.anomalyncd.sources import ViewBank
 from ancd_ray.discovery.features.calibration import Calibration, Floats
 from ancd_ray.discovery.features.region_features import one_hot
-from ancd_ray.discovery.nearest import BLOCK, find_nearest
+from ancd_ray.discovery.nearest import BLOCK, SAME, find_nearest
 from ancd_ray.discovery.normal_curve import NormalCurve
-from ancd_ray.discovery.novelty import Novelty
+from ancd_ray.discovery.novelty import Measured, Novelty
 from ancd_ray.method.merging import novel_probs
 
 DOCUMENT, WEIGHTS = "classifier.json", "classifier.safetensors"
 REJECT = 0.5  # a region with at least this probability of "normal" is not clustered
 VOTES = 5  # number of nearest references that vote, where these are single regions
-_SAME = 1e-9  # squared distance, of features of mean square length 1, below which a region is the reference itself
 _BATCH = 32  # views per batch of the tail
 Probs = NDArray[np.float32]
 
@@ -82,7 +81,7 @@ class HeadsClassifier:
         embedding_ND = np.concatenate([embedding for embedding, _ in batches])
         frozen_ND = bank.average_tokens()
         measured = self.novelty.measure(frozen_ND)
-        probs_NK = _add_classes(probs_HNK[self.served_head], measured.cls_N, self.n_added)
+        probs_NK = _add_classes(probs_HNK[self.served_head], measured, self.n_added)
         return Predicted(probs_NK, probs_HNK.argmax(axis=-1).T, embedding_ND, measured.novelty_N, frozen_ND)
 
     def _load_learner(self, backbone: Backbone) -> Learner:
@@ -168,7 +167,7 @@ class ReferenceClassifier:
         """
         frozen_ND = np.asarray(masked_ND, np.float32)
         measured = self.novelty.measure(frozen_ND)
-        probs_NK = _add_classes(self.predict_probs(frozen_ND, image_score_N), measured.cls_N, self.n_added)
+        probs_NK = _add_classes(self.predict_probs(frozen_ND, image_score_N), measured, self.n_added)
         return Predicted(probs_NK, probs_NK.argmax(axis=1)[:, None], frozen_ND, measured.novelty_N, frozen_ND)
 
     def predict_probs(self, masked_ND: Floats, image_score_N: Floats | None) -> Probs:
@@ -186,6 +185,20 @@ class ReferenceClassifier:
         is_open_N = probs_NK[:, 0] < 1  # of a certainly normal region the other classes are 0 by any vote
         probs_NK[is_open_N, 1:] = (1 - probs_NK[is_open_N, :1]) * self._vote(masked_ND[is_open_N])
         return probs_NK
+
+    def correct_references(self, features_CD: Floats, cls_C: NDArray[np.int64]) -> ReferenceClassifier:
+        """Return it with votes for the classes that people gave to references; one of another class has no vote."""
+        if self.votes == 1 or not len(self.references_MD):  # means of many regions
+            return self
+        nearest = find_nearest(self.calibration.apply(features_CD), self._known_MD, 1)
+        is_same_C = nearest.squared[:, 0] < SAME
+        rows, columns = nearest.rows[is_same_C, 0], cls_C[is_same_C] - (self.normal is not None)
+        n_classes, probs_MK = self.probs_MK.shape[1], self.probs_MK.copy()
+        is_voting = (columns >= 0) & (columns < n_classes)
+        probs_MK[rows[is_voting]] = one_hot(columns[is_voting], n_classes)
+        kept = np.setdiff1d(np.arange(len(probs_MK)), rows[~is_voting])
+        kept = kept if len(kept) else np.arange(len(probs_MK))
+        return replace(self, references_MD=self.references_MD[kept], probs_MK=probs_MK[kept])
 
     def _vote(self, masked_ND: Floats) -> Probs:
         voted_NK = np.empty((len(masked_ND), self.probs_MK.shape[1]), np.float32)
@@ -273,7 +286,7 @@ def knn_vote(features_ND: Floats, known_MD: Floats, probs_MK: Probs, votes: int 
     """Average the probabilities of the nearest references, for each region; a reference keeps its own."""
     nearest = find_nearest(features_ND, known_MD, votes)
     voted_NK = np.asarray(probs_MK[nearest.rows].mean(axis=1), np.float32)
-    is_same_N = nearest.squared[:, 0] < _SAME
+    is_same_N = nearest.squared[:, 0] < SAME
     voted_NK[is_same_N] = probs_MK[nearest.rows[is_same_N, 0]]
     return voted_NK
 
@@ -314,14 +327,17 @@ def extend_classifier(classifier: Classifier, features: Sequence[Floats]) -> Cla
     return replace(classifier, classes=classes, novelty=novelty, n_added=classifier.n_added + len(features))
 
 
-def _add_classes(probs_NK: Probs, nearest_cls_N: NDArray[np.int64], n_added: int) -> Probs:
-    """Append the probabilities of added classes: 1 where the nearest reference belongs to one of them, else 0."""
-    if not n_added:
-        return probs_NK
+def _add_classes(probs_NK: Probs, measured: Measured, n_added: int) -> Probs:
+    """Append the probabilities of added classes: 1 where the nearest reference belongs to one of them, else 0.
+
+    Where a person gave the class of the nearest reference, it has the probability 1.
+    """
     n_classes = probs_NK.shape[1]
+    is_certain_N = measured.is_given_N | (measured.cls_N >= n_classes)
+    if not n_added and not is_certain_N.any():
+        return probs_NK
     found = np.concatenate([probs_NK, np.zeros((len(probs_NK), n_added), np.float32)], axis=1)
-    is_added_N = nearest_cls_N >= n_classes
-    found[is_added_N] = one_hot(nearest_cls_N[is_added_N], n_classes + n_added)
+    found[is_certain_N] = one_hot(measured.cls_N[is_certain_N], n_classes + n_added)
     return found
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.floating[Any]]
 _SPARE = 11  # candidates beyond those wanted: single precision may exchange neighbors of nearly equal distance
+SAME = 1e-9  # squared distance, of features of mean square length 1, below which a region is the reference itself
 BLOCK = 1024  # regions whose distances are in memory at a time
 
 
@@ -41,6 +42,15 @@ def find_nearest(features_ND: Floats, known_MD: Floats, k: int) -> Nearest:
         rows[start : start + BLOCK] = np.take_along_axis(candidates_NC, order_NC, axis=1)
         squared[start : start + BLOCK] = np.take_along_axis(squared_NC, order_NC, axis=1)
     return Nearest(rows, squared)
+
+
+def find_rows(features_ND: Floats, known_MD: Floats) -> NDArray[np.int64]:
+    """Find the references that regions themselves are; those that are none of them are left out."""
+    if not len(known_MD):
+        return np.empty(0, np.int64)
+    nearest = find_nearest(features_ND, known_MD, 1)
+    rows: NDArray[np.int64] = nearest.rows[nearest.squared[:, 0] < SAME, 0]
+    return rows
 
 
 def _find_candidates(distance_NM: NDArray[np.float32], n_candidates: int) -> NDArray[np.int64]:

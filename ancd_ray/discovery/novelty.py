@@ -4,9 +4,10 @@ The distance of a region to the nearest reference is compared with the distances
 (leave-one-out), which are those of regions of known classes. Its novelty is the share of them that is smaller, a
 conformal p-value subtracted from 1: of known regions, a share `rate` has a novelty above 1 − `rate`. References are
 taken in equal numbers from each class, so that those of a rare class are there, and their distances count by the size
-of their class. Classes that are found later, among unknown regions, are added as further references.
+of their class. Classes that are found later, among unknown regions, are added as further references. Regions that
+people have put into classes are references as well, and what is nearest to one of them is of its class.
 
-Shape suffixes: N regions, M references, D feature width, K classes, Q quantiles.
+Shape suffixes: N regions, M references, C corrected regions, D feature width, K classes, Q quantiles.
 """
 
 from __future__ import annotations
@@ -22,20 +23,24 @@ from numpy.typing import NDArray
 from safetensors.torch import load, save
 
 from ancd_ray.discovery.features.calibration import Calibration, Floats
-from ancd_ray.discovery.nearest import find_nearest
+from ancd_ray.discovery.nearest import SAME, find_nearest, find_rows
 
 FILE = "novelty.safetensors"
 MAX_REFERENCES = 4000
-_SAME = 1e-9  # squared distance, of features of mean square length 1, below which a region is the reference itself
 _QUANTILES = 1000
 
 
 class Measured(NamedTuple):
-    """Novelty of regions in 0..1, their distance to the nearest reference that is another region, and its class."""
+    """Novelty of regions in 0..1, and their distance to the nearest reference that is another region.
+
+    `cls_N` is the class of the nearest reference, which may be the region itself, and `is_given_N` whether a person has
+    said so.
+    """
 
     novelty_N: NDArray[np.float32]
     distance_N: NDArray[np.float64]
     cls_N: NDArray[np.int64]
+    is_given_N: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -52,12 +57,15 @@ class Novelty:
         Their classes.
     distances_Q
         Quantiles of the distance of a known region to the nearest other one, in increasing order.
+    n_corrected
+        Number of the first references, whose classes people have given.
     """
 
     calibration: Calibration
     references_MD: NDArray[np.float32]
     cls_M: NDArray[np.int64]
     distances_Q: NDArray[np.float64]
+    n_corrected: int = 0
 
     @classmethod
     def empty(cls, calibration: Calibration) -> Novelty:
@@ -98,6 +106,7 @@ class Novelty:
             "references_MD": self.references_MD,
             "cls_M": self.cls_M,
             "distances_Q": self.distances_Q,
+            **({"n_corrected": np.array([self.n_corrected])} if self.n_corrected else {}),
         }
         return {FILE: save({name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()})}
 
@@ -107,27 +116,39 @@ class Novelty:
         arrays = {name: tensor.numpy() for name, tensor in load(read(FILE)).items()}
         lengths, widths = tuple(arrays["lengths"].tolist()), tuple(arrays["widths"].tolist())
         calibration = Calibration(arrays["mean_D"], lengths, widths)
-        return cls(calibration, arrays["references_MD"], arrays["cls_M"], arrays["distances_Q"])
+        n_corrected = int(arrays["n_corrected"][0]) if "n_corrected" in arrays else 0
+        return cls(calibration, arrays["references_MD"], arrays["cls_M"], arrays["distances_Q"], n_corrected)
 
     def measure(self, features_ND: Floats) -> Measured:
         """Compare regions with the references; without references that have distances nothing is novel."""
         if not len(self.references_MD):
             n = len(features_ND)
-            return Measured(np.zeros(n, np.float32), np.zeros(n), np.zeros(n, np.int64))
+            return Measured(np.zeros(n, np.float32), np.zeros(n), np.zeros(n, np.int64), np.zeros(n, bool))
         nearest = find_nearest(self.calibration.apply(features_ND), self._known_MD, 2)
-        is_own_N = nearest.squared[:, 0] < _SAME
+        is_own_N = nearest.squared[:, 0] < SAME
         column_N = is_own_N.astype(int) if nearest.squared.shape[1] > 1 else np.zeros(len(is_own_N), int)
         at = (np.arange(len(is_own_N)), column_N)
         distance_N = np.sqrt(nearest.squared[at])
         smaller_N = np.searchsorted(self.distances_Q, distance_N, side="left")
         count = len(self.references_MD)
         novelty_N = smaller_N / max(len(self.distances_Q), 1) * count / (count + 1)
-        return Measured(novelty_N.astype(np.float32), distance_N, self.cls_M[nearest.rows[at]])
+        first_N = nearest.rows[:, 0]
+        return Measured(
+            novelty_N.astype(np.float32), distance_N, self.cls_M[first_N], np.asarray(first_N < self.n_corrected)
+        )
 
     def extend(self, features_AD: Floats, cls_A: NDArray[np.int64]) -> Novelty:
         """Return it with further references (A, D) of added classes; the distances of known regions stay."""
         references_MD = np.concatenate([self.references_MD, np.asarray(features_AD, np.float32)])
         return replace(self, references_MD=references_MD, cls_M=np.concatenate([self.cls_M, cls_A]))
+
+    def correct(self, features_CD: Floats, cls_C: NDArray[np.int64]) -> Novelty:
+        """Return it with regions (C, D) whose classes people have given, in place of what it had of them."""
+        is_left_M = np.ones(len(self.references_MD), bool)
+        is_left_M[find_rows(self.calibration.apply(features_CD), self._known_MD)] = False
+        references_MD = np.concatenate([np.asarray(features_CD, np.float32), self.references_MD[is_left_M]])
+        cls_M = np.concatenate([cls_C, self.cls_M[is_left_M]])
+        return replace(self, references_MD=references_MD, cls_M=cls_M, n_corrected=len(cls_C))
 
     def compute_prototypes(self, n_classes: int) -> NDArray[np.float32]:
         """Average the references of each class (K, D); those of a class without references are NaN."""

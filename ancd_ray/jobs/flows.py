@@ -10,6 +10,7 @@ from ancd_ray.detectors.base import DetectorConfig, FittedDetector
 from ancd_ray.detectors.ground_truth import GroundTruth
 from ancd_ray.engine.stage import Flow
 from ancd_ray.jobs.archive import AUTO, ProductListing
+from ancd_ray.jobs.identity.corrections import NO_CORRECTIONS, Corrections
 from ancd_ray.stages.catalog import Catalog
 from ancd_ray.stages.classify import Classify
 from ancd_ray.stages.cluster import Cluster
@@ -45,7 +46,14 @@ def base_flow(job: Job, name: str, listing: ProductListing) -> Flow:
     return flow
 
 
-def discovery_flow(job: Job, name: str, listing: ProductListing, classes: Classes, base: Flow | None) -> Flow:
+def discovery_flow(
+    job: Job,
+    name: str,
+    listing: ProductListing,
+    classes: Classes,
+    base: Flow | None,
+    corrections: Corrections = NO_CORRECTIONS,
+) -> Flow:
     """Build the flow that discovers the classes of a product.
 
     Parameters
@@ -60,14 +68,16 @@ def discovery_flow(job: Job, name: str, listing: ProductListing, classes: Classe
         Classes to look for; their number is `AUTO` if it is estimated.
     base
         Flow of the base set, if there is one.
+    corrections
+        What people say about single regions.
     """
     job = reset_unused(Situation(job, job.detector.maps_are_masks, base is not None, classes.has_normal))
     flow = Flow(name)
     _perceive(flow, job, listing, job.detector)
     if job.discovery.method == "anomalyncd":
-        _train(flow, job, classes, base)
+        _train(flow, job, classes, base, corrections)
     else:
-        _cluster(flow, job, classes, base)
+        _cluster(flow, job, classes, base, corrections)
     flow.add(Merge(job.merge, classes.has_normal))
     flow.add(Evaluate(classes.has_normal))
     return flow
@@ -87,7 +97,7 @@ def _perceive(flow: Flow, job: Job, listing: ProductListing, detector: DetectorC
     flow.add(Regions(job.mebin, detector.maps_are_masks))
 
 
-def _train(flow: Flow, job: Job, classes: Classes, base: Flow | None) -> None:
+def _train(flow: Flow, job: Job, classes: Classes, base: Flow | None, corrections: Corrections) -> None:
     """Add the stages of AnomalyNCD (Section III-C)."""
     if job.train.views.bank:
         flow.add(FillViewBank(job.backbone, job.train.views.bank, job.discovery.max_regions))
@@ -97,15 +107,15 @@ def _train(flow: Flow, job: Job, classes: Classes, base: Flow | None) -> None:
     config = reset_keys(job.train, "workers", "checkpoint_every", "head")
     stage = Train(config, job.backbone, classes, job.train.workers, job.train.checkpoint_every)
     flow.add(stage, views=flow.artifacts[source], base_views=base.artifacts[source] if base else None)
-    flow.add(SelectHead(job.train.head, job.backbone))
+    flow.add(SelectHead(job.train.head, job.backbone, corrections.given, corrections.known))
     flow.add(Classify("heads", job.backbone, job.unknown.rate))
 
 
-def _cluster(flow: Flow, job: Job, classes: Classes, base: Flow | None) -> None:
+def _cluster(flow: Flow, job: Job, classes: Classes, base: Flow | None, corrections: Corrections) -> None:
     """Add the stages of a clustering of frozen features."""
     flow.add(Encode(job.backbone, keep_views=False, max_features=None))
     _count_classes(flow, job, classes)
-    stage = Cluster(job.discovery.method, classes, job.train.seed)
+    stage = Cluster(job.discovery.method, classes, job.train.seed, corrections.given, corrections.known)
     flow.add(stage, base_features=base.artifacts.get("features") if base else None)
     flow.add(Classify("references", None, job.unknown.rate, stage.looks_at_scores))
 

@@ -20,6 +20,7 @@ from ancd_ray.engine.stage import Flow, Step
 from ancd_ray.jobs.archive import AUTO, Archive, ProductListing
 from ancd_ray.jobs.checks import check_base, check_classes, check_detector, check_training
 from ancd_ray.jobs.flows import base_flow, discovery_flow
+from ancd_ray.jobs.identity.corrections import NO_CORRECTIONS, Corrections, read_corrections
 from ancd_ray.jobs.samples import Sample, find_sample
 
 
@@ -144,11 +145,13 @@ def make(job: Job, archive: Archive | None = None) -> JobPlan:
         except LayoutError as error:
             problems.append(str(error))
     root, products = Folder(job.output_root), []
+    corrections = read_corrections(root)
     for product in job.data.products:
         try:
             own = pin_weights(apply_overrides(job, product))
             known = base_flow(own, own.data.base.name, base) if own.data.base and base else None
-            planned = _plan_product(own, product, archive, root, known, base.labels if base else ())
+            corrected = corrections.get(product.name, NO_CORRECTIONS)
+            planned = _plan_product(own, product, archive, root, known, base.labels if base else (), corrected)
         except JobError as error:
             problems += error.lines
             continue
@@ -165,7 +168,13 @@ def make(job: Job, archive: Archive | None = None) -> JobPlan:
 
 
 def _plan_product(
-    job: Job, product: ProductConfig, archive: Archive, root: Folder, base: Flow | None, known: tuple[str, ...]
+    job: Job,
+    product: ProductConfig,
+    archive: Archive,
+    root: Folder,
+    base: Flow | None,
+    known: tuple[str, ...],
+    corrections: Corrections,
 ) -> ProductPlan:
     """Plan the discovery of a product over its sample; all plans with the same archive have the same sample.
 
@@ -177,7 +186,7 @@ def _plan_product(
 
     def plan_over(listing: ProductListing) -> tuple[Flow, Classes]:
         classes = listing.classes(job, product, known)
-        return discovery_flow(job, product.name, listing, classes, base), classes
+        return discovery_flow(job, product.name, listing, classes, base, corrections), classes
 
     def is_done(listing: ProductListing) -> bool:
         flow, _ = plan_over(listing)

@@ -5,20 +5,32 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 import pyarrow.compute as pc
 
-from ancd_ray.data.roles import Classes
+from ancd_ray.data.roles import Classes, make_normal_id
 from ancd_ray.engine.artifacts import Figures, Files, Table
 from ancd_ray.engine.context import Context
 from ancd_ray.engine.outputs import Result
-from ancd_ray.engine.stage import Stage
+from ancd_ray.engine.stage import Stage, unhashed
+
+if TYPE_CHECKING:
+    from ancd_ray.discovery.classifiers import ReferenceClassifier
+    from ancd_ray.discovery.cluster_regions import ImageScores
+    from ancd_ray.discovery.features.region_features import StoredFeatures
+
+_MAX_KNOWN = 8000  # regions by which known classes are found again
 
 
 @dataclass(frozen=True)
 class Cluster(Stage):
-    """Makes a classifier of clustered regions."""
+    """Makes a classifier of clustered regions.
+
+    `corrections` are ids of regions and of the classes that people have put them into. `known` are those of other
+    regions, by the discoveries before: they say which cluster such a class is, and nothing without corrections.
+    """
 
     name: ClassVar[str] = "cluster"
     version: ClassVar[int] = 6
@@ -41,6 +53,8 @@ class Cluster(Stage):
     method: str
     classes: Classes
     seed: int
+    corrections: tuple[tuple[str, str], ...] = ()
+    known: tuple[tuple[str, str], ...] = unhashed(())
 
     @property
     def looks_at_scores(self) -> bool:
@@ -83,8 +97,40 @@ class Cluster(Stage):
             scores = ImageScores(score_I, score_I[image_N], known)
         digest = str(inputs.features.values["backbone_digest"])
         classifier = cluster_regions(novel, base, self.method, classes, self.seed, digest, scores)
+        corrected: dict[str, Any] = {}
+        if self.corrections:
+            ids = inputs.features.read(["region_id"]).column("region_id").to_pylist()
+            classifier, corrected = self._correct(classifier, novel, ids, scores, make_normal_id(context.product))
         files = classifier.save()
         for name, data in files.items():
             context.folder.write(name, data)
-        values = {"n_novel": classes.n_novel, "has_normal": classes.has_normal, "references": len(classifier.probs_MK)}
+        values = {
+            "n_novel": classifier.classes.n_novel,
+            "has_normal": classes.has_normal,
+            "references": len(classifier.probs_MK),
+            **corrected,
+        }
         return Result({}, values, {name: hashlib.sha256(data).hexdigest() for name, data in files.items()})
+
+    def _correct(
+        self,
+        classifier: ReferenceClassifier,
+        novel: StoredFeatures,
+        region_ids: Sequence[str],
+        scores: ImageScores | None,
+        normal_id: str,
+    ) -> tuple[ReferenceClassifier, dict[str, Any]]:
+        """Give corrected regions their classes, and return what is recorded of it."""
+        from ancd_ray.discovery.corrections import correct_classifier
+
+        given, known = dict(self.corrections), dict(self.known)
+        here = [row for row, region in enumerate(region_ids) if region in given]
+        others = [row for row, region in enumerate(region_ids) if region in known and region not in given]
+        if len(others) > _MAX_KNOWN:
+            others = [others[i] for i in np.linspace(0, len(others) - 1, _MAX_KNOWN).astype(int)]
+        rows = np.array(sorted([*here, *others]), np.int64)
+        masked_ND = novel.take(rows, ("masked",)).masked_ND
+        found_N = classifier.predict_probs(masked_ND, scores.of_regions_N[rows] if scores else None).argmax(axis=1)
+        found = {region_ids[row]: int(index) for row, index in zip(rows, found_N, strict=True)}
+        own_CD = masked_ND[np.isin(rows, here)]
+        return correct_classifier(classifier, given, [region_ids[row] for row in here], own_CD, found, known, normal_id)

@@ -7,26 +7,33 @@ have the highest mean silhouette in frozen features (`discovery/criterion.py`).
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ancd_ray.config.sections import BackboneConfig
-from ancd_ray.data.roles import Classes
+from ancd_ray.data.roles import Classes, make_normal_id
 from ancd_ray.engine.artifacts import Files, Table
 from ancd_ray.engine.context import Context
 from ancd_ray.engine.outputs import Result
-from ancd_ray.engine.stage import Stage
+from ancd_ray.engine.stage import Stage, unhashed
+
+if TYPE_CHECKING:
+    from ancd_ray.discovery.classifiers import HeadsClassifier
 
 TRAINED = "model.safetensors"  # file of the stage `train`
 
 
 @dataclass(frozen=True)
 class SelectHead(Stage):
-    """Makes a classifier of the trained tail and heads, with the selected head."""
+    """Makes a classifier of the trained tail and heads, with the selected head.
+
+    `corrections` and `known` are as in `cluster`.
+    """
 
     name: ClassVar[str] = "select_head"
     version: ClassVar[int] = 2
@@ -46,6 +53,8 @@ class SelectHead(Stage):
 
     head: Literal["silhouette", "loss"]
     backbone: BackboneConfig
+    corrections: tuple[tuple[str, str], ...] = ()
+    known: tuple[tuple[str, str], ...] = unhashed(())
 
     def run(self, context: Context, inputs: In) -> Result:
         """Select the head; the value `head_silhouettes` has the mean silhouette of each head."""
@@ -80,10 +89,40 @@ class SelectHead(Stage):
         values["served_head"] = head
         tokens_ND = bank.average_tokens()
         novelty = Novelty.fit(tokens_ND, cls_HN[head], Calibration.fit(tokens_ND, [bank.dim]), seed=0)
-        files = HeadsClassifier(classes, trained["backbone_digest"], state, head, novelty).save()
+        classifier = HeadsClassifier(classes, trained["backbone_digest"], state, head, novelty)
+        if self.corrections:
+            ids = [region for table in sampled for region in table.column("region_id").to_pylist()]
+            cls_of = {region: int(index) for region, index in zip(ids, cls_HN[head], strict=True)}
+            classifier, corrected = self._correct(classifier, views, cls_of, make_normal_id(context.product))
+            values |= {**corrected, "n_novel": classifier.classes.n_novel}
+        files = classifier.save()
         for name, data in files.items():
             context.folder.write(name, data)
         return Result({}, values, {name: hashlib.sha256(data).hexdigest() for name, data in files.items()})
+
+    def _correct(
+        self, classifier: HeadsClassifier, views: Table, found: Mapping[str, int], normal_id: str
+    ) -> tuple[HeadsClassifier, dict[str, Any]]:
+        """Give corrected regions their classes, whether or not they are sampled."""
+        from ancd_ray.discovery.anomalyncd.sources import ViewBank
+        from ancd_ray.discovery.corrections import correct_classifier
+
+        given = dict(self.corrections)
+        wanted = pa.array(given, pa.string())
+        parts = [_take_regions(views, index, wanted) for index in range(len(views.parts))]
+        own = [part for part in parts if part is not None]
+        ids = [region for part in own for region in part.column("region_id").to_pylist()]
+        tokens_CD = ViewBank(own).average_tokens() if own else np.empty((0, 0), np.float32)
+        return correct_classifier(classifier, given, ids, tokens_CD, found, dict(self.known), normal_id)
+
+
+def _take_regions(views: Table, index: int, wanted: pa.Array) -> pa.Table | None:
+    """Read the clean views of some regions in a part; None if it has none of them."""
+    part = views.parts[index]
+    if not part.rows or not pc.any(pc.is_in(views.read_part(part, ["region_id"]).column(0), value_set=wanted)).as_py():
+        return None
+    table = views.read_part(part)
+    return table.filter(pc.is_in(table.column("region_id"), value_set=wanted))
 
 
 def _take_sampled(views: Table, features: Table, index: int) -> pa.Table:

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ancd_ray.jobs.identity.matching import match_by_prototypes, match_by_regions, measure_spread
+from ancd_ray.discovery.matching import match_by_prototypes, match_by_regions, measure_spread
 
 
 def _regions(pairs: list[tuple[int, str | None]]) -> tuple[dict[str, int], dict[str, str]]:

@@ -7,15 +7,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow.dataset as ds
 import pytest
 from click.testing import CliRunner
 
 from ancd_ray.cli.main import main
 from ancd_ray.config.job import Job
+from ancd_ray.config.load import parse, validate
 from ancd_ray.data.store import Folder
 from ancd_ray.jobs.classify import run as module
 from ancd_ray.jobs.identity import edits
 from ancd_ray.jobs.identity.tables import read_classes, read_members
+from ancd_ray.models.model import ImageInput, Model
 from tests.conftest import Ran
 from tests.nights import arrive, list_others, make_job, read_table, run_classes, run_night
 
@@ -111,8 +114,6 @@ def test_a_discovery_keeps_the_ids_of_classes(
     discovered: Folder,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from ancd_ray.config.load import parse, validate
-
     job = validate(
         parse(discovered.read("job.yaml"), "job.yaml"), [f"output={tmp_path / 'out'}", f"data.root={source}"]
     )
@@ -132,3 +133,85 @@ def test_a_discovery_keeps_the_ids_of_classes(
     (new,) = set(grown) - set(ids) - set(after)
     assert f"new class {new}" in capsys.readouterr().err
     assert read_classes(Folder(str(tmp_path / "out")))[new]["status"] == "candidate"
+
+
+def _find_class_ids(run: Ran) -> dict[str, str]:
+    """The class of each region of a run, as it is published."""
+    document = run.folder.read_json("models/tile/model.json")
+    ids = [each["id"] for each in document["classes"]]
+    rows = ds.dataset(str(run.folder.path / "region_predictions")).to_table(columns=["region_id", "cls"]).to_pylist()
+    return {row["region_id"]: ids[row["cls"]] for row in rows}
+
+
+def _import(output: Path, classes: dict[str, str]) -> None:
+    file = output / "regions.csv"
+    file.write_text("region_id,class_id\n" + "".join(f"{region},{own}\n" for region, own in classes.items()))
+    assert run_classes("import", str(output), str(file)).exit_code == 0
+
+
+def test_corrections_are_labels_of_the_next_discovery(
+    source: Path,
+    tmp_path: Path,
+    run_job: Callable[[Job], Ran],
+    discovered: Folder,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    output = tmp_path / "out"
+    job = validate(parse(discovered.read("job.yaml"), "job.yaml"), [f"output={output}", f"data.root={source}"])
+    before = _find_class_ids(run_job(job))
+    one, other, *_ = sorted(set(before.values()))
+    own = sorted(region for region, class_id in before.items() if class_id == one)
+    _import(output, dict.fromkeys(own[:4], other) | {"no-such-region": one})
+    (output / "apart.csv").write_text("region_id\n" + "\n".join(own[4:7]) + "\n")
+    new = run_classes("split-off", str(output), one, "--regions", str(output / "apart.csv")).output.strip()
+    run = run_job(job)
+    assert run.computed == {"cluster", "classify", "merge", "evaluate"}
+    after = _find_class_ids(run)
+    assert {after[region] for region in own[:4]} == {other}
+    assert {after[region] for region in own[4:7]} == {new}
+    kept = [region for region in before if region not in own[:7]]
+    assert sum(after[region] == before[region] for region in kept) >= 0.95 * len(kept)
+    assert "tile: 1 corrected region not found in this discovery" in capsys.readouterr().err
+    assert not run_job(job).computed, "nothing has changed since"
+    model = Model.load(run.folder.path / "models/tile")
+    image = next(iter(ds.dataset(str(run.folder.path / "image_predictions")).to_table().to_pylist()))
+    (row,) = model.predict([_with_mask(source, image["uri"])]).image_predictions.to_pylist()
+    assert (row["cls"], row["confidence"]) == (image["cls"], image["confidence"]), "the model and the run agree"
+
+
+def _with_mask(source: Path, uri: str) -> ImageInput:
+    file = Path(uri)
+    return ImageInput(file, mask=source / "tile/ground_truth" / file.parent.name / f"{file.stem}_mask.png")
+
+
+def test_corrections_are_kept_by_trained_heads(
+    small_job: Callable[..., Job], run_job: Callable[[Job], Ran], tmp_path: Path
+) -> None:
+    job = small_job(tmp_path / "out")
+    before = _find_class_ids(run_job(job))
+    regions = sorted(before)[::5]
+    classes = sorted(set(before.values()))
+    wanted = {region: classes[(classes.index(before[region]) + 1) % len(classes)] for region in regions}
+    _import(tmp_path / "out", wanted)
+    run = run_job(job)
+    assert run.computed == {"select_head", "classify", "merge", "evaluate"}
+    after = _find_class_ids(run)
+    assert {region: after[region] for region in regions} == wanted
+    assert after.keys() == before.keys()
+
+
+def test_a_merge_is_respected_by_later_discoveries(
+    source: Path, tmp_path: Path, run_job: Callable[[Job], Ran], discovered: Folder
+) -> None:
+    """The two are found again, and are one class for all who look."""
+    root = Folder(str(tmp_path / "out"))
+    job = validate(parse(discovered.read("job.yaml"), "job.yaml"), [f"output={root}", f"data.root={source}"])
+    run_job(job)
+    one, other, *_ = sorted(known := read_classes(root))
+    edits.merge_classes(root, [one], other)
+    again = run_job(
+        validate(job.model_dump(mode="json", exclude_unset=True, by_alias=True), ["discovery.method=kmeans"])
+    )
+    assert read_classes(root).keys() == known.keys(), "no class is new"
+    assert read_classes(root)[one]["merged_into"] == other
+    assert {one, other} <= set(_find_class_ids(again).values())

@@ -14,8 +14,8 @@ from ancd_ray.data.roles import make_class_id, make_normal_id
 from ancd_ray.data.store import Folder
 from ancd_ray.discovery.classifiers import Classifier, HeadsClassifier, load_classifier
 from ancd_ray.discovery.features.calibration import Floats
+from ancd_ray.discovery.matching import match_by_prototypes, match_by_regions, measure_spread
 from ancd_ray.engine.artifacts import ArtifactSet
-from ancd_ray.jobs.identity.matching import match_by_prototypes, match_by_regions, measure_spread
 from ancd_ray.jobs.identity.tables import (
     EXEMPLARS,
     Row,
@@ -24,7 +24,6 @@ from ancd_ray.jobs.identity.tables import (
     now,
     read_classes,
     read_members,
-    resolve_id,
     write_members,
 )
 
@@ -82,6 +81,8 @@ class Discovered:
         Rows of the table `classes`, by id.
     members
         Index of the class of each region, by region id.
+    lost_corrections
+        Number of regions that people have put into a class and that the discovery does not have.
     """
 
     product: str
@@ -90,6 +91,7 @@ class Discovered:
     has_others: bool
     rows: Mapping[str, Row]
     members: Mapping[str, int]
+    lost_corrections: int = 0
 
     def write(self, root: Folder, accept: bool) -> None:
         """Write the classes and their members; a new class beside known ones is a candidate unless it is accepted.
@@ -116,11 +118,13 @@ class Discovered:
         write_members(root, [{"region_id": region, "class_id": own, **common} for region, own in found.items()])
 
     def describe(self) -> Iterator[str]:
-        """Describe in lines which classes are new beside known ones."""
+        """Describe in lines which classes are new beside known ones, and which corrections have no effect."""
         for class_id in self.ids if self.has_others else ():
             if class_id not in self.known:
                 row = self.rows[class_id]
                 yield f"{self.product}: new class {class_id} ({row['regions']:,} regions in {row['images']:,} images)"
+        if lost := self.lost_corrections:
+            yield f"{self.product}: {lost:,} corrected region{'s' * (lost != 1)} not found in this discovery"
 
 
 def identify(root: Folder, product: str, artifacts: ArtifactSet) -> Discovered:
@@ -140,11 +144,12 @@ def identify(root: Folder, product: str, artifacts: ArtifactSet) -> Discovered:
     StoreError
         The tables of known classes cannot be read.
     """
+    values = artifacts.files("classifier").values
     classifier = load_classifier(artifacts.files("classifier").read)
     predicted = artifacts.table("region_predictions").read(["region_id", "image_id", "cls", "novelty"])
     members = dict(zip(*(predicted.column(name).to_pylist() for name in ("region_id", "cls")), strict=True))
     classes = read_classes(root, product)
-    ids, known = _find_ids(root, product, classifier, members, classes)
+    ids, known = _find_ids(root, product, classifier, members, classes, values.get("corrected", {}))
     images = Counter(
         row["cls"] for row in predicted.group_by(["image_id", "cls"]).aggregate([]).select(["cls"]).to_pylist()
     )
@@ -158,7 +163,8 @@ def identify(root: Folder, product: str, artifacts: ArtifactSet) -> Discovered:
             "images": images[index],
             "regions": own.num_rows,
         }
-    return Discovered(product, ids, frozenset(known), bool(classes), rows, members)
+    numbers = values.get("corrections", {"given": 0, "found": 0})
+    return Discovered(product, ids, frozenset(known), bool(classes), rows, members, numbers["given"] - numbers["found"])
 
 
 def make_row(class_id: str, product: str, prototype_D: Floats, space: str) -> Row:
@@ -178,18 +184,26 @@ def make_row(class_id: str, product: str, prototype_D: Floats, space: str) -> Ro
 
 
 def _find_ids(
-    root: Folder, product: str, classifier: Classifier, members: Mapping[str, int], classes: Mapping[str, Row]
+    root: Folder,
+    product: str,
+    classifier: Classifier,
+    members: Mapping[str, int],
+    classes: Mapping[str, Row],
+    corrected: Mapping[str, int],
 ) -> tuple[list[str], set[str]]:
-    """Find the id of each class, and which of them are known."""
-    normal = {0: make_normal_id(product)} if classifier.classes.has_normal else {}
-    own = [class_id for class_id, row in classes.items() if row["status"] != "merged"]
-    candidates = [class_id for class_id in own if class_id != make_normal_id(product)]
-    before = {region: resolve_id(classes, row["class_id"]) for region, row in read_members(root, product).items()}
-    found = {region: index for region, index in members.items() if index not in normal}
+    """Find the id of each class, and which of them are known; those that people have put regions into are `corrected`.
+
+    A class that was merged keeps its id, too, if it is found again, and is shown as the one that it was merged into.
+    """
+    given = {index: class_id for class_id, index in corrected.items()}
+    given |= {0: make_normal_id(product)} if classifier.classes.has_normal else {}
+    candidates = [each for each in classes if each not in {make_normal_id(product), *given.values()}]
+    before = {region: row["class_id"] for region, row in read_members(root, product).items()}
+    found = {region: index for region, index in members.items() if index not in given}
     n_classes = classifier.classes.n_novel
     matched = match_by_regions(found, before, candidates, n_classes)
     with_members = {before[region] for region in found if region in before}
-    left = [k for k in range(n_classes) if k not in matched and k not in normal]
+    left = [k for k in range(n_classes) if k not in matched and k not in given]
     space = name_space(classifier)
     others = [
         class_id
@@ -204,7 +218,7 @@ def _find_ids(
         known_JD = calibration.apply(np.array([classes[class_id]["prototype"] for class_id in others], np.float32))
         near = match_by_prototypes(all_KD[left], known_JD, others, measure_spread(all_KD))
         matched |= {left[row]: class_id for row, class_id in near.items()}
-    matched |= normal
+    matched |= given
     number = find_next_number(product, classes)
     ids = []
     for index in range(n_classes):
