@@ -1,4 +1,4 @@
-"""Alerts of nights: exit code, webhook, and what they are told of."""
+"""Alerts of nights: exit code and webhook."""
 
 from __future__ import annotations
 
