@@ -28,7 +28,7 @@ from ancd_ray.discovery.anomalyncd.learner import Learner
 from ancd_ray.discovery.anomalyncd.sources import ViewBank
 from ancd_ray.discovery.features.calibration import Calibration, Floats
 from ancd_ray.discovery.features.region_features import one_hot
-from ancd_ray.discovery.nearest import BLOCK, SAME, find_nearest
+from ancd_ray.discovery.nearest import BLOCK, SAME, find_nearest, find_rows
 from ancd_ray.discovery.normal_curve import NormalCurve
 from ancd_ray.discovery.novelty import Measured, Novelty
 from ancd_ray.method.merging import novel_probs
@@ -190,9 +190,8 @@ class ReferenceClassifier:
         """Return it with votes for the classes that people gave to references; one of another class has no vote."""
         if self.votes == 1 or not len(self.references_MD):  # means of many regions
             return self
-        nearest = find_nearest(self.calibration.apply(features_CD), self._known_MD, 1)
-        is_same_C = nearest.squared[:, 0] < SAME
-        rows, columns = nearest.rows[is_same_C, 0], cls_C[is_same_C] - (self.normal is not None)
+        row_C = find_rows(self.calibration.apply(features_CD), self._known_MD)
+        rows, columns = row_C[row_C >= 0], cls_C[row_C >= 0] - (self.normal is not None)
         n_classes, probs_MK = self.probs_MK.shape[1], self.probs_MK.copy()
         is_voting = (columns >= 0) & (columns < n_classes)
         probs_MK[rows[is_voting]] = one_hot(columns[is_voting], n_classes)

@@ -45,12 +45,11 @@ def find_nearest(features_ND: Floats, known_MD: Floats, k: int) -> Nearest:
 
 
 def find_rows(features_ND: Floats, known_MD: Floats) -> NDArray[np.int64]:
-    """Find the references that regions themselves are; those that are none of them are left out."""
+    """Find the reference (N,) that each region itself is; −1 if it is none of them."""
     if not len(known_MD):
-        return np.empty(0, np.int64)
+        return np.full(len(features_ND), -1, np.int64)
     nearest = find_nearest(features_ND, known_MD, 1)
-    rows: NDArray[np.int64] = nearest.rows[nearest.squared[:, 0] < SAME, 0]
-    return rows
+    return np.where(nearest.squared[:, 0] < SAME, nearest.rows[:, 0], -1)
 
 
 def _find_candidates(distance_NM: NDArray[np.float32], n_candidates: int) -> NDArray[np.int64]:

@@ -145,7 +145,8 @@ class Novelty:
     def correct(self, features_CD: Floats, cls_C: NDArray[np.int64]) -> Novelty:
         """Return it with regions (C, D) whose classes people have given, in place of what it had of them."""
         is_left_M = np.ones(len(self.references_MD), bool)
-        is_left_M[find_rows(self.calibration.apply(features_CD), self._known_MD)] = False
+        row_C = find_rows(self.calibration.apply(features_CD), self._known_MD)
+        is_left_M[row_C[row_C >= 0]] = False
         references_MD = np.concatenate([np.asarray(features_CD, np.float32), self.references_MD[is_left_M]])
         cls_M = np.concatenate([cls_C, self.cls_M[is_left_M]])
         return replace(self, references_MD=references_MD, cls_M=cls_M, n_corrected=len(cls_C))

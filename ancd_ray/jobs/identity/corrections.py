@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import pyarrow.dataset as ds
+
 from ancd_ray.data.store import Folder
 from ancd_ray.jobs.classify.delta import FOLDER
-from ancd_ray.jobs.identity.tables import MEMBERS, read_classes, read_member_columns, resolve_id
+from ancd_ray.jobs.identity.tables import MEMBERS, read_classes, read_member_columns, read_members, resolve_id
 
 Pairs = tuple[tuple[str, str], ...]
 
@@ -32,13 +34,14 @@ def read_corrections(root: Folder) -> dict[str, Corrections]:
     """
     if MEMBERS not in (root / FOLDER).names():
         return {}
-    rows = read_member_columns(root, ["product", "region_id", "class_id", "source"]).to_pylist()
-    found: dict[str, Corrections] = {}
-    corrected = {row["product"] for row in rows if row["source"] == "person"}
-    classes = read_classes(root) if corrected else {}
-    for product in corrected:
-        own = [row for row in rows if row["product"] == product]
-        given = {row["region_id"]: resolve_id(classes, row["class_id"]) for row in own if row["source"] == "person"}
-        known = {row["region_id"]: row["class_id"] for row in own if row["source"] != "person"}
-        found[product] = Corrections(tuple(sorted(given.items())), tuple(sorted(known.items())))
-    return found
+    products = read_member_columns(root, ["product"], ds.field("source") == "person").column("product").unique()
+    return {product: _read_product(root, product) for product in products.to_pylist()}
+
+
+def _read_product(root: Folder, product: str) -> Corrections:
+    classes, members = read_classes(root, product), read_members(root, product)
+    given = {
+        region: resolve_id(classes, row["class_id"]) for region, row in members.items() if row["source"] == "person"
+    }
+    known = {region: row["class_id"] for region, row in members.items() if row["source"] != "person"}
+    return Corrections(tuple(sorted(given.items())), tuple(sorted(known.items())))

@@ -160,15 +160,15 @@ def now() -> datetime:
     return datetime.now(timezone.utc)
 
 
-def read_member_columns(root: Folder, columns: Sequence[str]) -> pa.Table:
-    """Read some columns of the members of all classes; without rows if there is no table.
+def read_member_columns(root: Folder, columns: Sequence[str], where: ds.Expression | None = None) -> pa.Table:
+    """Read some columns of the members of classes, all or those of an expression; without rows if there is no table.
 
     Raises
     ------
     StoreError
         The table cannot be read.
     """
-    return read_columns(root / FOLDER / MEMBERS, relax(CLASS_MEMBERS), columns)
+    return read_columns(root / FOLDER / MEMBERS, relax(CLASS_MEMBERS), columns, where)
 
 
 def _read(root: Folder, name: str, product: str | None = None) -> list[Row]:
