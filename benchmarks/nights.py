@@ -1,20 +1,23 @@
 """Start of a job of `mode: classify` over an output folder with many nights of many products.
 
     python benchmarks/nights.py MODEL                          # 200 products, 90 nights of an image
-    python benchmarks/nights.py MODEL --products 20 --nights 10
+    python benchmarks/nights.py MODEL --products 40 --nights 10
 
-MODEL is the folder of any model that needs no masks or maps. The history is generated: partitions, their index, and
-published tables with a transaction a night, as jobs write them. `plan` with nothing new is measured, and what `submit`
-does with nothing new, from the command to its report.
+MODEL is the folder of any model that needs no masks or maps; each product has a copy of it. The history is generated:
+partitions, their index, and published tables with a transaction a night, as jobs write them. Measured are `plan` with
+nothing new, what `submit` does with nothing new, from the command to its report, and the same with a new image of each
+product: until its first step is done, and as a whole. `submit` has run once before, as on any night but the first.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from datetime import date, timedelta
 from pathlib import Path
 
 import cv2
@@ -44,20 +47,42 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         file = _write_job(Path(scratch), given.model.resolve(), given.products, given.nights)
         _write_history(file, given.nights)
-        print(f"{given.products} products x {given.nights} nights\n| command | wall, s |\n|---|---|")
+        print(f"{given.products} products x {given.nights} nights\n| command | wall, s | a product, s |\n|---|---|---|")
+        _run(file, "submit", "0 new images")
         for command in ("plan", "submit"):
-            start = time.perf_counter()
-            done = subprocess.run(
-                [sys.executable, "-m", "ancd_ray", command, str(file)], check=True, capture_output=True, text=True
-            )
-            assert "0 new images" in done.stdout + done.stderr
-            print(f"| {command}, nothing new | {time.perf_counter() - start:.1f} |", flush=True)
+            _, seconds = _run(file, command, "0 new images")
+            _tell(f"{command}, nothing new", seconds, given.products)
+        for folder in sorted((Path(scratch) / "archive").iterdir()):
+            shutil.copy(folder / "000.png", folder / "new.png")
+        first, seconds = _run(file, "submit", "1 new image,", "classify_images")
+        _tell("submit, a new image each: until its first step is done", first, given.products)
+        _tell("submit, a new image each", seconds, given.products)
+
+
+def _run(file: Path, command: str, expected: str, until: str = "") -> tuple[float, float]:
+    """Run a command; returns the seconds until its output has a word, and until its end."""
+    start, first, said = time.perf_counter(), 0.0, ""
+    with subprocess.Popen(
+        [sys.executable, "-m", "ancd_ray", command, str(file)], stdout=-1, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        assert process.stdout
+        for line in process.stdout:
+            said += line
+            first = first or (time.perf_counter() - start if until and until in line else 0.0)
+    assert process.returncode == 0, said
+    assert expected in said, said
+    return first, time.perf_counter() - start
+
+
+def _tell(what: str, seconds: float, products: int) -> None:
+    print(f"| {what} | {seconds:.1f} | {seconds / products:.2f} |", flush=True)
 
 
 def _write_job(root: Path, model: Path, products: int, nights: int) -> Path:
     rng = np.random.default_rng(0)
     names = [f"p{i:03d}" for i in range(products)]
     for name in names:
+        shutil.copytree(model, root / "models" / name)
         folder = root / "archive" / name
         folder.mkdir(parents=True)
         for night in range(nights):
@@ -65,7 +90,7 @@ def _write_job(root: Path, model: Path, products: int, nights: int) -> Path:
     document = {
         "name": "nights",
         "mode": "classify",
-        "model": str(model),
+        "model": str(root / "models" / "{product}"),
         "data": {
             "root": str(root / "archive"),
             "products": [{"name": name, "layout": "folder", "path": name} for name in names],
@@ -91,15 +116,19 @@ def _write_history(file: Path, nights: int) -> None:
         for night, partition in enumerate(partitions):
             images = partition.read()[0].table
             values = {"probs": [1.0], "cls": 0, "confidence": 1.0, "is_normal": False, "n_regions": 0, "score": 1.0}
+            values |= {"novelty": 0.0, "is_unknown": False, "brightness": 127.0}
             found = [
                 {**{key: image[key] for key in ("image_id", "product", "uri", "label")}, **values}
                 for image in images.to_pylist()
             ]
             table = conform(found, SCHEMAS["image_predictions"])
             state = make_state(product.name, partition, model.digest)
-            for name, value in (("partition", partition.id), ("model", model.digest), ("state", state)):
-                table = table.append_column(name, pa.array([value] * len(table), pa.string()))
-            rows[night].append(table.cast(make_published_schema("image_predictions")))
+            schema = make_published_schema("image_predictions")
+            added = {"class_id": model.class_ids[0], "day": date(2026, 1, 1) + timedelta(days=night)}
+            added |= {"partition": partition.id, "model": model.digest, "state": state}
+            for name, value in added.items():
+                table = table.append_column(name, pa.array([value] * len(table), schema.field(name).type))
+            rows[night].append(table.select(schema.names).cast(schema))
     for tables in rows:
         place = str(root / "archive" / "image_predictions")
         write_deltalake(place, pa.concat_tables(tables), mode="append", partition_by=["product"])
