@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from ancd_ray.cli.errors import explain_errors
 from ancd_ray.cli.table import align
+from ancd_ray.config.errors import AncdError
 
 if TYPE_CHECKING:
     from ancd_ray.jobs.tracking import TrackingStore, Version
@@ -180,26 +182,49 @@ def rollback(name: str, output: str | None, uri: str | None) -> None:
 @click.argument("first", metavar="A")
 @click.argument("second", metavar="B")
 @click.option("--product", help="Product whose models are compared, for runs with several products.")
+@click.option(
+    "--html",
+    "target",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Draw the flow of regions as a Sankey diagram.",
+)
 @_add_registry
-def compare(first: str, second: str, product: str | None, output: str | None, uri: str | None) -> None:
-    """Compare two models side by side: their figures and their classes.
+def compare(
+    first: str, second: str, product: str | None, target: Path | None, output: str | None, uri: str | None
+) -> None:
+    """Compare two models side by side: their figures, their classes, and the flow of regions between these.
 
     A and B are run folders, or models:/NAME, models:/NAME@ALIAS, models:/NAME/VERSION. Class 3 of one model and class 3
-    of another have nothing to do with each other; the label that most regions of a class have says which are alike.
+    of another have nothing to do with each other; the label that most regions of a class have says which are alike, and
+    so does the last table: in which class of B the regions of a class of A are. It needs the runs of both models.
 
     \b
       ancd-ray models compare models:/tile@champion models:/tile@candidate --output runs/plant
-      ancd-ray models compare models:/tile@champion runs/plant/runs/plant-1a2b3c --output runs/plant
+      ancd-ray models compare models:/tile@champion runs/plant/runs/plant-1a2b3c --html flow.html
     """  # noqa: D301
     with explain_errors():
         from ancd_ray.jobs.tracking import open_store
-        from ancd_ray.jobs.tracking.compared import compare as compare_models
+        from ancd_ray.jobs.tracking.compared import compare_classes, find_models, list_differences
 
         def open_registry() -> TrackingStore:
             return open_store(uri, output)
 
-        rows = compare_models((first, second), product, open_registry)
-        click.echo(align([("", first, second), *rows], "<<<"))
+        found = find_models((first, second), product, open_registry, output)
+        click.echo(align([("", first, second), *list_differences(found)], "<<<"))
+        try:
+            flow = compare_classes(*found)
+        except AncdError as error:
+            if target:
+                raise
+            click.echo(f"no flow of regions: {error}", err=True)
+            return
+        click.echo("\n" + align([(first, second, "regions"), *flow.describe()], "<<>"))
+        if target:
+            from ancd_ray.jobs.report.render_flow import render_flow
+
+            target.write_text(render_flow(flow), encoding="utf-8")
+            click.echo(f"{target}: the flow of regions between the classes", err=True)
 
 
 def _check(name: str | None, alias: str) -> None:

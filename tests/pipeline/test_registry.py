@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from html import escape as escape_html
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.dataset as ds
 import pytest
 from click.testing import CliRunner, Result
 
@@ -20,6 +23,7 @@ from ancd_ray.config.job import Job
 from ancd_ray.config.load import JobError, validate
 from ancd_ray.data.store import Folder
 from ancd_ray.jobs import tracking
+from ancd_ray.jobs.identity import edits
 from ancd_ray.jobs.tracking.card import COLUMNS, make_card
 from ancd_ray.jobs.tracking.markdown import escape, to_text
 from tests.conftest import Ran
@@ -186,11 +190,49 @@ def test_two_models_side_by_side(plant: Plant) -> None:
     _say(_invoke("register", plant.first, "--name", "compared", "--alias", "champion"))
     by_version = _say(plant.invoke("compare", "models:/compared@champion", plant.second))
     by_run = _say(_invoke("compare", plant.first, plant.second))
-    assert [line.split() for line in by_version.splitlines()[1:]] == [line.split() for line in by_run.splitlines()[1:]]
-    rows = {line.split()[0]: line.split()[1:] for line in by_run.splitlines()}
+    tables = [[line.split() for line in said.partition("\n\n")[0].splitlines()] for said in (by_version, by_run)]
+    assert tables[0][1:] == tables[1][1:]
+    rows = {row[0]: row[1:] for row in tables[1]}
     assert rows["method"] == ["ward", "kmeans"]
     assert len(rows["nmi"]) == 2
     assert "6 regions, mostly crack" in by_run
+
+
+def test_the_flow_of_regions_between_the_classes_of_two_models(plant: Plant, tmp_path: Path) -> None:
+    edits.name_class(Folder(str(plant.output)), "tile-c0001", name := "<script>alert(1)</script>")
+    page = tmp_path / "flow.html"
+    said = _say(_invoke("compare", plant.first, plant.second, "--html", page))
+    rows = [re.split(r"  +", line.strip()) for line in said.partition("\n\n")[2].splitlines()[1:]]
+    counts = {(one, other): int(count) for one, other, count in rows}
+    assert sum(counts.values()) == sum(len(_read_regions(run)) for run in (plant.first, plant.second)) / 2
+    assert any(name in pair for pair in counts)
+    html = page.read_text()
+    assert '"type":"sankey"' in html
+    assert html.count("<script>alert") == 0
+    for pair, count in counts.items():
+        cells = "".join(f"<td><bdi>{escape_html(own)}</bdi></td>" for own in pair)
+        assert f'<tr>{cells}<td class="num">{count}</td></tr>' in html
+
+
+def test_a_registered_model_whose_run_is_gone_has_no_flow(plant: Plant, tmp_path: Path) -> None:
+    _say(_invoke("register", plant.first, "--name", "gone"))
+    arguments = (
+        "compare",
+        "models:/gone",
+        plant.second,
+        "--output",
+        tmp_path,
+        "--uri",
+        f"sqlite:///{plant.output}/mlflow.db",
+    )
+    result = _invoke(*arguments)
+    assert "ward" in _say(result)
+    assert f"no flow of regions: models:/gone: its run {plant.first.path.name} is not there" in result.stderr
+    assert "is not there" in _explain(_invoke(*arguments, "--html", tmp_path / "flow.html"))
+
+
+def _read_regions(run: Folder) -> list[str]:
+    return ds.dataset(str(run.path / "region_predictions")).to_table().column("region_id").to_pylist()
 
 
 def test_without_the_results_of_its_steps(plant: Plant, tmp_path: Path) -> None:

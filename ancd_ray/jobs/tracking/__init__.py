@@ -2,7 +2,7 @@
 
 `store.py` is where runs go, `runs.py` what is logged of a discovery, `served.py` its models, `classifications.py` what
 is logged of a job of `mode: classify`. `registry.py` has the registered models, `card.py` what is said about them, and
-`compared.py` two of them side by side.
+`compared.py` two of them side by side, `flow.py` where the regions of one are in the other.
 """
 
 from ancd_ray.jobs.tracking.card import COLUMNS, Card, make_card
