@@ -82,6 +82,8 @@ MAPS = _schema(
     ],
 )
 
+REFERENCE_MAPS = _schema("reference_maps", [*MAPS, pa.field("part", pa.int32(), nullable=False)])  # of the detector
+
 NORMAL_SCORES = _schema(
     "normal_scores",
     [  # scores of normal images, each by a detector that has not learned from it (leave-one-out)
@@ -92,9 +94,11 @@ NORMAL_SCORES = _schema(
 
 PATCHES = _schema(
     "patches",
-    [  # features of some patches of a normal image at one size, row-major float16
+    [  # features of patches of an image at one size, row-major float16
         *_ID,
+        pa.field("part", pa.int32(), nullable=False),  # of the detector
         pa.field("image_size", pa.int32(), nullable=False),
+        pa.field("neighborhood", pa.int32(), nullable=False),  # side of the square of patches that was averaged
         pa.field("dim", pa.int32(), nullable=False),
         pa.field("features", pa.large_binary(), nullable=False),
     ],
@@ -298,6 +302,7 @@ SCHEMAS: Mapping[str, pa.Schema] = {
     "listing": LISTING,
     "images": IMAGES,
     "maps": MAPS,
+    "reference_maps": REFERENCE_MAPS,
     "normal_scores": NORMAL_SCORES,
     "patches": PATCHES,
     "map_curves": MAP_CURVES,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ancd_ray.data.images import BadImage
 from ancd_ray.data.sources import read_mask
-from ancd_ray.detectors.base import AnomalyMap, DetectorConfig, ImageRow
+from ancd_ray.detectors.base import AnomalyMap, DetectorConfig, ImageRow, Needs, State
 
 if TYPE_CHECKING:
     from ancd_ray.backbones.base import Backbone
@@ -17,10 +17,11 @@ class GroundTruth(DetectorConfig):
     """Ground-truth masks as anomaly maps (Table X of the paper)."""
 
     name: Literal["ground_truth"]
-    needs: ClassVar[Literal["nothing", "normals", "masks", "maps"]] = "masks"
+    needs: ClassVar[Needs] = "masks"
     maps_are_masks: ClassVar[bool] = True
+    is_proposed: ClassVar[bool] = True
 
-    def make_scorer(self, backbone: Callable[[], Backbone], state: bytes | None) -> MaskReader:  # noqa: ARG002
+    def make_scorer(self, backbone: Callable[[], Backbone], state: State) -> MaskReader:  # noqa: ARG002
         """Build the scorer."""
         return MaskReader()
 

@@ -5,93 +5,77 @@ The settings are here; the computation, which needs torch, is in `memory_bank.py
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, PositiveInt, field_validator
+from pydantic import PositiveInt
 
 from ancd_ray.data.images import BadImage
-from ancd_ray.detectors.base import FittedDetector, ImageRow, Scorer
+from ancd_ray.detectors.base import FitFigures, ImageRow, Needs, Patches, Scorer, State
+from ancd_ray.detectors.patches import PatchDetector
 
 if TYPE_CHECKING:
     from ancd_ray.backbones.base import Backbone
 
-Side = Annotated[int, Field(ge=64, le=2048)]
+NEIGHBORHOOD = 3  # a feature is the mean of 3 x 3 patches, as in the paper
 
 
-class PatchCore(FittedDetector):
+class PatchCore(PatchDetector):
     """Distance to the nearest patch in a memory bank of normal patches."""
 
     name: Literal["patchcore"]
-    # Long side in pixels, the aspect is kept; maps of several sizes ([320, 512]) are averaged at the size of the first.
-    image_size: Side | Annotated[tuple[Side, ...], Field(min_length=1, max_length=4)] = 320
+    max_normals: PositiveInt = 3000  # normal images that it is fitted to, a seeded sample
     coreset: PositiveInt = 8000  # patches in the memory bank
     candidates: PositiveInt = 60000  # patches that the greedy coreset chooses from
-    smoothing: Annotated[float, Field(ge=0)] = 4.0  # sigma of the Gaussian on the map, in its pixels
-    map_gamma: Annotated[float, Field(ge=1, le=8)] = 2.0  # exponent within a map, which keeps its maximum; 1: distances
-    brightness: bool = True  # normalize every image to the same mean and contrast
 
-    state_file: ClassVar[str] = "memory_bank.safetensors"
-    score_keys: ClassVar[tuple[str, ...]] = ("smoothing", "map_gamma")
-
-    @field_validator("image_size")
-    @classmethod
-    def _check_distinct(cls, value: int | tuple[int, ...]) -> int | tuple[int, ...]:
-        if isinstance(value, tuple) and len(set(value)) < len(value):
-            raise ValueError("the same size is given twice")
-        return value
+    needs: ClassVar[Needs] = "normals"
+    state_file: ClassVar[str | None] = "memory_bank.safetensors"
+    is_proposed: ClassVar[bool] = True
+    listing_keys: ClassVar[tuple[str, ...]] = ("max_normals",)
 
     @property
-    def sizes(self) -> tuple[int, ...]:
-        """Long sides to which images are resized."""
-        return self.image_size if isinstance(self.image_size, tuple) else (self.image_size,)
+    def n_normals(self) -> int | None:
+        """Number of normal images that are listed at most."""
+        return self.max_normals
 
-    def make_scorer(self, backbone: Callable[[], Backbone], state: bytes | None) -> Scorer:
+    def make_scorer(self, backbone: Callable[[], Backbone], state: State) -> Scorer:
         """Build the scorer from the memory banks."""
-        from ancd_ray.detectors.memory_bank import MemoryBanks, PatchFeatures, unpack_banks
+        from ancd_ray.detectors.memory_bank import MemoryBanks, unpack_banks
 
-        assert state is not None, "PatchCore is fitted first"
-        return MemoryBanks(PatchFeatures(backbone(), self), unpack_banks(state))
+        assert self.state_file, "PatchCore is fitted"
+        return MemoryBanks(backbone(), self, unpack_banks(state[self.state_file]))
 
     def collect(
-        self, images: Sequence[ImageRow], backbone: Backbone, n_normals: int
-    ) -> Iterator[tuple[ImageRow, Sequence[Mapping[str, Any]] | BadImage]]:
+        self, images: Sequence[ImageRow], backbone: Backbone, n_images: int
+    ) -> Iterator[tuple[ImageRow, Sequence[Patches] | BadImage]]:
         """Sample patches of every image at every size; the seed is the image's id."""
-        from ancd_ray.detectors.memory_bank import PatchFeatures
+        from ancd_ray.detectors.patch_features import compute_features
 
-        per_image = max(1, -(-self.candidates // n_normals))
-        for image, found in PatchFeatures(backbone, self).of_images(images):
+        per_image = max(1, -(-self.candidates // n_images))
+        for image, found in compute_features(backbone, self, images, (NEIGHBORHOOD,)):
             if isinstance(found, BadImage):
                 yield image, found
                 continue
             rng = np.random.default_rng(int(image["image_id"][:12], 16))
             rows = []
-            for size, features in zip(self.sizes, found, strict=True):
-                flat = features.reshape(-1, features.shape[-1]).cpu()
-                chosen = np.sort(rng.permutation(len(flat))[:per_image])
-                values = flat[chosen].half().numpy()
-                rows.append({"image_size": size, "dim": values.shape[1], "features": values.tobytes()})
+            for each in found:
+                flat_ND = each.features_RCD.flatten(0, 1).cpu()
+                chosen = np.sort(rng.permutation(len(flat_ND))[:per_image])
+                rows.append(Patches(each.image_size, each.neighborhood, flat_ND[chosen].half().numpy()))
             yield image, rows
 
-    def fit(self, patches: Callable[[int], Iterator[tuple[str, NDArray[np.float16]]]]) -> tuple[bytes, dict[str, Any]]:
+    def fit(self, patches: Callable[[int, int], Iterator[tuple[str, NDArray[np.float16]]]]) -> tuple[bytes, FitFigures]:
         """Choose a coreset of the patches of each size as its memory bank."""
-        import torch
-
-        from ancd_ray.detectors.memory_bank import MemoryBank, choose_coreset, number_image, pack_banks
+        from ancd_ray.detectors.memory_bank import MemoryBank, choose_coreset, pack_banks
 
         banks, candidates = {}, 0
         for size in self.sizes:
-            of_images = [
-                (number_image(image_id), torch.from_numpy(values.astype(np.float32)))
-                for image_id, values in patches(size)
-            ]
-            features_ND = torch.cat([values for _, values in of_images])
-            images_N = torch.cat([torch.full((len(values),), number) for number, values in of_images])
-            candidates += len(features_ND)
-            chosen = choose_coreset(features_ND, self.coreset)
-            banks[size] = MemoryBank(features_ND[chosen].half(), images_N[chosen])
+            whole = MemoryBank.of_images(patches(size, NEIGHBORHOOD))
+            candidates += len(whole.features_MD)
+            chosen = choose_coreset(whole.features_MD.float(), self.coreset)
+            banks[size] = MemoryBank(whole.features_MD[chosen], whole.images_M[chosen])
         (dim,) = {bank.features_MD.shape[1] for bank in banks.values()}
         memory = sum(len(bank.features_MD) for bank in banks.values())
         return pack_banks(banks), {"candidates": candidates, "memory": memory, "dim": dim}

@@ -10,7 +10,7 @@ from pydantic import field_validator
 
 from ancd_ray.data.images import BadImage
 from ancd_ray.data.sources import read_map
-from ancd_ray.detectors.base import AnomalyMap, DetectorConfig, ImageRow, check_values
+from ancd_ray.detectors.base import AnomalyMap, DetectorConfig, ImageRow, Needs, State, check_values
 
 if TYPE_CHECKING:
     from ancd_ray.backbones.base import Backbone
@@ -20,7 +20,7 @@ class Precomputed(DetectorConfig):
     """Precomputed anomaly maps (.npy, .png of 8 or 16 bit, .tiff)."""
 
     name: Literal["precomputed"]
-    needs: ClassVar[Literal["nothing", "normals", "masks", "maps"]] = "maps"
+    needs: ClassVar[Needs] = "maps"
     value_range: tuple[float, float] = (0.0, 1.0)  # values of 0 and of the largest integer of the format
 
     @field_validator("value_range")
@@ -30,7 +30,7 @@ class Precomputed(DetectorConfig):
             raise ValueError("the lower end must be below the upper one")
         return value
 
-    def make_scorer(self, backbone: Callable[[], Backbone], state: bytes | None) -> MapReader:  # noqa: ARG002
+    def make_scorer(self, backbone: Callable[[], Backbone], state: State) -> MapReader:  # noqa: ARG002
         """Build the scorer."""
         return MapReader(*self.value_range)
 

@@ -102,15 +102,15 @@ class Archive:
         """
         return self._find(product, is_base=True, with_maps=False)
 
-    def product(self, product: ProductConfig, needs: str) -> ProductListing:
-        """List the images of a product, with their anomaly maps if the detector needs `maps`.
+    def product(self, product: ProductConfig, with_maps: bool) -> ProductListing:
+        """List the images of a product, with their anomaly maps if the detector reads them.
 
         Raises
         ------
         LayoutError
             The folder or the maps are missing, or the folder has no image of the layout.
         """
-        return self._find(product, is_base=False, with_maps=needs == "maps")
+        return self._find(product, is_base=False, with_maps=with_maps)
 
     def _find(self, product: ProductConfig, is_base: bool, with_maps: bool) -> ProductListing:
         key = (product.name, with_maps)

@@ -6,11 +6,12 @@ from ancd_ray.config.base import reset_keys
 from ancd_ray.config.effects import Situation, reset_unused
 from ancd_ray.config.job import Job
 from ancd_ray.data.roles import Classes
-from ancd_ray.detectors.base import DetectorConfig, FittedDetector
+from ancd_ray.detectors.base import DetectorConfig
 from ancd_ray.detectors.ground_truth import GroundTruth
 from ancd_ray.engine.stage import Flow
 from ancd_ray.jobs.archive import AUTO, ProductListing
 from ancd_ray.jobs.identity.corrections import NO_CORRECTIONS, Corrections
+from ancd_ray.stages.calibrate import Calibrate
 from ancd_ray.stages.catalog import Catalog
 from ancd_ray.stages.classify import Classify
 from ancd_ray.stages.cluster import Cluster
@@ -86,12 +87,14 @@ def discovery_flow(
 def _perceive(flow: Flow, job: Job, listing: ProductListing, detector: DetectorConfig) -> None:
     """Add the stages from files to regions."""
     backbone = job.backbone.for_images
-    if isinstance(detector, FittedDetector):
-        detector = reset_keys(detector, "max_normals")  # the listing has no more
+    detector = detector.for_listing
     flow.add(Catalog(listing.digest, listing.config.bits, listing.rows))
-    if isinstance(detector, FittedDetector):
+    own = backbone if detector.resources == "model" else None
+    if detector.is_fitted:
         flow.add(FitDetector(detector.for_fit, backbone))
-    flow.add(Detect(detector, backbone if detector.resources == "model" else None))
+    if not detector.maps_are_masks:
+        flow.add(Calibrate(detector, own))
+    flow.add(Detect(detector, own))
     if not detector.maps_are_masks:
         flow.add(ScoreMaps())
     flow.add(Regions(job.mebin, detector.maps_are_masks))

@@ -158,7 +158,7 @@ def make(job: Job, archive: Archive | None = None) -> JobPlan:
         except (LayoutError, ValueError) as error:
             problems.append(str(error))
             continue
-        listed = archive.product(product, own.detector.needs).images
+        listed = archive.product(product, own.detector.reads_maps).images
         problems += check_detector(own, product, listed) + check_training(own)
         problems += check_classes(product.name, planned.classes, listed)
         products.append(planned)

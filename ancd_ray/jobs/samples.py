@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 from ancd_ray.config.job import Job
 from ancd_ray.data.layouts import ProductConfig
 from ancd_ray.data.store import Folder, digest
-from ancd_ray.detectors.base import FittedDetector
 from ancd_ray.jobs.archive import Archive, ProductListing
 from ancd_ray.jobs.partitions import FOLDER, Compared, Partition, compare, write_partitions
 
@@ -96,7 +95,7 @@ def find_sample(
     """
     folder = _locate(job, product)
     if folder.uri not in archive.samples:
-        listing = archive.product(product, job.detector.needs)
+        listing = archive.product(product, job.detector.reads_maps)
         archive.samples[folder.uri] = _find_or_draw(job, listing, folder, is_done)
     return archive.samples[folder.uri]
 
@@ -104,7 +103,7 @@ def find_sample(
 def _locate(job: Job, product: ProductConfig) -> Folder:
     """Return the folder of the partitions, which depends on what of the archive is listed and how much is drawn."""
     listed = product.model_dump(mode="json", exclude={"overrides", "novel"})
-    drawn = [job.discovery.max_regions, _max_normals(job), job.detector.needs == "maps"]
+    drawn = [job.discovery.max_regions, job.detector.n_normals, job.detector.reads_maps]
     return Folder(job.output_root) / FOLDER / product.name / digest([job.data.root, listed, drawn])[:12]
 
 
@@ -146,7 +145,7 @@ def _draw(job: Job, compared: Compared, listing: ProductListing) -> Sample:
         *compared.without(is_chosen_N),
         *([compared.make_partition(rest_N, compared.next)] if rest_N.any() else []),
     ]
-    is_chosen_N[_take(np.flatnonzero(~is_query_N), id_N, _max_normals(job))] = True
+    is_chosen_N[_take(np.flatnonzero(~is_query_N), id_N, job.detector.n_normals)] = True
     own = listing.select(is_chosen_N)
     partition = compared.make_partition(is_chosen_N, compared.next + bool(rest_N.any()), own.digest)
     return Sample(partition, own, others, compared)
@@ -168,7 +167,3 @@ def _take(rows: NDArray[np.intp], id_N: NDArray[np.object_], n: int | None) -> N
         return rows
     keys = [hashlib.sha256(f"sample\n{id_N[row]}".encode()).digest() for row in rows]
     return rows[sorted(range(len(rows)), key=keys.__getitem__)[:n]]
-
-
-def _max_normals(job: Job) -> int | None:
-    return job.detector.max_normals if isinstance(job.detector, FittedDetector) else None

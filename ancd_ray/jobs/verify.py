@@ -30,6 +30,7 @@ from ancd_ray.engine.stage import Stage, Step
 from ancd_ray.jobs.plan import JobPlan
 from ancd_ray.jobs.results import RECORD, read_record
 from ancd_ray.stages.catalog import Catalog
+from ancd_ray.stages.calibrate import Calibrate
 from ancd_ray.stages.detect import Detect
 from ancd_ray.stages.score_maps import ScoreMaps
 
@@ -73,7 +74,9 @@ def _hash_image(uri: str) -> str | None:
 
 
 def _reads_masks_or_maps(stage: Stage) -> bool:
-    return isinstance(stage, ScoreMaps) or (isinstance(stage, Detect) and stage.detector.needs in ("masks", "maps"))
+    if isinstance(stage, Detect | Calibrate):
+        return stage.detector.needs == "masks" or stage.detector.reads_maps
+    return isinstance(stage, ScoreMaps)
 
 
 def _is_the_same(step: Step, root: Folder, progress: Progress) -> bool:

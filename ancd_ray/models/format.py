@@ -9,7 +9,7 @@ from ancd_ray.config.errors import AncdError
 if TYPE_CHECKING:
     from ancd_ray.data.store import Folder
 
-FORMAT = 4
+FORMAT = 5
 DOCUMENT = "model.json"
 
 

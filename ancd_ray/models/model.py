@@ -4,7 +4,8 @@
     classifier.json           heads or reference regions
     classifier.safetensors
     novelty.safetensors       regions that the novelty of others is measured against
-    memory_bank.safetensors   state of the detector, if it has one
+    memory_bank.safetensors   state of the detector, if it has one (its name is the detector's)
+    calibration.json          scores of normal images
 
 No file is a pickle, and none refers to a file outside of the folder, except for a weights file of the backbone. Loading
 imports neither Ray nor MLflow. The folder does not contain the weights of the backbone, but their digest, which is
@@ -36,14 +37,14 @@ from ancd_ray.data.roles import Classes, name_classes
 from ancd_ray.data.sources import attach_range
 from ancd_ray.data.store import Folder
 from ancd_ray.data.tables import SCHEMAS, conform
-from ancd_ray.detectors.base import DetectorConfig, FittedDetector, Scorer
+from ancd_ray.detectors.base import DetectorConfig, Scorer, State
 from ancd_ray.discovery.classifiers import Classifier, HeadsClassifier, load_classifier
 from ancd_ray.discovery.features import FEATURES
 from ancd_ray.engine.artifacts import ArtifactSet
 from ancd_ray.models.format import DOCUMENT, FORMAT, ModelError, check_weights, read_document
 from ancd_ray.stages.catalog import make_image_id, open_files
 from ancd_ray.stages.classify import CLASSIFIED, classify_regions
-from ancd_ray.stages.detect import make_scorer, score_images
+from ancd_ray.stages.detect import make_scorer, read_state, score_images
 from ancd_ray.stages.encode import encode_regions
 from ancd_ray.stages.merge import MergeRegions
 from ancd_ray.stages.regions import CutRegions, Range
@@ -89,7 +90,7 @@ class Model:
 
     product: str
     detector: DetectorConfig
-    detector_state: bytes | None
+    detector_state: State
     mebin: MebinConfig
     score_range: Range | None  # None: the maps are masks
     backbone: BackboneConfig
@@ -117,15 +118,13 @@ class Model:
         class_ids
             Ids of its classes, by index.
         """
-        state = None
-        if isinstance(job.detector, FittedDetector):
-            state = artifacts.files("detector_state").read(job.detector.state_file)
+        folders = [artifacts.files(role).folder for role in ("detector_state", "calibration") if role in artifacts]
         measured = artifacts.table("regions").values["range"]
         steps = {role: artifact.output.fingerprint for role, artifact in artifacts.artifacts.items()}
         return cls(
             product=product,
             detector=job.detector,
-            detector_state=state,
+            detector_state=read_state(job.detector, folders),
             mebin=job.mebin,
             score_range=Range(*measured) if measured else None,
             backbone=job.backbone,
@@ -141,9 +140,8 @@ class Model:
         """Write the files of the model, `model.json` last."""
         for name, data in self.classifier.save().items():
             folder.write(name, data)
-        if self.detector_state is not None:
-            assert isinstance(self.detector, FittedDetector)
-            folder.write(self.detector.state_file, self.detector_state)
+        for name, data in self.detector_state.items():
+            folder.write(name, data)
         folder.write_json(DOCUMENT, self.describe())
 
     def describe(self) -> dict[str, Any]:
@@ -198,7 +196,7 @@ class Model:
         except (ValidationError, KeyError) as error:
             raise ModelError(f"{folder}: {DOCUMENT} cannot be read: {str(error).splitlines()[0]}") from error
         try:
-            state = place.read(detector.state_file) if isinstance(detector, FittedDetector) else None
+            state = {name: place.read(name) for name in detector.state_files}
             classifier = load_classifier(place.read)
         except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise ModelError(f"{folder}: a file of the model is missing or damaged: {error}") from error
@@ -280,7 +278,7 @@ class Model:
         inputs = [each if isinstance(each, ImageInput) else ImageInput(each) for each in images]
         if self.detector.needs == "masks" and inputs and all(each.mask is None for each in inputs):
             raise ModelError(f"model of {self.product}: its regions come from masks; give the mask of each image")
-        if self.detector.needs == "maps" and inputs and all(each.anomaly_map is None for each in inputs):
+        if self.detector.reads_maps and inputs and all(each.anomaly_map is None for each in inputs):
             raise ModelError(f"model of {self.product}: it takes precomputed anomaly maps; give the map of each image")
         rows: list[dict[str, Any]] = []
         seen: set[str] = set()

@@ -94,6 +94,7 @@ class Cluster(Stage):
             image_ids = inputs.features.read(["image_id"]).column("image_id")
             image_N = pc.index_in(image_ids, value_set=table.column("image_id").combine_chunks()).to_numpy()
             known = inputs.normal_scores.read(["score"]).column("score").to_numpy() if inputs.normal_scores else None
+            known = known if known is not None and len(known) else None  # it was not calibrated on normal images
             scores = ImageScores(score_I, score_I[image_N], known)
         digest = str(inputs.features.values["backbone_digest"])
         classifier = cluster_regions(novel, base, self.method, classes, self.seed, digest, scores)

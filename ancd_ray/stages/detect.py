@@ -13,16 +13,15 @@ from ancd_ray.data.images import BadImage
 from ancd_ray.data.pixel_range import PixelRange
 from ancd_ray.data.sources import attach_range
 from ancd_ray.data.store import Folder
-from ancd_ray.detectors.base import AnomalyMap, DetectorConfig, FittedDetector, Scorer
+from ancd_ray.detectors.base import AnomalyMap, DetectorConfig, Scorer, State
 from ancd_ray.engine.artifacts import Files, Table
 from ancd_ray.engine.calls import Resources
-from ancd_ray.engine.context import Context, is_sampled, quarantine_row
+from ancd_ray.engine.context import Context, quarantine_row
 from ancd_ray.engine.outputs import Result, Shard, ShardResult, align_shards
 from ancd_ray.engine.shards import Work
 from ancd_ray.engine.stage import Stage
 
 _BATCH = 16  # images per call of the scorer; bounds memory
-_REFERENCE = 64  # approximate number of normal images that are scored at most: their cost is bounded
 _FLOAT16_MAX = float(np.finfo(np.float16).max)
 
 
@@ -31,7 +30,7 @@ class Detect(Stage):
     """Computes anomaly maps; `backbone` is None if the detector does not use one."""
 
     name: ClassVar[str] = "detect"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
 
     @dataclass(frozen=True)
     class In:
@@ -39,12 +38,12 @@ class Detect(Stage):
 
         images: Table
         detector_state: Files | None = None
+        calibration: Files | None = None
 
     class Out:
         """Artifacts that the stage makes, by role."""
 
         maps: Table
-        normal_scores: Table
 
     detector: DetectorConfig
     backbone: BackboneConfig | None
@@ -54,23 +53,10 @@ class Detect(Stage):
         """Resources of the detector."""
         return self.detector.resources
 
-    @property
-    def reads(self) -> Sequence[str]:
-        """Roles that it reads."""
-        return ["images", "detector_state"] if isinstance(self.detector, FittedDetector) else ["images"]
-
-    @property
-    def makes(self) -> Sequence[str]:
-        """Roles that it makes."""
-        return ["maps", "normal_scores"] if isinstance(self.detector, FittedDetector) else ["maps"]
-
     def run(self, context: Context, inputs: In) -> Work:
-        """Compute the tables `maps`, `normal_scores` and `quarantine`."""
-        state, share = None, 0.0
-        if inputs.detector_state:
-            state = inputs.detector_state.folder
-            share = _share_of_reference(int(inputs.detector_state.values["normals"]))
-        worker = ScoreImages(self.detector, self.backbone, state, PixelRange.find(inputs.images.values), share)
+        """Compute the tables `maps` and `quarantine`."""
+        folders = [files.folder for files in (inputs.detector_state, inputs.calibration) if files]
+        worker = ScoreImages(self.detector, self.backbone, folders, PixelRange.find(inputs.images.values))
         done = yield from context.map(worker, align_shards({"images": inputs.images}))
         return Result.of_shards(done)
 
@@ -83,43 +69,37 @@ class ScoreImages:
     ----------
     detector, backbone
         The detector, and the backbone if it uses one.
-    state
-        Folder of the detector's state.
+    folders
+        Folders with the files of the detector's state.
     pixel_range
         Range of deep images.
-    share
-        Share of the normal images that are scored, as a reference.
     """
 
     detector: DetectorConfig
     backbone: BackboneConfig | None
-    state: Folder | None
+    folders: Sequence[Folder]
     pixel_range: PixelRange | None = None
-    share: float = 0.0
 
     def __call__(self, shard: Shard) -> ShardResult:
-        """Compute the rows of `maps`, `normal_scores` and `quarantine`."""
-        state = None
-        if isinstance(self.detector, FittedDetector):
-            assert self.state is not None
-            state = self.state.read(self.detector.state_file)
+        """Compute the rows of `maps` and `quarantine`."""
         images = attach_range(shard.rows_of("images"), self.pixel_range)
+        state = read_state(self.detector, self.folders)
         scorer = make_scorer(self.detector, self.backbone, state)
         rows, bad = score_images(scorer, [row for row in images if row["role"] != "normal"])
-        if not isinstance(self.detector, FittedDetector):
-            return ShardResult({"maps": rows, "quarantine": bad})
-        chosen = [row for row in images if row["role"] == "normal" and is_sampled(row["image_id"], self.share)]
-        scored, _ = score_images(scorer, chosen)  # one that cannot be read is quarantined by fit_detector
-        reference = [{key: row[key] for key in ("image_id", "product", "score")} for row in scored]
-        return ShardResult({"maps": rows, "normal_scores": reference, "quarantine": bad})
+        return ShardResult({"maps": rows, "quarantine": bad})
 
 
-def _share_of_reference(n_normals: int) -> float:
-    """Return the share of normal images that are scored; 0 for a single one, which has no others to compare with."""
-    return min(1.0, _REFERENCE / n_normals) if n_normals > 1 else 0.0
+def read_state(detector: DetectorConfig, folders: Sequence[Folder]) -> dict[str, bytes]:
+    """Read the files of a detector's state that are in some folders; a calibration that is still made is in none."""
+    found = {}
+    for name in detector.state_files:
+        place = next((folder for folder in folders if folder.exists(name)), None)
+        if place is not None:
+            found[name] = place.read(name)
+    return found
 
 
-def make_scorer(detector: DetectorConfig, backbone: BackboneConfig | None, state: bytes | None) -> Scorer:
+def make_scorer(detector: DetectorConfig, backbone: BackboneConfig | None, state: State) -> Scorer:
     """Build the scorer of a detector from its state."""
 
     def load() -> Any:

@@ -1,9 +1,9 @@
-"""Fit detector: fits a detector to normal images."""
+"""Fit detector: fits a detector to normal images, or to references."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -15,7 +15,7 @@ from ancd_ray.config.sections import BackboneConfig
 from ancd_ray.data.images import BadImage
 from ancd_ray.data.pixel_range import PixelRange
 from ancd_ray.data.sources import attach_range
-from ancd_ray.detectors.base import FittedDetector
+from ancd_ray.detectors.base import DetectorConfig
 from ancd_ray.engine.artifacts import Files, Table
 from ancd_ray.engine.calls import Resources
 from ancd_ray.engine.context import Context, StageError, quarantine_row
@@ -26,10 +26,10 @@ from ancd_ray.engine.stage import Stage
 
 @dataclass(frozen=True)
 class FitDetector(Stage):
-    """Fits the state of a detector, such as a memory bank."""
+    """Fits the state of a detector, such as a memory bank; a detector of several parts has several."""
 
     name: ClassVar[str] = "fit_detector"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     resources: ClassVar[Resources] = "model"
 
     @dataclass(frozen=True)
@@ -43,61 +43,107 @@ class FitDetector(Stage):
 
         detector_state: Files
 
-    detector: FittedDetector
+    detector: DetectorConfig
     backbone: BackboneConfig
 
     def run(self, context: Context, inputs: In) -> Work:
-        """Collect features of the normal images and fit the detector.
+        """Collect features of the images that the detector learns from, and fit it.
 
         Raises
         ------
         StageError
-            The product has no usable normal image.
+            None of them can be used.
         """
-        normals = inputs.images.read(["role"]).column("role").to_pylist().count("normal")
-        if not normals:
-            raise StageError(
-                f"product {context.product} has no usable normal image, which {self.detector.name} learns from; "
-                "give it some (train/good, `normals:`) or choose another detector.name"
-            )
-        worker = CollectPatches(self.detector, self.backbone, normals, PixelRange.find(inputs.images.values))
+        listed = inputs.images.read(["image_id", "role"])
+        images = list(zip(listed.column("image_id").to_pylist(), listed.column("role").to_pylist(), strict=True))
+        chosen = [part.choose_images(images) if part.state_file else frozenset() for part in self.detector.parts]
+        worker = CollectPatches(self.detector, self.backbone, chosen, PixelRange.find(inputs.images.values))
         done = yield from context.map(worker, align_shards({"images": inputs.images}))
         result = Result.of_shards(done)
         context.progress.note("fitting")
-        state, values = self.detector.fit(lambda size: _read_patches(context, result, size))
-        context.folder.write(self.detector.state_file, state)
-        files = {self.detector.state_file: hashlib.sha256(state).hexdigest()}
-        return Result(result.tables, {"normals": normals, **values}, files)
+        files, values = {}, {}
+        for i, part in enumerate(self.detector.parts):
+            if part.state_file is None:
+                continue
+            rows = _PatchReader(context, result, i)
+            if not rows.n_images:
+                kind = "normal image" if part.needs == "normals" else "image"
+                raise StageError(
+                    f"product {context.product} has no usable {kind}, which {part.name} learns from; "
+                    "give it some (train/good, `normals:`) or choose another detector.name"
+                )
+            state, figures = part.fit(rows.read)
+            name = self.detector.name_state(i)
+            context.folder.write(name, state)
+            files[name] = hashlib.sha256(state).hexdigest()
+            values |= {"images": rows.n_images, **figures}
+        return Result(result.tables, values, files)
 
 
-def _read_patches(context: Context, result: Result, size: int) -> Iterator[tuple[str, NDArray[np.float16]]]:
-    for part in result.tables["patches"]:
-        table = part.read(context.folder)
-        for batch in table.filter(pc.equal(table.column("image_size"), size)).to_batches(max_chunksize=256):
-            for image_id, features, dim in zip(*map(batch.column, ("image_id", "features", "dim")), strict=True):
-                yield image_id.as_py(), np.frombuffer(features.as_buffer(), np.float16).reshape(-1, dim.as_py())
+@dataclass(frozen=True)
+class _PatchReader:
+    """Reads the collected features of a part of the detector."""
+
+    context: Context
+    result: Result
+    part: int
+
+    @property
+    def n_images(self) -> int:
+        """Number of images that features were collected of."""
+        return len({image_id for each in self._tables(["image_id", "part"]) for image_id in each["image_id"].to_pylist()})
+
+    def read(self, image_size: int, neighborhood: int) -> Iterator[tuple[str, NDArray[np.float16]]]:
+        """Yield the id of each image and its features (N, D)."""
+        for table in self._tables():
+            is_asked = pc.and_(
+                pc.equal(table.column("image_size"), image_size), pc.equal(table.column("neighborhood"), neighborhood)
+            )
+            for batch in table.filter(is_asked).to_batches(max_chunksize=256):
+                for image_id, features, dim in zip(*map(batch.column, ("image_id", "features", "dim")), strict=True):
+                    yield image_id.as_py(), np.frombuffer(features.as_buffer(), np.float16).reshape(-1, dim.as_py())
+
+    def _tables(self, columns: list[str] | None = None) -> Iterator[Any]:
+        for stored in self.result.tables["patches"]:
+            table = stored.read(self.context.folder, columns)
+            yield table.filter(pc.equal(table.column("part"), self.part))
 
 
 @dataclass(frozen=True)
 class CollectPatches:
-    """Collects features of the normal images of a shard."""
+    """Collects the features of images of a shard; `chosen` has the ids of those that each part learns from."""
 
-    detector: FittedDetector
+    detector: DetectorConfig
     backbone: BackboneConfig
-    n_normals: int
+    chosen: Sequence[frozenset[str]]
     pixel_range: PixelRange | None = None
 
     def __call__(self, shard: Shard) -> ShardResult:
-        """Compute the rows of `patches` and `quarantine`."""
+        """Compute the rows of `patches` and `quarantine`; images to be classified are left to the detect step."""
         from ancd_ray.backbones.loaded import load_cached
 
         images = attach_range(shard.rows_of("images"), self.pixel_range)
-        images = [row for row in images if row["role"] == "normal"]
         rows: list[dict[str, Any]] = []
-        bad = []
-        for image, found in self.detector.collect(images, load_cached(self.backbone), self.n_normals):
-            if isinstance(found, BadImage):
-                bad.append(quarantine_row(image, "fit_detector", str(found)))
+        bad = {}
+        for i, (part, chosen) in enumerate(zip(self.detector.parts, self.chosen, strict=True)):
+            own = [row for row in images if row["image_id"] in chosen]
+            if not own:
                 continue
-            rows += [{"image_id": image["image_id"], "product": image["product"], **row} for row in found]
-        return ShardResult({"patches": rows, "quarantine": bad})
+            for image, found in part.collect(own, load_cached(self.backbone), len(chosen)):
+                if isinstance(found, BadImage):
+                    if image["role"] == "normal":
+                        bad[image["image_id"]] = quarantine_row(image, "fit_detector", str(found))
+                    continue
+                for each in found:
+                    rows.append(  # noqa: PERF401
+                        {
+                            "image_id": image["image_id"],
+                            "product": image["product"],
+                            "part": i,
+                            "image_size": each.image_size,
+                            "neighborhood": each.neighborhood,
+                            "dim": each.features_ND.shape[1],
+                            "features": each.features_ND.tobytes(),
+                        }
+                    )
+        return ShardResult({"patches": rows, "quarantine": list(bad.values())})

@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ancd_ray.config.base import PRODUCT
 from ancd_ray.data.store import Folder, digest
 from ancd_ray.jobs.classify.runs import find_last_model
 from ancd_ray.models.find import find_model
 from ancd_ray.models.format import DOCUMENT, FORMAT, ModelError, read_document
+
+if TYPE_CHECKING:
+    from ancd_ray.detectors.base import DetectorConfig
 
 
 @dataclass(frozen=True)
@@ -37,11 +40,11 @@ class PinnedModel:
         return [each["id"] for each in self.document["classes"]]
 
     @property
-    def needs(self) -> str:
-        """What its detector needs; see `DetectorConfig.needs`."""
+    def detector(self) -> DetectorConfig:
+        """Settings of its detector."""
         from ancd_ray.config.job import Job
 
-        return Job.parse_detector(self.document["detector"]).needs
+        return Job.parse_detector(self.document["detector"])
 
     def folder(self, root: Folder) -> Folder:
         """Return its folder in an output folder."""

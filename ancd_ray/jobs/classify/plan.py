@@ -166,8 +166,8 @@ def make(job: Job) -> ClassificationPlan:
 def _plan_product(
     job: Job, product: ProductConfig, model: PinnedModel, published: Published, archive: Archive
 ) -> ProductPlan:
-    listing = archive.product(product, model.needs)
-    if model.needs == "masks" and not any(image.has_mask for image in listing.images):
+    listing = archive.product(product, model.detector.reads_maps)
+    if model.detector.needs == "masks" and not any(image.has_mask for image in listing.images):
         raise JobError(f"product {product.name}: its model takes regions from masks, and the archive has none")
     compared = compare(published.root / FOLDER / product.name, listing)
     own = ProductPlan(product.name, model, listing, compared.divided, compared.deleted, job.keep)

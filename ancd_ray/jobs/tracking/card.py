@@ -138,7 +138,7 @@ class Card:
         document, backbone = self.model.document, self.model.document["backbone"]
         yield from ("", "## Limits", "")
         yield "- a defect of another kind gets the nearest of these classes, and mostly the verdict unknown"
-        yield f"- detector {escape(str(document['detector']['name']))}: {_NEEDS[self.model.needs]}"
+        yield f"- detector {escape(str(document['detector']['name']))}: {describe_needs(self.model.detector)}"
         yield (
             f"- backbone {escape(str(backbone['name']))}, whose weights have the digest "
             f"{escape(str(backbone['digest']))}; they are not part of the model, and others are refused"
@@ -150,9 +150,15 @@ class Card:
         yield "The run records none; those of the images and of the weights of the backbone hold."
 
 
+def describe_needs(detector: DetectorConfig) -> str:
+    """Describe what a detector needs, in one line."""
+    return "; ".join(dict.fromkeys(_NEEDS[part.needs] for part in detector.parts))
+
+
 _NEEDS = {
     "nothing": "needs nothing but the image",
     "normals": "has learned from normal images, and needs nothing but the image",
+    "references": "has learned from images of the product, and needs nothing but the image",
     "masks": "the mask of each image has to be given",
     "maps": "the anomaly map of each image has to be given",
 }
@@ -226,7 +232,7 @@ def _read_crops(regions: Table, wanted: set[str]) -> dict[str, bytes]:
 
 
 def _describe_normals(job: Job) -> str:
-    normals = getattr(job.detector, "max_normals", None)
+    normals = job.detector.n_normals
     return f", and of {normals:,} normal ones" if normals else ""
 
 

@@ -1,0 +1,157 @@
+"""Mutual scoring of patches (MuSc): distances to the nearest patch of each reference.
+
+Shape suffixes: R C rows and columns of patches, N patches of an image, M patches of all references, J references,
+D feature width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from ancd_ray.backbones.base import Backbone
+from ancd_ray.data.images import BadImage
+from ancd_ray.detectors.base import AnomalyMap, ImageRow
+from ancd_ray.detectors.calibration import Calibration
+from ancd_ray.detectors.memory_bank import MemoryBank, number_image
+from ancd_ray.detectors.musc import MuSc
+from ancd_ray.detectors.patch_features import PatchGrid, compute_features, make_map
+
+_COLUMNS = 8192  # patches of references in a product of matrices: 400 x 8192 distances are 13 MB
+
+Banks = Mapping[tuple[int, int], MemoryBank]  # by image size and neighbourhood
+
+
+@dataclass(frozen=True)
+class References:
+    """Features (M, D) of the patches of references, those of one reference after those of another."""
+
+    features_MD: Tensor
+    norms_M: Tensor
+    lengths: Sequence[int]  # patches of each reference
+    numbers: Sequence[int]  # number of each reference
+
+    @classmethod
+    def of_bank(cls, bank: MemoryBank, dropped: frozenset[int], device: str) -> References:
+        """Make the references of a bank whose images are contiguous, without some of them."""
+        numbers, lengths = torch.unique_consecutive(bank.images_M, return_counts=True)
+        kept = [number for number in numbers.tolist() if number not in dropped]
+        is_kept_J = torch.tensor([number not in dropped for number in numbers.tolist()])
+        features_MD = bank.features_MD[is_kept_J.repeat_interleave(lengths)].float().to(device)
+        return cls(features_MD, features_MD.square().sum(dim=1), lengths[is_kept_J].tolist(), kept)
+
+    def measure_distances(self, queries_ND: Tensor) -> Tensor:
+        """Compute the distance (N, J) of each patch to the nearest patch of each reference."""
+        squared_NJ = torch.empty(len(queries_ND), len(self.lengths), device=queries_ND.device)
+        start = first = 0
+        while first < len(self.lengths):
+            last, width = first + 1, self.lengths[first]
+            while last < len(self.lengths) and width + self.lengths[last] <= _COLUMNS:
+                width += self.lengths[last]
+                last += 1
+            block = slice(start, start + width)
+            product_NM = torch.addmm(self.norms_M[block], queries_ND, self.features_MD[block].T, alpha=-2)
+            for j, part in enumerate(product_NM.split(self.lengths[first:last], dim=1), first):
+                torch.amin(part, dim=1, out=squared_NJ[:, j])
+            start, first = start + width, last
+        squared_NJ += queries_ND.square().sum(dim=1, keepdim=True)
+        return squared_NJ.clamp_(min=0).sqrt_()
+
+
+def average_nearest(distance_NJ: Tensor, share: float) -> Tensor:
+    """Average the distances (N,) to the references that are nearest to a patch, a share of them, at least one."""
+    k = max(1, math.ceil(share * distance_NJ.shape[1]))
+    return distance_NJ.topk(k, dim=1, largest=False, sorted=False).values.mean(dim=1)
+
+
+def measure_alone(queries_ND: Tensor) -> Tensor:
+    """Compute the distance (N,) of each patch to the nearest other one of its image, which has no references."""
+    distance_NN = torch.cdist(queries_ND, queries_ND)
+    distance_NN.fill_diagonal_(math.inf)
+    return distance_NN.amin(dim=1) if len(queries_ND) > 1 else torch.zeros(1, device=queries_ND.device)
+
+
+def pack_references(banks: Banks) -> bytes:
+    """Serialize the features of references as one safetensors file."""
+    tensors = {}
+    for (size, side), bank in banks.items():
+        tensors[f"features_{size}_{side}"] = bank.features_MD.contiguous()
+        tensors[f"images_{size}_{side}"] = bank.images_M.contiguous()
+    data: bytes = save(tensors)
+    return data
+
+
+def unpack_references(data: bytes) -> dict[tuple[int, int], MemoryBank]:
+    """Read the features of references; the inverse of `pack_references`."""
+    tensors = load(data)
+    names = [name.removeprefix("features_") for name in tensors if name.startswith("features_")]
+    found = {}
+    for name in names:
+        size, side = name.split("_")
+        found[int(size), int(side)] = MemoryBank(tensors[f"features_{name}"], tensors[f"images_{name}"])
+    return found
+
+
+class MutualScorer:
+    """Scores images by their distances to references; see `base.Scorer`.
+
+    Parameters
+    ----------
+    backbone
+        Computes patch features of images.
+    config
+        Settings of the detector.
+    banks
+        Features of the references by image size and neighbourhood.
+    calibration
+        Scores of the references, of which the highest are left out; None: none is.
+    """
+
+    def __init__(self, backbone: Backbone, config: MuSc, banks: Banks, calibration: Calibration | None) -> None:
+        self._backbone, self._config = backbone, config
+        dropped = choose_dropped(calibration, config.drop) if calibration else frozenset()
+        self._references = {key: References.of_bank(bank, dropped, backbone.device) for key, bank in banks.items()}
+
+    @torch.no_grad()
+    def score(self, images: Sequence[ImageRow]) -> list[AnomalyMap | BadImage]:
+        """Compute maps at the resolution of the first size."""
+        maps: list[AnomalyMap | BadImage] = []
+        for image, grids in compute_features(self._backbone, self._config, images, self._config.neighborhoods):
+            if isinstance(grids, BadImage):
+                maps.append(grids)
+                continue
+            number = number_image(image["image_id"])
+            scores = []
+            for size in self._config.sizes:
+                of_size = [self._score_patches(each, number) for each in grids if each.image_size == size]
+                scores.append(torch.stack(of_size).mean(dim=0))
+            maps.append(make_map(scores, self._config, self._backbone.stride))
+        return maps
+
+    def _score_patches(self, grid: PatchGrid, left_out: int) -> Tensor:
+        """Compute the scores (R, C) of patches of one size and neighbourhood."""
+        references = self._references[grid.image_size, grid.neighborhood]
+        queries_ND = grid.features_RCD.flatten(0, 1)
+        others = [j for j, number in enumerate(references.numbers) if number != left_out]
+        if not others:
+            score_N = measure_alone(queries_ND)
+        else:
+            distance_NJ = references.measure_distances(queries_ND)
+            if len(others) < len(references.numbers):
+                distance_NJ = distance_NJ[:, others]
+            score_N = average_nearest(distance_NJ, self._config.nearest)
+        return score_N.reshape(grid.features_RCD.shape[:2])
+
+
+def choose_dropped(calibration: Calibration, share: float) -> frozenset[int]:
+    """Choose the references with the highest scores, a share of them; returns their numbers.
+
+    A defect that many references have looks normal to each of them.
+    """
+    ordered = sorted(calibration.reference_scores, key=calibration.reference_scores.__getitem__, reverse=True)
+    return frozenset(map(number_image, ordered[: int(share * len(ordered))]))
