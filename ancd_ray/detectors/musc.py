@@ -71,17 +71,20 @@ class MuSc(PatchDetector):
             if isinstance(found, BadImage):
                 yield image, found
                 continue
-            yield image, [
-                Patches(each.image_size, each.neighborhood, each.features_RCD.flatten(0, 1).cpu().half().numpy())
-                for each in found
-            ]
+            yield (
+                image,
+                [
+                    Patches(each.image_size, each.neighborhood, each.features_RCD.flatten(0, 1).cpu().half().numpy())
+                    for each in found
+                ],
+            )
 
     def fit(self, patches: Callable[[int, int], Iterator[tuple[str, NDArray[np.float16]]]]) -> tuple[bytes, FitFigures]:
         """Keep the features of the references."""
         from ancd_ray.detectors.memory_bank import MemoryBank
         from ancd_ray.detectors.mutual_scoring import pack_references
 
-        banks = {
+        banks: dict[tuple[int, int], MemoryBank] = {
             (size, side): MemoryBank.of_images(patches(size, side))
             for size in self.sizes
             for side in self.neighborhoods

@@ -56,7 +56,7 @@ class References:
                 last += 1
             block = slice(start, start + width)
             product_NM = torch.addmm(self.norms_M[block], queries_ND, self.features_MD[block].T, alpha=-2)
-            for j, part in enumerate(product_NM.split(self.lengths[first:last], dim=1), first):
+            for j, part in enumerate(product_NM.split_with_sizes(self.lengths[first:last], dim=1), first):
                 torch.amin(part, dim=1, out=squared_NJ[:, j])
             start, first = start + width, last
         squared_NJ += queries_ND.square().sum(dim=1, keepdim=True)

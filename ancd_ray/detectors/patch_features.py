@@ -83,7 +83,7 @@ def prepare(rgb: ImageU8, long_side: int, brightness: bool, backbone: Backbone) 
 def _compute_levels(
     backbone: Backbone, pixels_HWC: Mapping[int, NDArray[np.float32]]
 ) -> Iterator[tuple[int, list[Tensor]]]:
-    """Compute the feature maps (1, C, rows, cols) of images, the finest first; those of the same shape are one batch."""
+    """Compute the feature maps (1, C, rows, cols) of images, the finest first; equal shapes are one batch."""
     by_shape: dict[tuple[int, ...], list[int]] = {}
     for i, values in pixels_HWC.items():
         by_shape.setdefault(values.shape, []).append(i)

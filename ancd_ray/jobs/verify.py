@@ -29,8 +29,8 @@ from ancd_ray.engine.shards import ShardWork, run_alone
 from ancd_ray.engine.stage import Stage, Step
 from ancd_ray.jobs.plan import JobPlan
 from ancd_ray.jobs.results import RECORD, read_record
-from ancd_ray.stages.catalog import Catalog
 from ancd_ray.stages.calibrate import Calibrate
+from ancd_ray.stages.catalog import Catalog
 from ancd_ray.stages.detect import Detect
 from ancd_ray.stages.score_maps import ScoreMaps
 

@@ -85,9 +85,7 @@ class Calibrate(Stage):
         return Result(tables, {"normals": len(scores)}, {CALIBRATION: hashlib.sha256(data).hexdigest()})
 
 
-def _measure(
-    maps: list[dict[str, AnomalyMap]], normals: frozenset[str], references: frozenset[str]
-) -> Calibration:
+def _measure(maps: list[dict[str, AnomalyMap]], normals: frozenset[str], references: frozenset[str]) -> Calibration:
     parts = [_measure_maps(of_part, normals, references) for of_part in maps]
     if len(parts) == 1:
         return parts[0]

@@ -61,7 +61,8 @@ class FitDetector(Stage):
         done = yield from context.map(worker, align_shards({"images": inputs.images}))
         result = Result.of_shards(done)
         context.progress.note("fitting")
-        files, values = {}, {}
+        files: dict[str, str] = {}
+        values: dict[str, Any] = {}
         for i, part in enumerate(self.detector.parts):
             if part.state_file is None:
                 continue
@@ -91,7 +92,9 @@ class _PatchReader:
     @property
     def n_images(self) -> int:
         """Number of images that features were collected of."""
-        return len({image_id for each in self._tables(["image_id", "part"]) for image_id in each["image_id"].to_pylist()})
+        return len(
+            {image_id for each in self._tables(["image_id", "part"]) for image_id in each["image_id"].to_pylist()}
+        )
 
     def read(self, image_size: int, neighborhood: int) -> Iterator[tuple[str, NDArray[np.float16]]]:
         """Yield the id of each image and its features (N, D)."""
@@ -135,7 +138,7 @@ class CollectPatches:
                         bad[image["image_id"]] = quarantine_row(image, "fit_detector", str(found))
                     continue
                 for each in found:
-                    rows.append(  # noqa: PERF401
+                    rows.append(
                         {
                             "image_id": image["image_id"],
                             "product": image["product"],

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from ancd_ray.config.job import Job
 from ancd_ray.config.secrets import hide_secrets
+from ancd_ray.detectors.base import DetectorConfig
 from ancd_ray.engine.artifacts import Table
 from ancd_ray.engine.versions import read_versions
 from ancd_ray.jobs.classify.pinned import PinnedModel
