@@ -42,7 +42,7 @@ class Calibration:
     reference_scores: Mapping[str, float]
     pixel_quantiles: Mapping[str, float]
     scale: float
-    parts: Sequence[Calibration] = ()
+    parts: tuple[Calibration, ...] = ()
 
     @classmethod
     def measure(
@@ -58,9 +58,9 @@ class Calibration:
         return cls(
             {image_id: float(values.max()) for image_id, values in normal_maps.items()},
             {image_id: float(values.max()) for image_id, values in reference_maps.items()},
-            {f"{share:g}": float(value) for share, value in zip(_QUANTILES, np.quantile(pixels, _QUANTILES))},  # noqa: B905
+            dict(zip(map(str, _QUANTILES), np.quantile(pixels, _QUANTILES).tolist(), strict=True)),
             max(float(np.median(tails)), 1e-6) if tails else 1.0,
-            parts,
+            tuple(parts),
         )
 
     @classmethod
@@ -70,7 +70,7 @@ class Calibration:
 
     @classmethod
     def _from_json(cls, document: Mapping[str, object]) -> Calibration:
-        parts = [cls._from_json(part) for part in document["parts"]]  # type: ignore[attr-defined]
+        parts = tuple(cls._from_json(part) for part in document["parts"])  # type: ignore[attr-defined]
         return cls(**{**document, "parts": parts})  # type: ignore[arg-type]
 
     def write(self) -> bytes:

@@ -21,6 +21,7 @@ from ancd_ray.detectors.patch_features import compute_features, make_map
 from ancd_ray.detectors.patchcore import NEIGHBORHOOD, PatchCore
 
 _BLOCK = 4096  # queries per product with the memory bank: 4096 x 8000 distances are 130 MB
+_ROUND = 2048  # candidates of a round of the greedy choice
 _PROJECTION = 64  # dimension of the random projection for the greedy choice (Johnson-Lindenstrauss)
 
 
@@ -53,6 +54,10 @@ def choose_coreset(candidates_ND: Tensor, size: int, seed: int = 0) -> Tensor:
 
     Each choice is the candidate farthest from all earlier ones. Distances are computed in a random projection, as in
     the PatchCore paper: it approximately preserves them, and the choice is several times cheaper.
+
+    A candidate comes only closer to the choices as their number grows. So the farthest ones of a round remain the only
+    ones to choose from until they are all closer than the rest was at its start: distances of the rest to the choices
+    of a round are one product of matrices at its end, in place of a pass over all candidates for every choice.
     """
     if len(candidates_ND) <= size:
         return torch.arange(len(candidates_ND))
@@ -60,15 +65,27 @@ def choose_coreset(candidates_ND: Tensor, size: int, seed: int = 0) -> Tensor:
     projection = torch.randn(candidates_ND.shape[1], _PROJECTION, generator=generator) / _PROJECTION**0.5
     points = candidates_ND @ projection.to(candidates_ND.device)
     norms = points.square().sum(dim=1)
-    chosen = torch.empty(size, dtype=torch.long)
     nearest = torch.full((len(points),), torch.inf, device=points.device)
-    pick = int((points - points.mean(dim=0)).square().sum(dim=1).argmin())
-    for i in range(size):
-        chosen[i] = pick
-        distance = torch.addmv(norms + norms[pick], points, points[pick], alpha=-2)
-        torch.minimum(nearest, distance, out=nearest)
-        pick = int(nearest.argmax())
-    return chosen
+    chosen = [int((points - points.mean(dim=0)).square().sum(dim=1).argmin())]
+    measured = 0
+    while len(chosen) < size:
+        new = torch.tensor(chosen[measured:], device=points.device)
+        measured = len(chosen)
+        for block, rows, lengths in zip(nearest.split(_BLOCK), points.split(_BLOCK), norms.split(_BLOCK), strict=True):
+            squared = torch.addmm(norms[new], rows, points[new].T, alpha=-2).amin(dim=1) + lengths
+            torch.minimum(block, squared, out=block)
+        far = nearest.topk(min(_ROUND + 1, len(points)))
+        rest = float(far.values[-1])  # no candidate outside of the round is farther
+        index, distance = far.indices[:-1], far.values[:-1].clone()
+        rows, lengths = points[index], norms[index]
+        while len(chosen) < size:
+            value, pick = distance.max(dim=0)
+            if float(value) < rest:
+                break
+            chosen.append(int(index[pick]))
+            torch.minimum(distance, torch.addmv(lengths + lengths[pick], rows, rows[pick], alpha=-2), out=distance)
+            distance[pick] = -torch.inf  # also where rounding leaves a distance to itself
+    return torch.tensor(chosen)
 
 
 def nearest_distance(queries_ND: Tensor, memory_MD: Tensor, norms_M: Tensor | None = None) -> Tensor:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Iterator
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +15,10 @@ from numpy.typing import NDArray
 from ancd_ray.backbones.lite import Lite
 from ancd_ray.data.images import BadImage
 from ancd_ray.detectors import memory_bank
-from ancd_ray.detectors.memory_bank import (
-    MemoryBank,
-    MemoryBanks,
-    PatchFeatures,
-    apply_gamma,
-    choose_coreset,
-    nearest_distance,
-    pack_banks,
-    prepare,
-    unpack_banks,
-)
+from ancd_ray.detectors.memory_bank import choose_coreset, nearest_distance
+from ancd_ray.detectors.patch_features import apply_gamma, prepare
 from ancd_ray.detectors.patchcore import PatchCore
+from tests.detectors.fitting import fit
 
 
 def _points(n: int, seed: int = 0) -> torch.Tensor:
@@ -43,14 +34,26 @@ def test_nearest_distance_is_the_smallest_of_all(monkeypatch: pytest.MonkeyPatch
     assert float(nearest_distance(memory, memory).max()) < 1e-2
 
 
-def test_coreset_is_greedy() -> None:
-    """Clusters far apart are all met before any is met twice."""
+def test_coreset_is_greedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clusters far apart are all met before any is met twice, and rounds choose what single steps do."""
     centres = torch.eye(32)[:10] * 100
     candidates = (centres[:, None] + 0.01 * _points(10 * 5).reshape(10, 5, 32)).reshape(50, 32)
     chosen = choose_coreset(candidates, 10)
     assert sorted((chosen // 5).tolist()) == list(range(10))
-    assert len(set(choose_coreset(_points(30), 12).tolist())) == 12
     assert choose_coreset(_points(5), 12).tolist() == [0, 1, 2, 3, 4]
+    points = _points(300)
+    monkeypatch.setattr(memory_bank, "_PROJECTION", 32)
+    monkeypatch.setattr(torch, "randn", lambda *_, **__: torch.eye(32) * 32**0.5)
+    monkeypatch.setattr(memory_bank, "_ROUND", 16)
+    distances = torch.cdist(points, points)
+    expected = [int((points - points.mean(dim=0)).square().sum(dim=1).argmin())]
+    while len(expected) < 120:
+        expected.append(int(distances[:, expected].amin(dim=1).argmax()))
+    assert choose_coreset(points, 120).tolist() == expected
+
+
+def test_coreset_of_equal_candidates_has_no_one_twice() -> None:
+    assert len(set(choose_coreset(torch.ones(40, 32), 12).tolist())) == 12
 
 
 @pytest.mark.parametrize(
@@ -65,7 +68,7 @@ def test_prepare_keeps_the_aspect(shape: tuple[int, int], expected: tuple[int, i
 
 def _write(folder: Path, name: str, image: NDArray[Any]) -> dict[str, str]:
     cv2.imwrite(str(folder / name), image)
-    return {"uri": str(folder / name), "role": "query", "image_id": f"{zlib.crc32(name.encode()):020x}"}
+    return {"uri": str(folder / name), "role": "query", "image_id": hashlib.sha256(name.encode()).hexdigest()[:20]}
 
 
 @pytest.mark.parametrize("image_size", [192, (192, 256)])
@@ -76,14 +79,8 @@ def test_a_planted_defect_is_found(tmp_path: Path, image_size: int | tuple[int, 
         return np.asarray(cv2.GaussianBlur(rng.integers(60, 200, (192, 192, 3)).astype(np.uint8), (0, 0), 2))
 
     config = PatchCore(name="patchcore", image_size=image_size, coreset=300)
-    patches = PatchFeatures(Lite(), config)
     normals = [_write(tmp_path, f"n{i}.png", surface()) for i in range(6)]
-    features = [found for _, found in patches.of_images(normals) if not isinstance(found, BadImage)]
-    banks = {}
-    for size, of_size in zip(config.sizes, zip(*features, strict=True), strict=True):
-        bank = torch.cat([item.reshape(-1, item.shape[-1]) for item in of_size])
-        banks[size] = MemoryBank(bank[choose_coreset(bank, config.coreset)], torch.zeros(config.coreset))
-    detector = MemoryBanks(patches, unpack_banks(pack_banks(banks)))
+    detector = fit(config, normals)
     spoiled = surface()
     cv2.circle(spoiled, (130, 60), 18, (255, 255, 255), -1)
     clean, found, broken = detector.score(
@@ -111,22 +108,13 @@ def test_a_normal_image_is_scored_without_its_own_patches(tmp_path: Path) -> Non
     ]
     config = PatchCore(name="patchcore", image_size=128, coreset=100_000)
     normals, unseen = images[:6], images[6:]
-    collected = [(image["image_id"], rows) for image, rows in config.collect(normals, Lite(), 6)]
+    scorer = fit(config, normals)
 
-    def read(size: int) -> Iterator[tuple[str, NDArray[np.float16]]]:
-        for image_id, rows in collected:
-            assert not isinstance(rows, BadImage)
-            (row,) = [row for row in rows if row["image_size"] == size]
-            yield image_id, np.frombuffer(row["features"], np.float16).reshape(-1, row["dim"])
+    def score(rows: list[dict[str, str]]) -> float:
+        return float(np.mean([np.max(found) for found in scorer.score(rows)]))
 
-    state, _ = config.fit(read)
-    scorer = config.make_scorer(Lite, state)
-
-    def score(rows: list[dict[str, str]], role: str) -> float:
-        return float(np.mean([np.max(found) for found in scorer.score([{**row, "role": role} for row in rows])]))
-
-    assert score(normals, "query") < 0.2 * score(unseen, "query")
-    assert score(normals, "normal") == pytest.approx(score(unseen, "query"), rel=0.1)
+    assert score([{**row, "image_id": "f" * 20} for row in normals]) < 0.2 * score(unseen)
+    assert score(normals) == pytest.approx(score(unseen), rel=0.1)
 
 
 def test_contrast_keeps_the_score_and_the_order() -> None:
