@@ -32,7 +32,7 @@ def discover(
     source: str | Path | Mapping[str, Any],
     *,
     classes: int | Literal["auto", "from_labels"] | None = None,
-    detector: Literal["patchcore", "ground_truth", "precomputed"] | None = None,
+    detector: Literal["patchcore", "musc", "ground_truth", "precomputed", "graph"] | None = None,
     normals: str | None = None,
     masks: str | Sequence[str] | None = None,
     output: str | Path | None = None,
@@ -54,8 +54,9 @@ def discover(
         Number of classes to look for, the normal one included; `auto` estimates it, `from_labels` counts labels. By
         default what the job says; for a folder, `from_labels` if all its images are labeled, else `auto`.
     detector
-        Detector of anomalous regions: `patchcore` learns from normal images, `ground_truth` takes masks, `precomputed`
-        takes maps. By default what the job says; for a folder, what its images permit.
+        Detector of anomalous regions: `patchcore` learns from normal images, `musc` compares images with each other,
+        `ground_truth` takes masks, `precomputed` takes maps, `graph` runs an exported network. By default what the job
+        says; for a folder, what its images permit.
     normals
         Of a folder: its subfolder of normal images, if that is not recognized by its name.
     masks

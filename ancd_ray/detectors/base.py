@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,6 +68,12 @@ class DetectorConfig(Section):
     is_proposed: ClassVar[bool] = False  # drafted jobs take the first that their archive permits
     score_keys: ClassVar[tuple[str, ...]] = ()  # keys that the fitted state does not depend on
     listing_keys: ClassVar[tuple[str, ...]] = ()  # keys that only choose which images are listed
+
+    @classmethod
+    def get_name(cls) -> str:
+        """Return its name in job files."""
+        (name,) = get_args(cls.model_fields["name"].annotation)
+        return str(name)
 
     @property
     def parts(self) -> tuple[DetectorConfig, ...]:

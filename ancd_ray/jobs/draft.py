@@ -14,6 +14,7 @@ from ancd_ray.config.load import JobError
 from ancd_ray.data.layouts import Account, LayoutError, list_product, recognize
 from ancd_ray.data.layouts.peek import peek
 from ancd_ray.data.location import Location
+from ancd_ray.detectors import DETECTORS
 
 VARIABLE = "ANCD_DATA"
 
@@ -31,7 +32,8 @@ data:
   # base: {{name: base, layout: mvtec, path: ...}}
 
 detector:
-  name: {detector}     # patchcore learns from normal images; ground_truth takes masks for maps; precomputed reads maps
+  name: {detector}     # patchcore learns from normal images, musc compares images with each other, ground_truth takes
+      # masks for maps, precomputed reads maps, graph runs an exported detector (docs/detectors.md)
 
 discovery:
   method: linked     # clusters frozen features, in minutes; anomalyncd: the training of the paper
@@ -93,13 +95,15 @@ def draft_job(folder: str, file: str | None = None) -> Draft:
         ]
         lines += [f"{config.name}: {note}" for note in notes]
         if not listing.account.normals and not listing.account.masks:
-            lacks.append(
-                f"{config.name}: no normal images were recognized, which patchcore learns from; name their folder with "
-                "`normals:`, or take another detector"
+            lines.append(
+                f"{config.name}: no normal images were recognized, so that images are compared with each other (musc); "
+                "if there are any, name their folder with `normals:`, and patchcore learns from them"
             )
-    detectors = {product: _choose_detector(account) for product, account in accounts.items()}
+    detectors = {
+        product: _choose_detector(bool(account.normals), bool(account.masks)) for product, account in accounts.items()
+    }
     chosen = list(detectors.values())
-    detector = max(chosen, key=chosen.count, default="patchcore")
+    detector = max(chosen, key=chosen.count, default=_choose_detector())
     for product in products:
         if detectors.get(product["name"], detector) != detector:
             product["detector"] = {"name": detectors[product["name"]]}
@@ -144,8 +148,10 @@ def draft_discovery(
     return document | ({"detector": {"name": detector}} if detector else {})
 
 
-def _choose_detector(account: Account) -> str:
-    return "ground_truth" if account.masks and not account.normals else "patchcore"
+def _choose_detector(has_normals: bool = False, has_masks: bool = False) -> str:
+    """Choose the first detector that is proposed and whose needs are met."""
+    met = {"nothing", "references", *(["normals"] if has_normals else []), *(["masks"] if has_masks else [])}
+    return next(each.get_name() for each in DETECTORS if each.is_proposed and each.needs in met)
 
 
 def _make_name(path: str, otherwise: str) -> str:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ancd_ray.backbones.lite import Lite
 from ancd_ray.data.images import BadImage
-from ancd_ray.detectors.base import CALIBRATION, DetectorConfig, Scorer
+from ancd_ray.detectors.base import CALIBRATION, AnomalyMap, DetectorConfig, Scorer
 from ancd_ray.detectors.calibration import Calibration
 
 
@@ -27,3 +27,12 @@ def fit(config: DetectorConfig, images: Sequence[Mapping[str, Any]], calibration
     state, _ = config.fit(read)
     files = {config.name_state(0): state}
     return config.make_scorer(Lite, files | ({CALIBRATION: calibration.write()} if calibration else {}))
+
+
+def compute_maps(scorer: Scorer, images: Sequence[Mapping[str, Any]]) -> list[AnomalyMap]:
+    """Compute the maps of images, all of which are good."""
+    maps = []
+    for found in scorer.score(images):
+        assert not isinstance(found, BadImage), found
+        maps.append(found)
+    return maps

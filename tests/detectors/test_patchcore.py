@@ -18,7 +18,7 @@ from ancd_ray.detectors import memory_bank
 from ancd_ray.detectors.memory_bank import choose_coreset, nearest_distance
 from ancd_ray.detectors.patch_features import apply_gamma, prepare
 from ancd_ray.detectors.patchcore import PatchCore
-from tests.detectors.fitting import fit
+from tests.detectors.fitting import compute_maps, fit
 
 
 def _points(n: int, seed: int = 0) -> torch.Tensor:
@@ -111,7 +111,7 @@ def test_a_normal_image_is_scored_without_its_own_patches(tmp_path: Path) -> Non
     scorer = fit(config, normals)
 
     def score(rows: list[dict[str, str]]) -> float:
-        return float(np.mean([np.max(found) for found in scorer.score(rows)]))
+        return float(np.mean([found.max() for found in compute_maps(scorer, rows)]))
 
     assert score([{**row, "image_id": "f" * 20} for row in normals]) < 0.2 * score(unseen)
     assert score(normals) == pytest.approx(score(unseen), rel=0.1)
