@@ -22,7 +22,7 @@ from ancd_ray.detectors.memory_bank import MemoryBank, number_image
 from ancd_ray.detectors.musc import MuSc
 from ancd_ray.detectors.patch_features import PatchGrid, compute_features, make_map
 
-_COLUMNS = 8192  # patches of references in a product of matrices: 400 x 8192 distances are 13 MB
+_COLUMNS = 4096  # patches of references in a product of matrices: 400 x 4096 distances are 7 MB
 
 Banks = Mapping[tuple[int, int], MemoryBank]  # by image size and neighbourhood
 
