@@ -110,7 +110,9 @@ def _write_history(file: Path, nights: int) -> None:
     for product in job.data.products:
         assert job.model is not None
         model = pin_model(job.model, product.name)
-        compared = compare(Folder(str(root)) / FOLDER / product.name, archive.product(product, model.needs))
+        compared = compare(
+            Folder(str(root)) / FOLDER / product.name, archive.product(product, model.detector.reads_maps)
+        )
         partitions = [_divide(compared, night) for night in range(nights)]
         write_partitions(partitions)
         for night, partition in enumerate(partitions):

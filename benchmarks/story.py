@@ -54,7 +54,7 @@ class Story:
     def __init__(self, folder: Path, job: Job, held_back: str, seed: int) -> None:
         self.folder, self.job, self.held_back = folder, job, held_back
         product = job.data.products[0]
-        listing = Archive(job.data.root).product(product, job.detector.needs)
+        listing = Archive(job.data.root).product(product, job.detector.reads_maps)
         self.rows: dict[str, dict[str, str]] = {}
         for image in listing.images:
             row = {"uri": self._copy(image.uri), "label": image.label or "", "role": image.role}
@@ -226,7 +226,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     asked = parser.parse_args()
     job = load(asked.job, asked.overrides)
-    listing = Archive(job.data.root).product(job.data.products[0], job.detector.needs)
+    listing = Archive(job.data.root).product(job.data.products[0], job.detector.reads_maps)
     held_back = asked.held_back or [label for label in listing.labels if label != "good"]
     print(describe_machine())
     print("| held back | AUROC | unknown of known · of it | recall · purity | night | candidates | changed | ARI |")

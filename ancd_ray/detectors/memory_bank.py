@@ -71,9 +71,10 @@ def choose_coreset(candidates_ND: Tensor, size: int, seed: int = 0) -> Tensor:
     while len(chosen) < size:
         new = torch.tensor(chosen[measured:], device=points.device)
         measured = len(chosen)
-        for block, rows, lengths in zip(nearest.split(_BLOCK), points.split(_BLOCK), norms.split(_BLOCK), strict=True):
-            squared = torch.addmm(norms[new], rows, points[new].T, alpha=-2).amin(dim=1) + lengths
-            torch.minimum(block, squared, out=block)
+        for start in range(0, len(points), _BLOCK):
+            block = slice(start, start + _BLOCK)
+            squared = torch.addmm(norms[new], points[block], points[new].T, alpha=-2).amin(dim=1) + norms[block]
+            torch.minimum(nearest[block], squared, out=nearest[block])
         far = nearest.topk(min(_ROUND + 1, len(points)))
         rest = float(far.values[-1])  # no candidate outside of the round is farther
         index, distance = far.indices[:-1], far.values[:-1].clone()

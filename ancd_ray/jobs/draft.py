@@ -56,8 +56,17 @@ class Draft:
     lacks: Sequence[str]
 
 
-def draft_job(folder: str, file: str | None = None) -> Draft:
-    """Draft a job for the images of a folder or URI; `file` is the name of the job file in its comments.
+def draft_job(folder: str, file: str | None = None, *, has_normals: bool = False, has_masks: bool = False) -> Draft:
+    """Draft a job for the images of a folder or URI.
+
+    Parameters
+    ----------
+    folder
+        Folder or URI.
+    file
+        Name of the job file in its comments.
+    has_normals, has_masks
+        Whether there are some that are not recognized, for the choice of the detector.
 
     Raises
     ------
@@ -94,16 +103,17 @@ def draft_job(folder: str, file: str | None = None) -> Draft:
             *peek(listing.images, config),
         ]
         lines += [f"{config.name}: {note}" for note in notes]
-        if not listing.account.normals and not listing.account.masks:
+        if not (has_normals or has_masks or listing.account.normals or listing.account.masks):
             lines.append(
                 f"{config.name}: no normal images were recognized, so that images are compared with each other (musc); "
                 "if there are any, name their folder with `normals:`, and patchcore learns from them"
             )
     detectors = {
-        product: _choose_detector(bool(account.normals), bool(account.masks)) for product, account in accounts.items()
+        product: _choose_detector(has_normals or bool(account.normals), has_masks or bool(account.masks))
+        for product, account in accounts.items()
     }
     chosen = list(detectors.values())
-    detector = max(chosen, key=chosen.count, default=_choose_detector())
+    detector = max(chosen, key=chosen.count, default=_choose_detector(has_normals, has_masks))
     for product in products:
         if detectors.get(product["name"], detector) != detector:
             product["detector"] = {"name": detectors[product["name"]]}
@@ -138,7 +148,9 @@ def draft_discovery(
     JobError
         The folder is missing or has no image.
     """
-    document: dict[str, Any] = yaml.safe_load(draft_job(folder).text)
+    document: dict[str, Any] = yaml.safe_load(
+        draft_job(folder, has_normals=normals is not None, has_masks=masks is not None).text
+    )
     document["data"]["root"] = folder
     given = {"normals": normals, "masks": [masks] if isinstance(masks, str) else masks}
     for product in document["data"]["products"]:
@@ -148,7 +160,7 @@ def draft_discovery(
     return document | ({"detector": {"name": detector}} if detector else {})
 
 
-def _choose_detector(has_normals: bool = False, has_masks: bool = False) -> str:
+def _choose_detector(has_normals: bool, has_masks: bool) -> str:
     """Choose the first detector that is proposed and whose needs are met."""
     met = {"nothing", "references", *(["normals"] if has_normals else []), *(["masks"] if has_masks else [])}
     return next(each.get_name() for each in DETECTORS if each.is_proposed and each.needs in met)

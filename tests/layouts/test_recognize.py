@@ -124,11 +124,13 @@ def test_products_in_subfolders_have_their_own_detectors(tmp_path: Path) -> None
     make(validate(parse(draft.text.encode(), "draft")))
 
 
-def test_what_a_job_still_lacks_is_said(tmp_path: Path) -> None:
+def test_images_without_anything_are_compared_with_each_other(tmp_path: Path) -> None:
     _write(tmp_path, "0.png", "1.png")
     draft = draft_job(str(tmp_path))
-    (line,) = draft.lacks
-    assert "no normal images" in line
+    assert not draft.lacks
+    assert any("no normal images" in line and "musc" in line for line in draft.found)
+    assert yaml.safe_load(draft.text)["detector"]["name"] == "musc"
+    assert yaml.safe_load(draft_job(str(tmp_path), has_masks=True).text)["detector"]["name"] == "ground_truth"
     assert yaml.safe_load(draft.text)["classes"]["novel"] == "auto"
     with pytest.raises(JobError, match="no such folder"):
         draft_job(str(tmp_path / "gone"))

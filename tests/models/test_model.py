@@ -103,7 +103,7 @@ def test_what_is_no_model_is_refused(model: Model, finished: tuple[Job, Ran], tm
     shutil.copytree(finished[1].folder.path / "models" / "tile", tmp_path / "old")
     document = model.describe()
     (tmp_path / "old" / "model.json").write_text(json.dumps({**document, "format": 1}))
-    with pytest.raises(ModelError, match="format 1 is not 4"):
+    with pytest.raises(ModelError, match="format 1 is not 5"):
         Model.load(tmp_path / "old")
     other = {**document, "detector": {"name": "os.system"}}
     (tmp_path / "old" / "model.json").write_text(json.dumps(other))

@@ -85,7 +85,7 @@ def _describe(plan: JobPlan) -> str:
 def test_an_archive_below_the_limit_is_its_own_sample(make_job: MakeJob, archive: Path) -> None:
     job = make_job()
     (product,) = make(job).products
-    listed = Archive(str(archive)).product(job.data.products[0], job.detector.needs)
+    listed = Archive(str(archive)).product(job.data.products[0], job.detector.reads_maps)
     assert product.listing.digest == listed.digest
     assert list(product.listing.rows) == list(listed.rows)
     assert product.sample.is_all
