@@ -191,7 +191,7 @@ def test_other_kinds_of_jobs_are_refused(keys: dict[str, Any], said: str) -> Non
 
 
 def test_credentials_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise AncdError("s3://KEY:SECRET@bucket: no")
 
     monkeypatch.setattr("ancd_ray.jobs.draft.draft_job", fail)
