@@ -25,7 +25,8 @@ from ancd_ray.backbones.exported import export_openvino
 from ancd_ray.method.mgvit import MaskMode, apply_by_length
 from ancd_ray.method.views import ColorNormalization
 
-STRIDES = (16, 32)
+STRIDES = (16, 32)  # of tokens
+_OUTPUTS = (8, *STRIDES)  # of the trunk
 _CHANNELS = {16: 112, 32: 320}
 _GRID = 14  # tokens per side at 224 px: stride 16
 _HEADS = 8
@@ -56,14 +57,14 @@ class Lite:
     mean = (0.485, 0.456, 0.406)
     std = (0.229, 0.224, 0.225)
     multiple = 32
-    detector_layers: tuple[int, ...] = (16, 32)
+    detector_layers: tuple[int, ...] = (8, 16, 32)
     stride = 16
     projector_width = 512
     color_normalization: ColorNormalization = "kept"
     lr = 0.1  # tail and heads are trained from scratch; the final loss is lower than with 0.003, as used for ViTs
 
     def __init__(self, weights: Path | None = None, device: str = "cpu", mask: MaskMode = "class") -> None:
-        trunk = timm.create_model("tf_efficientnet_lite0", features_only=True, out_indices=(3, 4))
+        trunk = timm.create_model("tf_efficientnet_lite0", features_only=True, out_indices=(2, 3, 4))
         state = _state_dict(weights)
         missing, _ = trunk.load_state_dict(state, strict=False)
         if missing:
@@ -74,13 +75,15 @@ class Lite:
         self._digest = compute_digest(trunk.state_dict())
         trunk = fold_norms(trunk.eval()).requires_grad_(False).to(memory_format=torch.channels_last)
         on_cpu = torch.device(device).type == "cpu"
-        self._trunk = export_openvino(trunk, self._digest, torch.zeros(1, 3, 64, 64)) if on_cpu else trunk.to(device)
+        self._trunk = (
+            export_openvino(trunk, _name_graph(self._digest), torch.zeros(1, 3, 64, 64)) if on_cpu else trunk.to(device)
+        )
 
     @torch.no_grad()
     def patch_features(self, images_BCHW: Tensor, layers: tuple[int, ...]) -> list[Tensor]:
-        """Compute the feature maps of the given strides (16, 32)."""
+        """Compute the feature maps of the given strides (8, 16, 32)."""
         images_BCHW = images_BCHW.to(self.device, memory_format=torch.channels_last)
-        maps = dict(zip(STRIDES, self._trunk(images_BCHW), strict=True))
+        maps = dict(zip(_OUTPUTS, self._trunk(images_BCHW), strict=True))
         return [maps[stride] for stride in layers]
 
     @property
@@ -205,6 +208,11 @@ def compute_digest(state: dict[str, Tensor]) -> str:
         total.update(name.encode())
         total.update(state[name].detach().cpu().contiguous().numpy().tobytes())
     return total.hexdigest()
+
+
+def _name_graph(digest: str) -> str:
+    """Return the digest of the weights and of the outputs of the trunk."""
+    return hashlib.sha256(f"{digest} {_OUTPUTS}".encode()).hexdigest()
 
 
 def _state_dict(weights: Path | None) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
 """Patch features of images by a frozen backbone, and anomaly maps of scores of patches.
 
-In our measurements, these matter more than the choice of the trunk: two scales, each L2-normalized; the aspect ratio
-is kept; images are normalized to the same mean and contrast.
+In our measurements, these matter more than the choice of the trunk: several scales, each L2-normalized; the aspect
+ratio is kept; images are normalized to the same mean and contrast.
 
 Shape suffixes: B images, H W pixels, R C rows and columns of patches, D feature width.
 """
@@ -46,8 +46,9 @@ def compute_features(
         for size in config.sizes:
             pixels = {i: prepare(decoded[i], size, config.brightness, backbone) for i in found}  # type: ignore[arg-type]
             for i, levels in _compute_levels(backbone, pixels):
+                grid = (pixels[i].shape[0] // backbone.stride, pixels[i].shape[1] // backbone.stride)
                 for side in neighborhoods:
-                    features_RCD = pool_levels(levels, side)
+                    features_RCD = pool_levels(levels, side, grid)
                     if config.position:
                         features_RCD = _add_position(features_RCD, config.position)
                     found[i].append(PatchGrid(size, side, features_RCD))
@@ -94,15 +95,18 @@ def _compute_levels(
             yield i, [level[row : row + 1] for level in levels]
 
 
-def pool_levels(levels: Sequence[Tensor], neighborhood: int) -> Tensor:
-    """Average each level over squares of patches, and join them on the grid of the first: features (R, C, D)."""
-    grid = (levels[0].shape[-2], levels[0].shape[-1])
+def pool_levels(levels: Sequence[Tensor], neighborhood: int, grid: tuple[int, int]) -> Tensor:
+    """Average each level over squares of its own patches, and join them on a grid: features (R, C, D).
+
+    Finer levels are averaged within the patches of the grid, coarser ones are interpolated.
+    """
     scales = []
     for level in levels:
         averaged = level
         if neighborhood > 1:
             averaged = F.avg_pool2d(level, neighborhood, 1, neighborhood // 2, count_include_pad=False)
-        resized = averaged if averaged.shape[-2:] == grid else F.interpolate(averaged, grid, mode="bilinear")
+        finer = averaged.shape[-1] > grid[1]
+        resized = F.adaptive_avg_pool2d(averaged, grid) if finer else F.interpolate(averaged, grid, mode="bilinear")
         scales.append(F.normalize(resized, dim=1))
     return torch.cat(scales, dim=1)[0].permute(1, 2, 0).float()
 
