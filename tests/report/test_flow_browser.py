@@ -1,4 +1,4 @@
-"""The page of `models compare --html` in a real browser: long and hostile names fit the window and are shown as text."""
+"""The page of `models compare --html` in a real browser: long and hostile names fit and are shown as text."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ COUNTS = [("c0", "c0", 812), ("c1", "c1", 240), ("c2", "c2", 95), ("c3", "c3", 6
 CLASHES = """(() => {
   const labels = [...document.querySelectorAll(".node-label")].map((label) => label.getBoundingClientRect());
   const middle = innerWidth / 2;
-  const left = labels.filter((label) => label.left < middle / 2), right = labels.filter((label) => label.right > 1.5 * middle);
+  const left = labels.filter((label) => label.left < middle / 2);
+  const right = labels.filter((label) => label.right > 1.5 * middle);
   return left.filter((one) => right.some((other) =>
     one.right > other.left && one.bottom > other.top && one.top < other.bottom)).length;
 })()"""
