@@ -251,6 +251,9 @@ def test_a_class_without_a_sampled_region_is_found_again_when_it_is_given_region
     after = _find_class_ids(run_job(job))
     assert {region: after[region] for region in wanted} == wanted
     assert set(after.values()) == set(before.values()), "none is a further class"
+    if method == "ward":  # trained heads have two images as references here, so what is corrected is nearest to most
+        kept = [region for region in before if region not in wanted]
+        assert sum(after[region] == before[region] for region in kept) >= 0.8 * len(kept)
 
 
 def test_a_merge_is_respected_by_later_discoveries(

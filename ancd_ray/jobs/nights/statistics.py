@@ -15,7 +15,7 @@ from ancd_ray.jobs.nights.model import HISTORY, ControlChart
 _FEWEST_DAYS = 5  # from which limits are computed
 _BINS = 10
 # Least n·m / (n + m) of a comparison of samples of n and m values. Chance alone gives a mean PSI of 9 (n + m) / (n·m):
-# 0.11 here, and above 0.25, the default limit, in 4 nights of a hundred or fewer.
+# 0.11 here, and above 0.25, the default limit, in about 4 nights of a hundred.
 _FEWEST = 80
 _EMPTY = 1e-4  # share of a bin without values
 
