@@ -21,6 +21,7 @@ from ancd_ray.discovery.features.calibration import Floats
 from ancd_ray.discovery.matching import match_by_regions
 
 C = TypeVar("C", HeadsClassifier, ReferenceClassifier)
+MAX_KNOWN = 4000  # regions by which known classes are found again
 
 
 def correct_classifier(
@@ -79,6 +80,34 @@ def correct_classifier(
     if isinstance(changed, ReferenceClassifier):
         changed = changed.correct_references(features_CD, cls_C)
     return changed, {"corrected": {class_id: indices[class_id] for class_id in wanted}, "corrections": numbers}
+
+
+def choose_known(known: Mapping[str, str], region_ids: Sequence[str]) -> list[str]:
+    """Choose the regions that say which clusters the known classes are, in equal numbers from each class.
+
+    A rare class has them as well: without, what people put into it would be a further class.
+
+    Parameters
+    ----------
+    known
+        Id of the class of regions before, by region id; those that people have corrected are not among them.
+    region_ids
+        The regions of the discovery.
+
+    Returns
+    -------
+    At most `MAX_KNOWN` of them, but at least one of each class.
+    """
+    of_class: dict[str, list[str]] = {}
+    for region in region_ids:
+        if region in known:
+            of_class.setdefault(known[region], []).append(region)
+    most = max(1, MAX_KNOWN // max(len(of_class), 1))
+    return [
+        own[i]
+        for own in of_class.values()
+        for i in np.unique(np.linspace(0, len(own) - 1, min(most, len(own))).astype(int))
+    ]
 
 
 def _find_classes(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ancd_ray.config.errors import AncdError
+from ancd_ray.config.sections import BackboneConfig
 
 if TYPE_CHECKING:
     from ancd_ray.data.store import Folder
@@ -32,6 +34,18 @@ def read_document(folder: Folder) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise ModelError(f"{folder}: {DOCUMENT} is no document of a model; run its discovery again")
     return document
+
+
+def read_backbone(document: Mapping[str, Any], weights: str | None = None) -> BackboneConfig:
+    """Read the configuration of the backbone in `model.json`, with another weights file if one is given.
+
+    Raises
+    ------
+    ValidationError, KeyError
+        It is no configuration, or there is none.
+    """
+    own = {key: value for key, value in document["backbone"].items() if key != "digest"}
+    return BackboneConfig.model_validate({**own, **({"weights": weights} if weights else {})})
 
 
 def check_weights(product: str, backbone: str, installed: str, made_with: str) -> None:

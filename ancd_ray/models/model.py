@@ -41,7 +41,7 @@ from ancd_ray.detectors.base import DetectorConfig, Scorer, State
 from ancd_ray.discovery.classifiers import Classifier, HeadsClassifier, load_classifier
 from ancd_ray.discovery.features import FEATURES
 from ancd_ray.engine.artifacts import ArtifactSet
-from ancd_ray.models.format import DOCUMENT, FORMAT, ModelError, check_weights, read_document
+from ancd_ray.models.format import DOCUMENT, FORMAT, ModelError, check_weights, read_backbone, read_document
 from ancd_ray.stages.catalog import make_image_id, open_files
 from ancd_ray.stages.classify import CLASSIFIED, classify_regions
 from ancd_ray.stages.detect import make_scorer, read_state, score_images
@@ -188,8 +188,7 @@ class Model:
             raise ModelError(f"{folder}: format {document.get('format')} is not {FORMAT}, which this version reads")
         try:
             detector = Job.parse_detector(document["detector"])
-            trunk = {key: value for key, value in document["backbone"].items() if key != "digest"}
-            backbone = BackboneConfig.model_validate({**trunk, **({"weights": weights} if weights else {})})
+            backbone = read_backbone(document, weights)
             mebin, merge = MebinConfig.model_validate(document["mebin"]), MergeConfig.model_validate(document["merge"])
             unknown_rate = UnknownConfig.model_validate(document["unknown"]).rate
             class_ids = tuple(each["id"] for each in document["classes"])

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from ancd_ray.discovery.cluster_regions import ImageScores
     from ancd_ray.discovery.features.region_features import StoredFeatures
 
-_MAX_KNOWN = 8000  # regions by which known classes are found again
-
 
 @dataclass(frozen=True)
 class Cluster(Stage):
@@ -122,13 +120,13 @@ class Cluster(Stage):
         normal_id: str,
     ) -> tuple[ReferenceClassifier, dict[str, Any]]:
         """Give corrected regions their classes, and return what is recorded of it."""
-        from ancd_ray.discovery.corrections import correct_classifier
+        from ancd_ray.discovery.corrections import choose_known, correct_classifier
 
-        given, known = dict(self.corrections), dict(self.known)
+        given = dict(self.corrections)
+        known = {region: own for region, own in self.known if region not in given}
         here = [row for row, region in enumerate(region_ids) if region in given]
-        others = [row for row, region in enumerate(region_ids) if region in known and region not in given]
-        if len(others) > _MAX_KNOWN:
-            others = [others[i] for i in np.linspace(0, len(others) - 1, _MAX_KNOWN).astype(int)]
+        chosen = set(choose_known(known, region_ids))
+        others = [row for row, region in enumerate(region_ids) if region in chosen]
         rows = np.array(sorted([*here, *others]), np.int64)
         masked_ND = novel.take(rows, ("masked",)).masked_ND
         found_N = classifier.predict_probs(masked_ND, scores.of_regions_N[rows] if scores else None).argmax(axis=1)

@@ -7,7 +7,7 @@ have the highest mean silhouette in frozen features (`discovery/criterion.py`).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -23,6 +23,7 @@ from ancd_ray.engine.outputs import Result
 from ancd_ray.engine.stage import Stage, unhashed
 
 if TYPE_CHECKING:
+    from ancd_ray.discovery.anomalyncd.sources import ViewBank
     from ancd_ray.discovery.classifiers import HeadsClassifier
 
 TRAINED = "model.safetensors"  # file of the stage `train`
@@ -93,7 +94,13 @@ class SelectHead(Stage):
         if self.corrections:
             ids = [region for table in sampled for region in table.column("region_id").to_pylist()]
             cls_of = {region: int(index) for region, index in zip(ids, cls_HN[head], strict=True)}
-            classifier, corrected = self._correct(classifier, views, cls_of, make_normal_id(context.product))
+            learner = load_learner(state, backbone, classes)
+
+            def classify(bank: ViewBank) -> list[int]:
+                probs = [own[head] for _, own in predict_heads(bank, learner, classes.n_base, backbone.device)]
+                return [int(index) for index in np.concatenate(probs).argmax(axis=-1)]
+
+            classifier, corrected = self._correct(classifier, views, cls_of, classify, make_normal_id(context.product))
             values |= {**corrected, "n_novel": classifier.classes.n_novel}
         files = classifier.save()
         for name, data in files.items():
@@ -101,28 +108,35 @@ class SelectHead(Stage):
         return Result({}, values, {name: hashlib.sha256(data).hexdigest() for name, data in files.items()})
 
     def _correct(
-        self, classifier: HeadsClassifier, views: Table, found: Mapping[str, int], normal_id: str
+        self,
+        classifier: HeadsClassifier,
+        views: Table,
+        found: Mapping[str, int],
+        classify: Callable[[ViewBank], list[int]],
+        normal_id: str,
     ) -> tuple[HeadsClassifier, dict[str, Any]]:
-        """Give corrected regions their classes, whether or not they are sampled."""
+        """Give corrected regions their classes, and find known classes again, whether or not regions are sampled."""
         from ancd_ray.discovery.anomalyncd.sources import ViewBank
-        from ancd_ray.discovery.corrections import correct_classifier
+        from ancd_ray.discovery.corrections import choose_known, correct_classifier
 
         given = dict(self.corrections)
-        wanted = pa.array(given, pa.string())
-        parts = [_take_regions(views, index, wanted) for index in range(len(views.parts))]
-        own = [part for part in parts if part is not None]
-        ids = [region for part in own for region in part.column("region_id").to_pylist()]
+        known = {region: own for region, own in self.known if region not in given}
+        others = set(choose_known(known, views.read(["region_id"]).column("region_id").to_pylist())) - found.keys()
+        ids, own = _take_regions(views, given)
         tokens_CD = ViewBank(own).average_tokens() if own else np.empty((0, 0), np.float32)
-        return correct_classifier(classifier, given, ids, tokens_CD, found, dict(self.known), normal_id)
+        other_ids, own = _take_regions(views, others)
+        found = {**found, **dict(zip(other_ids, classify(ViewBank(own)) if own else [], strict=True))}
+        return correct_classifier(classifier, given, ids, tokens_CD, found, known, normal_id)
 
 
-def _take_regions(views: Table, index: int, wanted: pa.Array) -> pa.Table | None:
-    """Read the clean views of some regions in a part; None if it has none of them."""
-    part = views.parts[index]
-    if not part.rows or not pc.any(pc.is_in(views.read_part(part, ["region_id"]).column(0), value_set=wanted)).as_py():
-        return None
-    table = views.read_part(part)
-    return table.filter(pc.is_in(table.column("region_id"), value_set=wanted))
+def _take_regions(views: Table, wanted: Collection[str]) -> tuple[list[str], list[pa.Table]]:
+    """Read the ids and the clean views of some regions, by parts."""
+    values, own = pa.array(list(wanted), pa.string()), []
+    for part in views.parts:
+        if part.rows and pc.any(pc.is_in(views.read_part(part, ["region_id"]).column(0), value_set=values)).as_py():
+            table = views.read_part(part)
+            own.append(table.filter(pc.is_in(table.column("region_id"), value_set=values)))
+    return [region for table in own for region in table.column("region_id").to_pylist()], own
 
 
 def _take_sampled(views: Table, features: Table, index: int) -> pa.Table:

@@ -6,6 +6,8 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ from ancd_ray.engine.context import StageError
 from ancd_ray.jobs.classify import run as classify_run
 from ancd_ray.jobs.classify import runs, weights
 from ancd_ray.jobs.classify.plan import make
-from tests.conftest import Ran
+from tests.conftest import REPO, Ran
 from tests.nights import TABLES, make_job, read_published, run_night
 
 
@@ -219,6 +221,27 @@ def test_a_published_table_that_another_hand_has_changed(
     version = DeltaTable(str(place)).version()
     run_night(job)
     assert DeltaTable(str(place)).version() == version
+
+
+@pytest.mark.slow
+def test_two_nights_at_once_exclude_each_other(clustered: tuple[Job, Ran], archive: Path, tmp_path: Path) -> None:
+    """Of two processes that start together one does the work, the other says why it does not."""
+    output, file = tmp_path / "out", tmp_path / "job.yaml"
+    file.write_text(dump_resolved(make_job(archive, output, clustered[1].folder)))
+    command = [sys.executable, "-m", "ancd_ray", "submit", str(file)]
+    nights = [
+        subprocess.Popen(command, cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)
+    ]
+    said = [night.communicate(timeout=300) for night in nights]
+    (worked,) = [shown for night, shown in zip(nights, said, strict=True) if night.returncode == 0]
+    (refused,) = [shown for night, shown in zip(nights, said, strict=True) if night.returncode != 0]
+    assert Path(worked[0].strip().splitlines()[-1], "summary.json").is_file()
+    assert "another job writes here" in refused[1].replace("\n", " ")
+    assert "Traceback" not in refused[1]
+    uris = [row["uri"] for row in DeltaTable(str(output / "archive/image_predictions")).to_pyarrow_table().to_pylist()]
+    assert len(uris) == len(set(uris)) == 25
+    ended = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=300, check=False)
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_a_clock_that_jumps_back(

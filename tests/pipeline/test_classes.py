@@ -15,10 +15,12 @@ from ancd_ray.cli.main import main
 from ancd_ray.config.job import Job
 from ancd_ray.config.load import parse, validate
 from ancd_ray.data.store import Folder
+from ancd_ray.discovery import corrections
 from ancd_ray.jobs.classify import run as module
 from ancd_ray.jobs.identity import edits
 from ancd_ray.jobs.identity.tables import read_classes, read_members
 from ancd_ray.models.model import ImageInput, Model
+from ancd_ray.stages import encode
 from tests.conftest import Ran
 from tests.nights import arrive, list_others, make_job, read_table, run_classes, run_night
 
@@ -190,17 +192,68 @@ def _with_mask(source: Path, uri: str) -> ImageInput:
 def test_corrections_are_kept_by_trained_heads(
     small_job: Callable[..., Job], run_job: Callable[[Job], Ran], tmp_path: Path
 ) -> None:
+    """Regions of other classes, and a class that is split off; the model says the same of their images."""
     job = small_job(tmp_path / "out")
     before = _find_class_ids(run_job(job))
     regions = sorted(before)[::5]
     classes = sorted(set(before.values()))
     wanted = {region: classes[(classes.index(before[region]) + 1) % len(classes)] for region in regions}
     _import(tmp_path / "out", wanted)
+    largest = max(classes, key=list(before.values()).count)
+    apart = sorted(region for region, own in before.items() if own == largest and region not in wanted)[:2]
+    (tmp_path / "apart.csv").write_text("region_id\n" + "\n".join(apart) + "\n")
+    said = run_classes("split-off", str(tmp_path / "out"), largest, "--regions", str(tmp_path / "apart.csv"))
+    new = said.output.strip()
+    assert new not in classes
     run = run_job(job)
     assert run.computed == {"select_head", "classify", "merge", "evaluate"}
     after = _find_class_ids(run)
     assert {region: after[region] for region in regions} == wanted
+    assert [after[region] for region in apart] == [new, new]
     assert after.keys() == before.keys()
+    images = ds.dataset(str(run.folder.path / "image_predictions")).to_table().to_pylist()
+    found = Model.load(run.folder.path / "models/tile").predict([row["uri"] for row in images])
+    own = {row["uri"]: (row["cls"], row["confidence"]) for row in images}
+    assert {row["uri"]: (row["cls"], row["confidence"]) for row in found.image_predictions.to_pylist()} == own
+
+
+@pytest.mark.parametrize("method", ["anomalyncd", "ward"])
+def test_a_class_without_a_sampled_region_is_found_again_when_it_is_given_regions(
+    small_job: Callable[..., Job],
+    run_job: Callable[[Job], Ran],
+    clustered: tuple[Job, Ran],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+) -> None:
+    """Which cluster a known class is, a bounded number of regions says, and people may correct more than those."""
+    sampled: set[str] = set()
+
+    def sample_two_images(image_id: str, share: float) -> bool:
+        if len(sampled) < 2:
+            sampled.add(image_id)
+        return image_id in sampled
+
+    monkeypatch.setattr(encode, "is_sampled", sample_two_images)
+    monkeypatch.setattr(corrections, "MAX_KNOWN", 3)
+    job = small_job(tmp_path / "out", "train.head=loss")
+    if method == "ward":
+        monkeypatch.undo()
+        monkeypatch.setattr(corrections, "MAX_KNOWN", 3)
+        document = clustered[0].model_dump(mode="json", exclude_unset=True, by_alias=True)
+        job = validate(document, [f"output={tmp_path / 'out'}"])
+    before = _find_class_ids(run_job(job))
+    classes = sorted(set(before.values()))
+    regions = sorted(before)[::4]
+    wanted = {region: classes[(classes.index(before[region]) + 1) % len(classes)] for region in regions}
+    assert set(wanted.values()) == set(classes)
+    _import(tmp_path / "out", wanted)
+    after = _find_class_ids(run_job(job))
+    assert {region: after[region] for region in wanted} == wanted
+    assert set(after.values()) == set(before.values()), "none is a further class"
+    if method == "ward":  # trained heads have two images as references here, so what is corrected is nearest to most
+        kept = [region for region in before if region not in wanted]
+        assert sum(after[region] == before[region] for region in kept) >= 0.8 * len(kept)
 
 
 def test_a_merge_is_respected_by_later_discoveries(

@@ -20,6 +20,7 @@ from ancd_ray.data.store import Folder
 from ancd_ray.jobs import tracking
 from ancd_ray.jobs.classify.plan import make
 from ancd_ray.jobs.identity.assign import assign_class
+from ancd_ray.jobs.nights import statistics
 from tests.nights import HELD_BACK, arrive, list_others, make_job, read_table, run_night
 
 
@@ -118,7 +119,10 @@ def _arrive_brighter(arrivals: Path, label: str) -> None:
         shutil.copy2(masks / f"{file.stem}_mask.png", masks / f"bright{file.stem}_mask.png")
 
 
-def test_brighter_images_are_drift(source: Path, discovered: Folder, arrivals: Path, tmp_path: Path) -> None:
+def test_brighter_images_are_drift(
+    source: Path, discovered: Folder, arrivals: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(statistics, "_FEWEST", 20)  # of a small archive
     job = make_job(arrivals, tmp_path / "out", discovered, reclassify=False, alerts={})
     labels = list_others(source)[:2]
     assert sum(arrive(source, arrivals, label, 0, 30) for label in labels) >= 50

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from datetime import date
 from itertools import pairwise
 
 import cv2
@@ -13,13 +14,16 @@ from page import Page
 from sample_night import busy_night, busy_product, chart, night_of, pictures, quiet_product
 from sample_report import png, region
 
+from ancd_ray.config.sections import AlertsConfig
 from ancd_ray.jobs.nights.charts import CHART, draw_chart
 from ancd_ray.jobs.nights.extents import LIMIT
 from ancd_ray.jobs.nights.model import Alert, CandidateClass, ControlChart, Drift, NightClass
 from ancd_ray.jobs.nights.render import OPEN_PRODUCTS, render
+from ancd_ray.jobs.nights.statistics import make_chart, measure_stability
 from ancd_ray.jobs.nights.wording import judge_count, speed, usual_range
 
 HOSTILE = "</style></script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&{{7*7}}"
+DAYS = [date(2026, 3, day) for day in range(1, 10)]
 
 
 @pytest.fixture(scope="module")
@@ -93,11 +97,11 @@ def test_changes_are_said_in_words() -> None:
     page = Page(render(night_of(busy_product())))
     rows = [" ".join(row.text.split()) for row in page.all("tr") if "limit" not in row.text.lower()]
     (score,) = [row for row in rows if row.startswith("Anomaly scores")]
-    assert score.endswith("0.31–0.25 The images look different than before: check camera, light and material.")
+    assert score.endswith("The images look different than before: check camera, light and material. 0.31–0.25")
     (confidence,) = [row for row in rows if row.startswith("Confidence")]
-    assert confidence.endswith("0.04–0.25 As usual.")
+    assert confidence.endswith("As usual. 0.04–0.25")
     (unknown,) = [row for row in rows if row.startswith("Unknown images")]
-    assert "3.8 %0.6 %2.0 % More than usual" in unknown
+    assert unknown.endswith("look at the unknown pictures. 3.8 %0.6 %2.0 %")
 
 
 def test_hostile_texts_are_shown_and_never_run() -> None:
@@ -223,4 +227,24 @@ def test_usual_ranges_in_words() -> None:
     assert judge_count(ControlChart([], [11], 4.0, -2.0, 10.0)) == "more than usual"
     assert judge_count(ControlChart([], [1], 16.0, 4.0, 28.0)) == "fewer than usual"
     assert judge_count(ControlChart([], [5], 4.0, -2.0, 10.0)) == ""
+
+
+def test_the_first_images_of_a_class_are_told_as_such() -> None:
+    first = make_chart({DAYS[-1]: 2}, DAYS)
+    assert usual_range(first) == "a class that was not seen on the 8 days before"
+    assert judge_count(first) == "first seen"
+    assert judge_count(make_chart({}, DAYS)) == ""
+    assert judge_count(make_chart({DAYS[0]: 1, DAYS[-1]: 9}, DAYS)) == "more than usual"
+
+
+@pytest.mark.parametrize(("now", "before"), [(100, 400), (84, 2520), (160, 160)])
+def test_chance_alone_is_no_drift(now: int, before: int) -> None:
+    """In at most one of twenty nights that are like those before."""
+    rng = np.random.default_rng(0)
+    found = [measure_stability(rng.random(before), rng.random(now)) for _ in range(600)]
+    assert np.mean([value is None or value > AlertsConfig().drift for value in found]) <= 0.05
+    moved = [measure_stability(rng.random(before), rng.random(now) ** 3) for _ in range(20)]
+    assert min(value for value in moved if value is not None) > AlertsConfig().drift, "a change is"
+    assert measure_stability(rng.random(before), rng.random(40)) is None
+    assert measure_stability(np.empty(0), rng.random(now)) is None
     assert [speed(n, 10) for n in (3, 25, 12_345)] == ["0.3", "2.5", "1,234"]

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from ancd_ray.config.load import JobError
 from ancd_ray.config.sections import BackboneConfig
@@ -13,7 +11,7 @@ from ancd_ray.discovery.classifiers import DOCUMENT
 from ancd_ray.jobs.backbones import load_backbone
 from ancd_ray.jobs.classify.pinned import PinnedModel
 from ancd_ray.jobs.classify.plan import ClassificationPlan
-from ancd_ray.models.format import ModelError, check_weights
+from ancd_ray.models.format import ModelError, check_weights, read_backbone
 
 
 def leave_out_other_weights(plan: ClassificationPlan) -> ClassificationPlan:
@@ -43,7 +41,7 @@ def leave_out_other_weights(plan: ClassificationPlan) -> ClassificationPlan:
 def _check(product: str, model: PinnedModel, installed: dict[BackboneConfig, str]) -> None:
     """Compare the weights of a model with those that are installed, whose digests are kept in `installed`."""
     try:
-        config = _read_config(model.document)
+        config = read_backbone(model.document)
         made_with = str(json.loads(model.read(DOCUMENT))["backbone_digest"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{model.source}: a file of the model is missing or damaged: {error}") from error
@@ -51,7 +49,3 @@ def _check(product: str, model: PinnedModel, installed: dict[BackboneConfig, str
     if weights not in installed:
         installed[weights] = load_backbone(config).digest()
     check_weights(product, config.name, installed[weights], made_with)
-
-
-def _read_config(document: Mapping[str, Any]) -> BackboneConfig:
-    return BackboneConfig.model_validate({key: own for key, own in document["backbone"].items() if key != "digest"})

@@ -19,6 +19,7 @@ from ancd_ray.jobs.classify.report import read_regions
 from ancd_ray.jobs.classify.runs import Start, count_seen
 from ancd_ray.jobs.identity.pool import Candidate
 from ancd_ray.jobs.identity.tables import Row, find_titles, resolve_id
+from ancd_ray.jobs.nights import wording
 from ancd_ray.jobs.nights.model import Alert, CandidateClass, Drift, Night, NightClass, ProductNight
 from ancd_ray.jobs.nights.statistics import make_chart, measure_stability
 from ancd_ray.jobs.report import GalleryItem
@@ -162,8 +163,9 @@ def _find_alerts(product: ProductNight, alerts: AlertsConfig) -> Iterator[Alert]
     if alerts.control_limit and product.new:
         for own in product.classes:
             if own.chart.is_outside:
-                usual = f"{own.chart.lower:.0f} to {own.chart.upper:.0f} are usual"
-                yield Alert("control_limit", product.product, f"{own.name}: {own.chart.counts[-1]:,} images, {usual}")
+                count = own.chart.counts[-1]
+                text = f"{own.name}: {count:,} image{'s' * (count != 1)}, {wording.usual_range(own.chart)}"
+                yield Alert("control_limit", product.product, text)
     for drift in product.drift:
         if drift.is_outside:
             kind = {"unknown": "unknown", "quarantined": "quarantine"}.get(drift.figure, "drift")

@@ -37,6 +37,11 @@ class ControlChart:
             return False
         return not self.lower <= self.counts[-1] <= self.upper
 
+    @property
+    def is_first(self) -> bool:
+        """Whether the last day has images, and none of the days before has any, of which there are enough."""
+        return self.is_outside and self.mean == 0
+
 
 @dataclass(frozen=True)
 class NightClass:

@@ -80,6 +80,8 @@ def usual_range(chart: ControlChart) -> str:
     """Say in which range the images a day usually are."""
     if chart.lower is None or chart.upper is None:
         return "too few earlier days to say what is usual"
+    if chart.is_first:
+        return f"a class that was not seen on the {len(chart.counts) - 1} days before"
     low, high = ceil(max(chart.lower, 0)), floor(chart.upper)
     return f"usually {low:,} to {high:,}" if low < high else f"usually {high:,}"
 
@@ -88,6 +90,8 @@ def judge_count(chart: ControlChart) -> str:
     """Say whether the last day is unusual; empty if it is not, or if nothing is known to compare it with."""
     if not chart.is_outside:
         return ""
+    if chart.is_first:
+        return "first seen"
     return "more than usual" if chart.upper is not None and chart.counts[-1] > chart.upper else "fewer than usual"
 
 
