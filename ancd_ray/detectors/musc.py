@@ -7,7 +7,7 @@ The settings are here; the computation, which needs torch, is in `mutual_scoring
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import numpy as np
@@ -31,9 +31,9 @@ class MuSc(PatchDetector):
 
     name: Literal["musc"]
     references: PositiveInt = 100  # images of the product that each one is compared with
-    neighborhoods: Annotated[tuple[Odd, ...], Field(min_length=1, max_length=4)] = (1, 3, 5)  # patches a side, averaged
-    nearest: Annotated[float, Field(gt=0, le=1)] = 0.3  # share of the references that count, those nearest to a patch
-    drop: Annotated[Share, Field(lt=1)] = 0.1  # share of the references, the most anomalous ones, that are left out
+    neighborhoods: Annotated[tuple[Odd, ...], Field(min_length=1, max_length=4)] = (1,)  # patches a side whose mean is compared
+    nearest: Annotated[float, Field(gt=0, le=1)] = 0.5  # share of the references that count, those nearest to a patch
+    drop: Annotated[Share, Field(lt=1)] = 0.0  # share of the references, the most anomalous ones, that are left out
 
     needs: ClassVar[Needs] = "references"
     state_file: ClassVar[str | None] = "references.safetensors"
@@ -49,6 +49,10 @@ class MuSc(PatchDetector):
     def n_references(self) -> int:
         """Number of images that each one is compared with."""
         return self.references
+
+    def choose_scored(self, images: Iterable[tuple[str, str]]) -> frozenset[str]:
+        """Choose the references, if some of them are dropped."""
+        return self.choose_images(images) if self.drop else frozenset()
 
     def make_scorer(self, backbone: Callable[[], Backbone], state: State) -> Scorer:
         """Build the scorer; without a calibration, no reference is left out."""

@@ -61,7 +61,7 @@ class Calibrate(Stage):
         if len(normals) < 2:  # a single one has no others to be compared with
             normals = frozenset()
         references: frozenset[str] = frozenset().union(
-            *(part.choose_images(roles.items()) for part in self.detector.parts if part.needs == "references"),
+            *(part.choose_scored(roles.items()) for part in self.detector.parts),
             () if normals else choose_references((i for i, role in roles.items() if role == "query"), CALIBRATED),
         )
         state = inputs.detector_state.folder if inputs.detector_state else None

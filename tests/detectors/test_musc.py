@@ -58,7 +58,7 @@ def _score_all_pairs(config: MuSc, images: list[dict[str, str]]) -> list[NDArray
 
 def test_all_images_as_references_are_the_form_over_all_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = [_write(tmp_path, i, defect=i == 3) for i in range(7)]
-    config = MuSc(name="musc", image_size=SIZE, drop=0)
+    config = MuSc(name="musc", image_size=SIZE, neighborhoods=(1, 3, 5), nearest=0.3)
     monkeypatch.setattr(mutual_scoring, "_COLUMNS", 600)  # two references of 256 patches
     for found, expected in zip(
         compute_maps(fit(config, images), images), _score_all_pairs(config, images), strict=True
