@@ -31,7 +31,8 @@ class MuSc(PatchDetector):
 
     name: Literal["musc"]
     references: PositiveInt = 100  # images of the product that each one is compared with
-    neighborhoods: Annotated[tuple[Odd, ...], Field(min_length=1, max_length=4)] = (1,)  # patches a side whose mean is compared
+    # Sides of squares of patches whose means are compared; the scores of several are averaged.
+    neighborhoods: Annotated[tuple[Odd, ...], Field(min_length=1, max_length=4)] = (1,)
     nearest: Annotated[float, Field(gt=0, le=1)] = 0.5  # share of the references that count, those nearest to a patch
     drop: Annotated[Share, Field(lt=1)] = 0.0  # share of the references, the most anomalous ones, that are left out
 
