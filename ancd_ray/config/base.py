@@ -7,6 +7,7 @@ from typing import Annotated, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]  # sha256
 Share = Annotated[float, Field(ge=0, le=1)]
 PRODUCT = "{product}"  # stands for the name of a product: in the place of a model, and in the name of a registered one
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from ancd_ray.config.base import Section, Share, reset_keys
+from ancd_ray.config.base import Digest, Section, Share, reset_keys
 from ancd_ray.config.registration import RegisterConfig
 
 # --- finding regions --------------------------------------------------------------------------------------------
@@ -45,7 +45,7 @@ class BackboneConfig(Section):
 
     name: str = "lite"
     weights: str = "auto"  # auto | package | timm | a .safetensors or .pth file
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    sha256: Digest | None = None
     mask_layers: PositiveInt = 9  # L_m: the last blocks whose class token sees only the mask (Table V)
     mask: Literal["class", "patch", "all", "none"] = "class"  # tokens whose attention is masked (Table IV)
     # Colors of a view: kept, without their mean (centred), or also with unit contrast (standardised).

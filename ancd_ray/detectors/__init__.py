@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from ancd_ray.detectors.base import DetectorConfig
 from ancd_ray.detectors.fuse import Fuse
+from ancd_ray.detectors.graph import Graph
 from ancd_ray.detectors.ground_truth import GroundTruth
 from ancd_ray.detectors.musc import MuSc
 from ancd_ray.detectors.patchcore import PatchCore
@@ -16,6 +17,7 @@ DETECTORS: list[type[DetectorConfig]] = [
     PatchCore,
     GroundTruth,
     MuSc,
+    Graph,
     Precomputed,
     Fuse,
 ]

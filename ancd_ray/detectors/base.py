@@ -62,7 +62,8 @@ class DetectorConfig(Section):
 
     name: str
     needs: ClassVar[Needs] = "nothing"
-    resources: ClassVar[Literal["images", "model"]] = "images"  # model: it uses the backbone, on a GPU if there is one
+    resources: ClassVar[Literal["images", "model"]] = "images"  # model: it runs a network, on a GPU if there is one
+    uses_backbone: ClassVar[bool] = False
     state_file: ClassVar[str | None] = None  # what `fit` makes; None: it is not fitted
     maps_are_masks: ClassVar[bool] = False  # regions are cut from the maps as they are, without binarization
     is_proposed: ClassVar[bool] = False  # drafted jobs take the first that their archive permits
@@ -115,6 +116,19 @@ class DetectorConfig(Section):
     def for_listing(self: D) -> D:
         """The detector with the keys that a listing has answered at their defaults."""
         return reset_keys(self, *self.listing_keys)
+
+    @property
+    def learns(self) -> bool:
+        """Whether its state is fitted to images; a state can also be made of files that it names."""
+        return self.needs in ("normals", "references")
+
+    def pin_files(self: D) -> D:
+        """Return the detector with the digests of the files that it names, for fingerprints."""
+        return self
+
+    def describe_inputs(self, images: Sequence[ListedImage]) -> list[str]:  # noqa: ARG002  (most read images alone)
+        """Describe in lines what it reads beside the images; a few files are opened."""
+        return []
 
     def find_problems(self, product: str, images: Sequence[ListedImage]) -> list[str]:
         """Return error messages of one line if the detector cannot run on a product."""

@@ -13,6 +13,7 @@ from ancd_ray.data.images import BadImage
 from ancd_ray.data.roles import ListedImage
 from ancd_ray.detectors.base import CALIBRATION, AnomalyMap, DetectorConfig, ImageRow, Scorer, State
 from ancd_ray.detectors.calibration import Calibration
+from ancd_ray.detectors.graph import Graph
 from ancd_ray.detectors.musc import MuSc
 from ancd_ray.detectors.patchcore import PatchCore
 from ancd_ray.detectors.precomputed import Precomputed
@@ -20,7 +21,7 @@ from ancd_ray.detectors.precomputed import Precomputed
 if TYPE_CHECKING:
     from ancd_ray.backbones.base import Backbone
 
-Part = Annotated[Union[PatchCore, MuSc, Precomputed], Field(discriminator="name")]  # noqa: UP007  (evaluated by pydantic)
+Part = Annotated[Union[PatchCore, MuSc, Graph, Precomputed], Field(discriminator="name")]  # noqa: UP007  (evaluated by pydantic)
 
 
 class Fuse(DetectorConfig):
@@ -57,6 +58,19 @@ class Fuse(DetectorConfig):
     def for_listing(self) -> Fuse:
         """The detector with the keys that a listing has answered at their defaults."""
         return self.model_copy(update={"detectors": tuple(part.for_listing for part in self.detectors)})
+
+    @property
+    def uses_backbone(self) -> bool:  # type: ignore[override]  # of the class, where it does not depend on the settings
+        """Whether one of the detectors does."""
+        return any(part.uses_backbone for part in self.detectors)
+
+    def pin_files(self) -> Fuse:
+        """Return the detectors with the digests of the files that they name."""
+        return self.model_copy(update={"detectors": tuple(part.pin_files() for part in self.detectors)})
+
+    def describe_inputs(self, images: Sequence[ListedImage]) -> list[str]:
+        """Describe what the detectors read beside the images."""
+        return [line for part in self.detectors for line in part.describe_inputs(images)]
 
     def find_problems(self, product: str, images: Sequence[ListedImage]) -> list[str]:
         """Return the error messages of all detectors."""

@@ -26,6 +26,7 @@ class PatchDetector(DetectorConfig):
     position: Annotated[float, Field(ge=0)] = 0.0
 
     resources: ClassVar[Literal["images", "model"]] = "model"
+    uses_backbone: ClassVar[bool] = True
     score_keys: ClassVar[tuple[str, ...]] = ("smoothing", "map_gamma")
 
     @field_validator("image_size")

@@ -89,9 +89,9 @@ def _perceive(flow: Flow, job: Job, listing: ProductListing, detector: DetectorC
     backbone = job.backbone.for_images
     detector = detector.for_listing
     flow.add(Catalog(listing.digest, listing.config.bits, listing.rows))
-    own = backbone if detector.resources == "model" else None
+    own = backbone if detector.uses_backbone else None
     if detector.is_fitted:
-        flow.add(FitDetector(detector.for_fit, backbone))
+        flow.add(FitDetector(detector.for_fit, own))
     if not detector.maps_are_masks:
         flow.add(Calibrate(detector, own))
     flow.add(Detect(detector, own))

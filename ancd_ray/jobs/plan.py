@@ -106,6 +106,7 @@ class JobPlan:
             notes = [
                 *listing.account.describe(),
                 *peek(listing.images, listing.config),
+                *product.job.detector.describe_inputs(listing.images),
                 product.describe_classes(),
                 *([outside] if outside else []),
             ]
@@ -148,7 +149,7 @@ def make(job: Job, archive: Archive | None = None) -> JobPlan:
     corrections = read_corrections(root)
     for product in job.data.products:
         try:
-            own = pin_weights(apply_overrides(job, product))
+            own = pin_files(apply_overrides(job, product))
             known = base_flow(own, own.data.base.name, base) if own.data.base and base else None
             corrected = corrections.get(product.name, NO_CORRECTIONS)
             planned = _plan_product(own, product, archive, root, known, base.labels if base else (), corrected)
@@ -205,8 +206,9 @@ def resolve_root(job: Job) -> Job:
     return job.model_copy(update={"data": job.data.model_copy(update={"root": root})})
 
 
-def pin_weights(job: Job) -> Job:
-    """Set `backbone.sha256` to the digest of the weights file, so that a changed file changes fingerprints."""
+def pin_files(job: Job) -> Job:
+    """Set the digests of the files that the job names, weights and detectors: a changed file changes fingerprints."""
+    job = job.model_copy(update={"detector": job.detector.pin_files()})
     weights = Path(job.backbone.weights).expanduser()
     if job.backbone.sha256 or not weights.is_file():
         return job

@@ -26,11 +26,13 @@ from ancd_ray.engine.stage import Stage
 
 @dataclass(frozen=True)
 class FitDetector(Stage):
-    """Fits the state of a detector, such as a memory bank; a detector of several parts has several."""
+    """Fits the state of a detector, such as a memory bank; a detector of several parts has several.
+
+    `backbone` is None if the detector does not use one.
+    """
 
     name: ClassVar[str] = "fit_detector"
     version: ClassVar[int] = 4
-    resources: ClassVar[Resources] = "model"
 
     @dataclass(frozen=True)
     class In:
@@ -44,7 +46,12 @@ class FitDetector(Stage):
         detector_state: Files
 
     detector: DetectorConfig
-    backbone: BackboneConfig
+    backbone: BackboneConfig | None
+
+    @property
+    def resources(self) -> Resources:
+        """Those of a network if it computes features, else of a few files."""
+        return "model" if self.backbone else "light"
 
     def run(self, context: Context, inputs: In) -> Work:
         """Collect features of the images that the detector learns from, and fit it.
@@ -56,7 +63,7 @@ class FitDetector(Stage):
         """
         listed = inputs.images.read(["image_id", "role"])
         images = list(zip(listed.column("image_id").to_pylist(), listed.column("role").to_pylist(), strict=True))
-        chosen = [part.choose_images(images) if part.state_file else frozenset() for part in self.detector.parts]
+        chosen = [part.choose_images(images) if part.learns else frozenset() for part in self.detector.parts]
         worker = CollectPatches(self.detector, self.backbone, chosen, PixelRange.find(inputs.images.values))
         done = yield from context.map(worker, align_shards({"images": inputs.images}))
         result = Result.of_shards(done)
@@ -67,7 +74,7 @@ class FitDetector(Stage):
             if part.state_file is None:
                 continue
             rows = _PatchReader(context, result, i)
-            if not rows.n_images:
+            if part.learns and not rows.n_images:
                 kind = "normal image" if part.needs == "normals" else "image"
                 raise StageError(
                     f"product {context.product} has no usable {kind}, which {part.name} learns from; "
@@ -77,7 +84,7 @@ class FitDetector(Stage):
             name = self.detector.name_state(i)
             context.folder.write(name, state)
             files[name] = hashlib.sha256(state).hexdigest()
-            values |= {"images": rows.n_images, **figures}
+            values |= {"images": rows.n_images, **figures} if part.learns else figures
         return Result(result.tables, values, files)
 
 
@@ -117,7 +124,7 @@ class CollectPatches:
     """Collects the features of images of a shard; `chosen` has the ids of those that each part learns from."""
 
     detector: DetectorConfig
-    backbone: BackboneConfig
+    backbone: BackboneConfig | None
     chosen: Sequence[frozenset[str]]
     pixel_range: PixelRange | None = None
 
@@ -132,6 +139,7 @@ class CollectPatches:
             own = [row for row in images if row["image_id"] in chosen]
             if not own:
                 continue
+            assert self.backbone is not None, "a detector that learns from images has features of them"
             for image, found in part.collect(own, load_cached(self.backbone), len(chosen)):
                 if isinstance(found, BadImage):
                     if image["role"] == "normal":
