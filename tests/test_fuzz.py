@@ -16,13 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ancd_ray.data import images
-from ancd_ray.data.images import BadImage, decode_map, decode_mask, decode_rgb, measure_extremes, read_header
+from ancd_ray.data.images import BadImage, decode_mask, decode_rgb, measure_extremes, read_header
 from ancd_ray.data.layouts.annotations import AnnotationError
 from ancd_ray.data.layouts.coco_file import parse_coco
 from ancd_ray.data.layouts.labelme_file import parse_labelme
 from ancd_ray.data.layouts.manifest_table import ManifestError, read_manifest
 from ancd_ray.data.layouts.table_paths import PathPrefix
 from ancd_ray.data.layouts.visa_table import parse_visa
+from ancd_ray.data.map_files import decode_map
 from ancd_ray.data.shapes import draw_mask
 from tests.odd_files import ODD
 

@@ -11,7 +11,6 @@ from PIL import Image
 
 from ancd_ray.data.images import (
     BadImage,
-    decode_map,
     decode_mask,
     decode_rgb,
     encode_png,
@@ -19,6 +18,7 @@ from ancd_ray.data.images import (
     is_image,
     read_bytes,
 )
+from ancd_ray.data.map_files import decode_map
 
 
 def _encode(array: np.ndarray, mode: str | None = None, format: str = "PNG") -> bytes:

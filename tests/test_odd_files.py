@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ancd_ray.data.images import BadImage, decode_map, decode_mask, decode_rgb, measure_extremes, read_header
+from ancd_ray.data.images import BadImage, decode_mask, decode_rgb, measure_extremes, read_header
+from ancd_ray.data.map_files import decode_map
 from tests.odd_files import ODD
 
 DECODERS: dict[str, Callable[[bytes], Any]] = {"image": decode_rgb, "mask": decode_mask, "map": decode_map}
@@ -69,7 +70,8 @@ def test_the_header_of_a_png_is_read_without_its_pixels() -> None:
 
 GIANTS = """
 import resource, sys, time
-from ancd_ray.data.images import BadImage, decode_map, decode_mask, decode_rgb, read_header
+from ancd_ray.data.images import BadImage, decode_mask, decode_rgb, read_header
+from ancd_ray.data.map_files import decode_map
 from tests.odd_files import GIANTS
 
 def peak():

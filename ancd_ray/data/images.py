@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import logging
-import math
 import os
 import posixpath
 import stat
@@ -117,7 +116,7 @@ def read_header(data: bytes) -> Header:
     BadImage
         The file has no known image format, is too large, or has several pages.
     """
-    with _rejecting("the header is broken"):
+    with rejecting("the header is broken"):
         image = _open(data)
         tag = _read_orientation(image, data)
         width, height = image.size
@@ -134,7 +133,7 @@ def image_size(data: bytes) -> tuple[int, int]:
 
 def measure_extremes(data: bytes) -> Extremes:
     """Measure the extremes of a deep image; see `decode_rgb`."""
-    return Extremes.of(_load(data))
+    return Extremes.of(load_values(data))
 
 
 def decode_rgb(data: bytes, pixel_range: PixelRange | None = None) -> ImageU8:
@@ -152,7 +151,7 @@ def decode_rgb(data: bytes, pixel_range: PixelRange | None = None) -> ImageU8:
     BadImage
         The file is truncated or broken, has no known image format, or the image is too large.
     """
-    values = _load(data)
+    values = load_values(data)
     if values.dtype != np.uint8:
         values = (pixel_range or PixelRange.of([Extremes.of(values)])).to_8_bit(values)
     return np.repeat(values[..., None], 3, axis=2) if values.ndim == 2 else values
@@ -183,7 +182,7 @@ def decode_mask(data: bytes, threshold: int | None = None) -> ImageU8:
     BadImage
         See `decode_rgb`.
     """
-    return _load(data, partial(_mark_foreground, threshold=threshold))
+    return load_values(data, partial(_mark_foreground, threshold=threshold))
 
 
 def _mark_foreground(image: Image.Image | NDArray[Any], threshold: int | None) -> ImageU8:
@@ -224,29 +223,6 @@ def turn_upright(array: NDArray[Any], orientation: int) -> NDArray[Any]:
     return array[rows, columns]
 
 
-def decode_map(data: bytes) -> NDArray[Any]:
-    """Decode a stored anomaly map (H, W) without scaling: .npy (float or integer), or grayscale PNG or TIFF.
-
-    Raises
-    ------
-    BadImage
-        The file has none of these formats, is not two-dimensional, or has values that are not finite.
-    """
-    if data[:6] == b"\x93NUMPY":
-        with _rejecting("not a readable .npy file"):
-            _check_npy(data)
-            values = _to_native(np.load(io.BytesIO(data), allow_pickle=False))
-        while values.ndim > 2 and 1 in values.shape:  # (1, H, W), (H, W, 1); a map of one row keeps it
-            values = values.squeeze(values.shape.index(1))
-    else:
-        values = _load(data, np.asarray)  # the numbers as they are stored, of a palette its indices
-    if values.ndim != 2 or values.size == 0 or values.dtype.kind not in "fiub":
-        raise BadImage(f"an anomaly map must have one number per pixel, but is {values.dtype} of shape {values.shape}")
-    if not np.isfinite(values).all():
-        raise BadImage("the anomaly map has values that are not finite")
-    return values
-
-
 def encode_png(array: ImageU8) -> bytes:
     """Encode (H, W) or RGB (H, W, 3) uint8 as a lossless PNG, optimized for speed rather than size.
 
@@ -260,7 +236,7 @@ def encode_png(array: ImageU8) -> bytes:
 
 
 @contextmanager
-def _rejecting(what: str) -> Iterator[None]:
+def rejecting(what: str) -> Iterator[None]:
     """Turn whatever a decoder raises into a `BadImage`: the files are foreign, and their decoders have many errors.
 
     Their warnings, of metadata or of sizes that `MAX_PIXELS` allows, concern no one.
@@ -303,24 +279,24 @@ def _count_pages(image: Image.Image) -> int:
     return pages
 
 
-def _load(data: bytes, to_array: Callable[[Any], NDArray[Any]] | None = None) -> NDArray[Any]:
+def load_values(data: bytes, to_array: Callable[[Any], NDArray[Any]] | None = None) -> NDArray[Any]:
     """Decode to an upright array: by default (H, W) or (H, W, 3), uint8 or deep values.
 
     `to_array` converts the loaded Pillow image; of deep colors, which Pillow would cut, it gets the values.
     """
     to_array = to_array or _to_colors
-    with _rejecting("the image cannot be decoded"):
+    with rejecting("the image cannot be decoded"):
         image = _open(data)
         tag = _read_orientation(image, data)
         image.load()  # deep colors too: Pillow finds what is broken, which OpenCV would print
         is_cut = _is_deep(image, data) and len(image.getbands()) > 1
-        values = _to_native(to_array(_decode_deep_colors(data) if is_cut else image))
+        values = to_native(to_array(_decode_deep_colors(data) if is_cut else image))
         if image.format == "TIFF":  # Pillow and OpenCV turn it themselves
             return values
         return np.ascontiguousarray(turn_upright(values, tag))
 
 
-def _to_native(values: NDArray[Any]) -> NDArray[Any]:
+def to_native(values: NDArray[Any]) -> NDArray[Any]:
     """Return numbers in the machine's byte order, the only one that OpenCV and PyTorch know."""
     return values.astype(values.dtype.newbyteorder("="), copy=False)
 
@@ -376,16 +352,3 @@ def _find_exif(data: bytes) -> bytes:
             return data[at + 8 : at + 8 + length]
         at += 12 + length  # length, name, checksum
     return b""
-
-
-def _check_npy(data: bytes) -> None:
-    """Check type, shape and length before memory is allocated."""
-    stream = io.BytesIO(data)
-    version = np.lib.format.read_magic(stream)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(stream)
-    if dtype.hasobject or dtype.kind not in "fiub":
-        raise ValueError(f"its values are {dtype}")
-    needed, left = math.prod(shape) * dtype.itemsize, len(data) - stream.tell()
-    if math.prod(shape) > MAX_PIXELS or needed > left:
-        raise ValueError(f"its shape {shape} needs {needed:,} bytes, and {left:,} are there")

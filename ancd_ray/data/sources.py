@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from ancd_ray.data.images import (
     BadImage,
     ImageU8,
-    decode_map,
     decode_mask,
     decode_rgb,
     is_transposed,
     read_bytes,
     turn_upright,
 )
+from ancd_ray.data.map_files import decode_map, read_map_file
 from ancd_ray.data.pixel_range import PixelRange
 from ancd_ray.data.roles import is_defect
 from ancd_ray.data.shapes import draw_mask
@@ -91,7 +91,8 @@ def read_mask(row: Row) -> ImageU8:
 
 def read_map(row: Row) -> NDArray[Any]:
     """Read the anomaly map (h, w) of a row, turned like the image if it has the aspect of the stored one."""
-    values = decode_map(_read(row, "map_bytes", row["map_uri"]))
+    carried: bytes | None = row.get("map_bytes")
+    values = read_map_file(row["map_uri"]) if carried is None else decode_map(carried)
     if _is_transposed(row):
         height, width = values.shape
         upright = abs(height * row["width"] - width * row["height"])

@@ -62,9 +62,11 @@ def load_cached(graph: GraphFiles, config: Graph) -> Network:
 
 def find_gpu_providers() -> list[str]:
     """Return the providers of onnxruntime for this process's GPU; none without a GPU or onnxruntime-gpu."""
+    if find_spec("onnxruntime") is None:
+        return []
     from ancd_ray.backbones.loaded import pick_device
 
-    if pick_device() == "cpu" or find_spec("onnxruntime") is None:
+    if pick_device() == "cpu":
         return []
     import onnxruntime
 

@@ -138,14 +138,14 @@ def _find_layout(shape: Sequence[int | None], declared: str | None) -> bool:
     return certain["NCHW"]
 
 
-def _find_size(fixed: tuple[int | None, ...], config: Graph, stored: Sequence[float]) -> tuple[int, int]:
-    declared = config.input_size or (tuple(map(int, stored)) if len(stored) == 2 else None)
-    height, width = (own or (declared or fixed)[i] for i, own in enumerate(fixed))
+def _find_size(fixed: tuple[int | None, int | None], config: Graph, stored: Sequence[float]) -> tuple[int, int]:
+    named: Sequence[int | None] = config.input_size or [int(side) for side in stored]
+    height, width = (own or wish for own, wish in zip(fixed, named if len(named) == 2 else (None, None), strict=True))
     if height is None or width is None:
         raise GraphError("detector.input_size: give [height, width]; the graph takes any size and does not name one")
     if config.input_size not in (None, (height, width)):
         raise GraphError(
-            f"detector.input_size {list(config.input_size or ())}: the graph takes {height} x {width} (height x width)"
+            f"detector.input_size {list(config.input_size)}: the graph takes {height} x {width} (height x width)"
         )
     return height, width
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -125,6 +125,7 @@ class Archive:
             is_defect = pc.fill_null(pc.not_equal(labels, GOOD), fill_value=True)
             listing = listing.filter(pc.and_(pc.equal(listing.column("role"), "query"), is_defect))
         if with_maps:
-            listing = pair_maps(product, self.root, listing)
+            listing, notes = pair_maps(product, self.root, listing)
+            account = replace(account, notes=(*account.notes, *notes))
         rows = make_listing_rows(product.name, listing, is_base, product.mask_threshold)
         return ProductListing(listing, rows, digest_listing(rows, listing), account, product)

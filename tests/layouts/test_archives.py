@@ -13,10 +13,11 @@ from PIL import Image
 from pydantic import TypeAdapter
 
 from ancd_ray.config.job import Product
-from ancd_ray.data.images import BadImage, decode_map, decode_mask, decode_rgb, read_bytes, read_header
+from ancd_ray.data.images import BadImage, decode_mask, decode_rgb, read_bytes, read_header
 from ancd_ray.data.layouts import Listing, ProductConfig, list_product
 from ancd_ray.data.layouts.peek import peek
 from ancd_ray.data.location import Location
+from ancd_ray.data.map_files import decode_map
 from ancd_ray.data.pixel_range import PixelRange
 from ancd_ray.data.sources import read_mask
 from ancd_ray.method.crops import CropParams, mask_boxes

@@ -119,7 +119,7 @@ def test_maps_are_paired_by_name(tmp_path: Path) -> None:
     _files(tmp_path, "p/test/crack/1.png", "p/test/crack/2.png", "p/test/crack/3.png")
     _files(tmp_path, "m/test/crack/1.npy", "m/test/crack/3.npy", "m/test/crack/3.tiff", "m/test/other/2.npy")
     product = _product(layout="mvtec", maps="m")
-    listed = pair_maps(product, str(tmp_path), list_product(product, str(tmp_path)).images)
+    listed, _ = pair_maps(product, str(tmp_path), list_product(product, str(tmp_path)).images)
     maps = {image.path: image.map_uri for image in listed if image.map_uri}
     assert maps == {"p/test/crack/1.png": f"{tmp_path}/m/test/crack/1.npy"}
     assert {image.path: bool(image.problem) for image in listed} == {
@@ -142,5 +142,5 @@ def test_absolute_paths_are_taken_as_they_are(tmp_path: Path) -> None:
     product = _product(layout="mvtec", path=f"{tmp_path}/far/p", maps=f"{tmp_path}/maps")
     (image,) = list_product(product, str(tmp_path / "near")).images
     assert image.uri == f"{tmp_path}/far/p/test/crack/1.png"
-    (paired,) = pair_maps(product, str(tmp_path / "near"), [image])
+    (paired,) = pair_maps(product, str(tmp_path / "near"), [image]).images
     assert paired.map_uri == f"{tmp_path}/maps/test/crack/1.npy"

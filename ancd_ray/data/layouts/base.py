@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Annotated, Any, Union
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, field_validator
 
 from ancd_ray.config.base import Name, Section
 from ancd_ray.data.roles import GOOD
@@ -31,7 +32,8 @@ class ProductConfig(Section):
     layout: str
     path: str = "."
     detector: Detector | None = None  # for this product, instead of the job's
-    maps: str | None = None  # folder of anomaly maps for `detector.name: precomputed`, paired by relative name
+    # Anomaly maps of `detector.name: precomputed`: a folder, a Parquet file, or a template (`m/{class}/{stem}.npy`).
+    maps: str | None = None
     bits: Annotated[int, Field(ge=8, le=32)] | None = None  # depth of the camera; null: measured over all images
     mask_threshold: Annotated[int, Field(ge=0)] | None = (
         None  # mask values above it are foreground; null: see docs/inputs.md
@@ -40,6 +42,13 @@ class ProductConfig(Section):
     exclude: tuple[str, ...] = ()  # classes to leave out, such as `combined` or `good`
     novel: PositiveInt | None = None  # number of classes of this product, instead of `classes.novel`
     overrides: dict[str, Any] = Field({})  # values for this product by dotted key: `train.lambda: 0.5`
+
+    @field_validator("maps")
+    @classmethod
+    def _check_template(cls, value: str | None) -> str | None:
+        if unknown := set(re.findall(r"{(.*?)}", value or "")) - {"class", "dir", "stem"}:
+            raise ValueError(f"{{{min(unknown)}}} is none of {{class}}, {{dir}} (with a final slash) and {{stem}}")
+        return value
 
     def is_normal(self, label: str) -> bool:
         """Whether a label is a name of the normal class."""
