@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import io
 import struct
+import zipfile
 import zlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -504,6 +505,13 @@ def _pickled() -> bytes:
     return buffer.getvalue()
 
 
+def _zip(content: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("a.txt", content)
+    return buffer.getvalue()
+
+
 def _npz() -> bytes:
     buffer = io.BytesIO()
     np.savez(buffer, FLOATS)
@@ -548,7 +556,11 @@ MAPS = {
     "npy cut in its mark": _bad_map(NPY[:5], "known format"),
     "npy cut in its header": _bad_map(NPY[:30]),
     "npy cut in its values": _bad_map(NPY[:-1]),
-    "npz": _bad_map(_npz(), "known format"),
+    "npz": Odd(_npz(), "known format", "known format", FLOATS),
+    "npz that is cut": _bad_map(_npz()[:-5], "npz"),
+    "npz with values that are cut": _bad_map(_npz().replace(b"(6, 10)", b"(6, 11)"), "npz"),
+    "zip of no arrays": _bad_map(_zip(b"text"), "npy"),
+    "zip of nothing": _bad_map(b"PK\x05\x06" + bytes(18), "known format"),
 }
 
 

@@ -87,16 +87,14 @@ def decode_map(data: bytes) -> NDArray[Any]:
         values = _decode_npz(data)
     else:
         values = load_values(data, np.asarray)  # the numbers as they are stored, of a palette its indices
-        if values.ndim == 3:
-            raise BadImage("is a picture in colors, such as a drawn heat map; save the values of the map instead")
     return _check(values)
 
 
 def _check(values: NDArray[Any]) -> NDArray[Any]:
-    while values.ndim > 2 and 1 in values.shape:  # (1, H, W), (H, W, 1); a map of one row keeps it
-        values = values.squeeze(values.shape.index(1))
     if values.ndim != 2 or values.size == 0 or values.dtype.kind not in "fiub":
-        raise BadImage(f"an anomaly map must have one number per pixel, but is {values.dtype} of shape {values.shape}")
+        hint = "; save its values, not a picture of it in colors" if values.ndim == 3 else ""
+        found = f"{values.dtype} of shape {values.shape}"
+        raise BadImage(f"an anomaly map must have one number per pixel, but is {found}{hint}")
     if not np.isfinite(values).all():
         raise BadImage("the anomaly map has values that are not finite")
     return values
@@ -105,7 +103,10 @@ def _check(values: NDArray[Any]) -> NDArray[Any]:
 def _decode_npy(data: bytes) -> NDArray[Any]:
     with rejecting("not a readable .npy file"):
         _check_npy(data)
-        return to_native(np.load(io.BytesIO(data), allow_pickle=False))
+        values = to_native(np.load(io.BytesIO(data), allow_pickle=False))
+        while values.ndim > 2 and 1 in values.shape:  # (1, H, W), (H, W, 1); a map of one row keeps it
+            values = values.squeeze(values.shape.index(1))
+        return values
 
 
 def _decode_npz(data: bytes) -> NDArray[Any]:
