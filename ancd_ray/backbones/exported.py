@@ -65,7 +65,7 @@ def _load_or_build_graph(core: Any, network: nn.Module, digest: str, example_BCH
     kept = folder / name / "graph.xml"
     if kept.is_file():
         return core.read_model(kept)
-    graph = _trace(network, example_BCHW)
+    graph = trace(network, example_BCHW)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
@@ -80,8 +80,8 @@ def _load_or_build_graph(core: Any, network: nn.Module, digest: str, example_BCH
     return graph
 
 
-def _trace(network: nn.Module, example_BCHW: Tensor) -> Any:
-    """Trace a network with the PyTorch frontend; `openvino.convert_model` would send telemetry."""
+def trace(network: nn.Module, example_BCHW: Tensor) -> Any:
+    """Trace a network as an OpenVINO graph with the PyTorch frontend; `openvino.convert_model` would send telemetry."""
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 

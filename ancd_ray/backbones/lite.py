@@ -64,11 +64,7 @@ class Lite:
     lr = 0.1  # tail and heads are trained from scratch; the final loss is lower than with 0.003, as used for ViTs
 
     def __init__(self, weights: Path | None = None, device: str = "cpu", mask: MaskMode = "class") -> None:
-        trunk = timm.create_model("tf_efficientnet_lite0", features_only=True, out_indices=(2, 3, 4))
-        state = _state_dict(weights)
-        missing, _ = trunk.load_state_dict(state, strict=False)
-        if missing:
-            raise ValueError(f"{weights}: not the weights of tf_efficientnet_lite0: {missing[0]} is missing")
+        trunk = load_trunk(weights)
         self.dim = sum(_CHANNELS.values())
         self.device = device
         self._mask = mask
@@ -188,6 +184,15 @@ class LiteTail(nn.Module):
         averaged_BAD = apply_by_length(key_mask_BL, attend)
         attended: Tensor = self.out(torch.einsum("bad,aed->bae", averaged_BAD, self.value_AED).flatten(1))
         return attended
+
+
+def load_trunk(weights: Path | None = None) -> nn.Module:
+    """Load the trunk, a network from normalized images to feature maps of `STRIDES`; see `Lite`."""
+    trunk: nn.Module = timm.create_model("tf_efficientnet_lite0", features_only=True, out_indices=(2, 3, 4))
+    missing, _ = trunk.load_state_dict(_state_dict(weights), strict=False)
+    if missing:
+        raise ValueError(f"{weights}: not the weights of tf_efficientnet_lite0: {missing[0]} is missing")
+    return trunk
 
 
 def fold_norms(module: nn.Module) -> nn.Module:
