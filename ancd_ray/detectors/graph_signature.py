@@ -133,9 +133,10 @@ def _find_layout(shape: Sequence[int | None], declared: str | None) -> bool:
         if not fits.get(declared):
             raise GraphError(f"detector.layout {declared}: the input of the graph is {shown}")
         return declared == "NCHW"
-    if sum(certain.values()) != 1:
+    likely = certain if any(certain.values()) else fits
+    if all(certain.values()) or not any(likely.values()):
         raise GraphError(f"detector.layout: give NCHW or NHWC; the input of the graph is {shown}")
-    return certain["NCHW"]
+    return likely["NCHW"]  # if nothing is fixed, as PyTorch has it
 
 
 def _find_size(fixed: tuple[int | None, int | None], config: Graph, stored: Sequence[float]) -> tuple[int, int]:

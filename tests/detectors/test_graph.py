@@ -321,6 +321,7 @@ BAD: dict[str, tuple[Callable[[Path], Graph], str]] = {
         r"detector\.input_size: the graph cannot take 8 x 8",
     ),
     "other channels": (lambda at: _export(at, Two(), {}, shape=(1, 6, 8, 8)), r"detector\.layout: give NCHW or NHWC"),
+    "either layout": (lambda at: _export(at, StudentTeacher(), {}, shape=(1, 3, 8, 3)), r"detector\.layout: give NCHW"),
     "other layout": (lambda at: _export(at, StudentTeacher(), {"layout": "NHWC"}), r"detector\.layout NHWC: the input"),
     "too many means": (lambda at: _export(at, StudentTeacher(), {"mean": (0, 0)}), r"detector\.mean: has 2 values"),
     "no deviation": (lambda at: _export(at, StudentTeacher(), {"std": (0, 1, 1)}), r"detector\.std: must be above 0"),
