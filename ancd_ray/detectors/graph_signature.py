@@ -91,7 +91,7 @@ def read_signature(graph: GraphFiles, config: Graph) -> Signature:
     Raises
     ------
     GraphError
-        They do not fit what the job says, or it has to say more.
+        They do not fit the job, or the job must name more of them.
     """
     with tempfile.TemporaryDirectory() as folder:
         return find_signature(open_graph(graph.write(Path(folder))), config)
