@@ -11,6 +11,7 @@ The settings are here; files are read in `graph_file.py`, inputs and outputs in 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import numpy as np
@@ -51,14 +52,26 @@ class Graph(DetectorConfig):
         """Number of normal images that are listed at most: they only calibrate its scores."""
         return CALIBRATED
 
+    @property
+    def for_fit(self) -> Graph:
+        """The detector with what its state depends on: the digest of its graph."""
+        return super().for_fit.for_listing
+
+    @property
+    def for_listing(self) -> Graph:
+        """The detector without the place of its file, whose digest is known."""
+        return self.model_copy(update={"file": ""}) if self.sha256 else self
+
     def pin_files(self) -> Graph:
         """Set `sha256` to the digest of the graph, so that a changed file changes fingerprints."""
         from ancd_ray.detectors.graph_file import GraphError, read_graph
 
         try:
-            return self.model_copy(update={"sha256": self.sha256 or read_graph(self.file).digest})
+            digest = self.sha256 or read_graph(self.file).digest
         except GraphError:  # which `find_problems` tells
             return self
+        place = str(Path(self.file).expanduser().absolute())  # workers have other working directories
+        return self.model_copy(update={"sha256": digest, "file": place})
 
     def find_problems(self, product: str, images: Sequence[ListedImage]) -> list[str]:  # noqa: ARG002
         """Return an error message if there is no such graph, or its input and output are unclear."""
@@ -82,12 +95,9 @@ class Graph(DetectorConfig):
         from ancd_ray.detectors.graph_runtime import GraphScorer, load_cached
 
         assert self.state_file, "the graph is its state"
-        return GraphScorer(load_cached(GraphFiles.unpack(state[self.state_file]), self.for_graph), self.channel_order)
-
-    @property
-    def for_graph(self) -> Graph:
-        """The detector without the location of its file, which a model does not need."""
-        return self.model_copy(update={"file": "", "sha256": None})
+        graph = GraphFiles.unpack(state[self.state_file])
+        config = self.model_copy(update={"file": "", "sha256": None})  # the same wherever the graph came from
+        return GraphScorer(load_cached(graph, config), self.channel_order)
 
     def _read(self) -> GraphFiles:
         from ancd_ray.detectors.graph_file import GraphError, read_graph

@@ -87,11 +87,11 @@ def discovery_flow(
 def _perceive(flow: Flow, job: Job, listing: ProductListing, detector: DetectorConfig) -> None:
     """Add the stages from files to regions."""
     backbone = job.backbone.for_images
-    detector = detector.for_listing
+    detector, declared = detector.for_listing, detector
     flow.add(Catalog(listing.digest, listing.config.bits, listing.rows))
     own = backbone if detector.uses_backbone else None
     if detector.is_fitted:
-        flow.add(FitDetector(detector.for_fit, own))
+        flow.add(FitDetector(detector.for_fit, own, declared))
     if not detector.maps_are_masks:
         flow.add(Calibrate(detector, own))
     flow.add(Detect(detector, own))

@@ -21,14 +21,15 @@ from ancd_ray.engine.calls import Resources
 from ancd_ray.engine.context import Context, StageError, quarantine_row
 from ancd_ray.engine.outputs import Result, Shard, ShardResult, align_shards
 from ancd_ray.engine.shards import Work
-from ancd_ray.engine.stage import Stage
+from ancd_ray.engine.stage import Stage, unhashed
 
 
 @dataclass(frozen=True)
 class FitDetector(Stage):
     """Fits the state of a detector, such as a memory bank; a detector of several parts has several.
 
-    `backbone` is None if the detector does not use one.
+    `backbone` is None if the detector does not use one. `declared` is the detector with the places of the files that it
+    names; what is in them is known by digests.
     """
 
     name: ClassVar[str] = "fit_detector"
@@ -47,6 +48,7 @@ class FitDetector(Stage):
 
     detector: DetectorConfig
     backbone: BackboneConfig | None
+    declared: DetectorConfig | None = unhashed(None)  # noqa: RUF009  (it is a field)
 
     @property
     def resources(self) -> Resources:
@@ -70,7 +72,7 @@ class FitDetector(Stage):
         context.progress.note("fitting")
         files: dict[str, str] = {}
         values: dict[str, Any] = {}
-        for i, part in enumerate(self.detector.parts):
+        for i, part in enumerate((self.declared or self.detector).parts):
             if part.state_file is None:
                 continue
             rows = _PatchReader(context, result, i)
