@@ -21,7 +21,7 @@ def _document(**more: Any) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("file", sorted(JOBS.glob("*.yaml")), ids=lambda file: file.name)
+@pytest.mark.parametrize("file", sorted(JOBS.rglob("*.yaml")), ids=lambda file: file.stem)
 def test_every_job_of_the_repository_is_valid(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("ANCD_DATA", "ANCD_OUTPUT"):
         monkeypatch.setenv(name, "/archive")
