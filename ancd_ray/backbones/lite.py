@@ -187,7 +187,7 @@ class LiteTail(nn.Module):
 
 
 def load_trunk(weights: Path | None = None) -> nn.Module:
-    """Load the trunk, a network from normalized images to feature maps of `STRIDES`; see `Lite`."""
+    """Load the trunk, a network from normalized images to feature maps of the strides 8, 16 and 32; see `Lite`."""
     trunk: nn.Module = timm.create_model("tf_efficientnet_lite0", features_only=True, out_indices=(2, 3, 4))
     missing, _ = trunk.load_state_dict(_state_dict(weights), strict=False)
     if missing:

@@ -80,7 +80,8 @@ def read(images: list[ListedImage]) -> Iterator[tuple[ListedImage, Tensor]]:
             rgb = decode_rgb(read_bytes(image.uri))
         except BadImage:
             continue
-        pixels = cv2.resize(rgb, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+        shrinks = max(rgb.shape[:2]) > SIDE
+        pixels = cv2.resize(rgb, (SIDE, SIDE), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
         yield image, torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255
 
 
