@@ -45,6 +45,7 @@ def main() -> None:
       ancd-ray init   /archive/tiles     recognizes the layout, and writes tiles.yaml
       ancd-ray plan   tiles.yaml         accounts for every file; what would run, and why
       ancd-ray submit tiles.yaml train.lambda=0.5
+      ancd-ray submit /archive/tiles     all of it at once
 
     Running the same command again resumes an interrupted job; finished steps are not recomputed.
     """  # noqa: D301
@@ -52,7 +53,7 @@ def main() -> None:
 
 def _add_job_arguments(command: _F) -> _F:
     command = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")(command)
-    return click.argument("job_file", type=click.Path(path_type=Path, allow_dash=True), metavar="JOB.yaml")(command)
+    return click.argument("job_file", type=click.Path(path_type=Path, allow_dash=True), metavar="JOB")(command)
 
 
 @main.command()
@@ -92,7 +93,9 @@ def submit(
 ) -> None:
     """Run a job, or a sweep if it has a `sweep:` section, on this machine or on a cluster.
 
-    KEY=VALUE changes a key of the job file; the value is YAML: `train.lambda=0.5`, `data.base=null`.
+    JOB is a job file, or a folder of images, for which the job is run that `ancd-ray init` would draft.
+
+    KEY=VALUE changes a key of the job; the value is YAML: `train.lambda=0.5`, `data.base=null`.
 
     Submitted again, a job does what is not done yet: images that were added to the archive since are classified with
     the model of its classes.
@@ -300,9 +303,15 @@ def _apply(run_folder: str, target: Path) -> None:
 def _load(job_file: Path, overrides: tuple[str, ...]) -> Job:
     import warnings
 
-    from ancd_ray.config.load import load
+    from ancd_ray.config.load import load, validate
     from ancd_ray.config.renamed import RenamedKeyWarning
 
+    if job_file.is_dir():
+        from ancd_ray.jobs.draft import draft_discovery
+
+        job = validate(draft_discovery(str(job_file)), overrides)
+        click.echo(f"detector {job.detector.name}; `ancd-ray init {job_file}` writes this job to a file", err=True)
+        return job
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", RenamedKeyWarning)
         job = load(job_file, overrides)

@@ -164,3 +164,11 @@ def test_credentials_do_not_get_into_the_file(monkeypatch: pytest.MonkeyPatch) -
     assert "SECRET456" not in draft.text
     assert "${ANCD_DATA}" in draft.text
     assert draft.name == "tiles"
+
+
+def test_a_folder_is_a_job(tmp_path: Path) -> None:
+    _write(tmp_path / "parts", "0.png", "1.png")
+    shown = CliRunner().invoke(main, ["plan", str(tmp_path / "parts"), f"output={tmp_path / 'out'}"])
+    assert shown.exit_code == 0, shown.output
+    assert "2 files: 2 taken" in shown.stdout
+    assert "detector musc" in shown.stderr
