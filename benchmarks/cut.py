@@ -40,7 +40,7 @@ def main() -> None:
             for image, map_ in pairs:
                 row = {"image_id": "0" * 20, "product": "p", "role": "novel", "label": None}
                 values = cv2.imread(str(map_), cv2.IMREAD_GRAYSCALE)
-                cut += len(list(worker._cut_image(row, decode_rgb(image.read_bytes()), values)))
+                cut += len(worker._cut_image(row, decode_rgb(image.read_bytes()), values)[0])
             return cut
 
         def slow() -> int:

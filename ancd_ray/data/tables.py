@@ -104,6 +104,36 @@ PATCHES = _schema(
     ],
 )
 
+REGION_MASKS = _schema(
+    "region_masks",
+    [  # the binarized map of an image that has a label or a mask
+        *_ID,
+        pa.field("mask", pa.binary(), nullable=False),  # PNG, 0 or 255, of the size of the map
+    ],
+)
+
+REGION_OVERLAPS = _schema(
+    "region_overlaps",
+    [  # how the binarized map of an image compares with its mask
+        *_ID,
+        pa.field("iou", pa.float64(), nullable=False),
+        pa.field("area_ratio", pa.float64(), nullable=False),  # of the binarized map to the mask
+    ],
+)
+
+WORST_IMAGES = _schema(
+    "worst_images",
+    [  # a labelled image whose score says the contrary: the lowest of defects, the highest of good ones
+        *_ID,
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("label", pa.string(), nullable=False),
+        pa.field("score", pa.float32(), nullable=False),
+        pa.field("image", pa.binary(), nullable=False),  # PNG, square, at most 256 px
+        pa.field("found", pa.binary(), nullable=False),  # PNG of the same size: the binarized map
+        pa.field("drawn", pa.binary()),  # PNG of the same size: the mask; null if there is none
+    ],
+)
+
 _DOUBLES = pa.list_(pa.field("element", pa.float64()))
 MAP_CURVES = _schema(
     "map_curves",
@@ -307,6 +337,9 @@ SCHEMAS: Mapping[str, pa.Schema] = {
     "patches": PATCHES,
     "map_curves": MAP_CURVES,
     "regions": REGIONS,
+    "region_masks": REGION_MASKS,
+    "region_overlaps": REGION_OVERLAPS,
+    "worst_images": WORST_IMAGES,
     "views": VIEWS,
     "clean_views": CLEAN_VIEWS,
     "features": FEATURES,

@@ -23,6 +23,7 @@ from ancd_ray.stages.fit_detector import FitDetector
 from ancd_ray.stages.merge import Merge
 from ancd_ray.stages.regions import Regions
 from ancd_ray.stages.score_maps import ScoreMaps
+from ancd_ray.stages.score_regions import ScoreRegions
 from ancd_ray.stages.select_head import SelectHead
 from ancd_ray.stages.train import Train
 from ancd_ray.stages.views import FillViewBank
@@ -98,6 +99,8 @@ def _perceive(flow: Flow, job: Job, listing: ProductListing, detector: DetectorC
     if not detector.maps_are_masks:
         flow.add(ScoreMaps())
     flow.add(Regions(job.mebin, detector.maps_are_masks))
+    if not detector.maps_are_masks:
+        flow.add(ScoreRegions())
 
 
 def _train(flow: Flow, job: Job, classes: Classes, base: Flow | None, corrections: Corrections) -> None:

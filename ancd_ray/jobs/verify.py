@@ -33,6 +33,7 @@ from ancd_ray.stages.calibrate import Calibrate
 from ancd_ray.stages.catalog import Catalog
 from ancd_ray.stages.detect import Detect
 from ancd_ray.stages.score_maps import ScoreMaps
+from ancd_ray.stages.score_regions import ScoreRegions
 
 _READ_AT_ONCE = 8  # images
 
@@ -76,7 +77,7 @@ def _hash_image(uri: str) -> str | None:
 def _reads_masks_or_maps(stage: Stage) -> bool:
     if isinstance(stage, Detect | Calibrate):
         return stage.detector.needs == "masks" or stage.detector.reads_maps
-    return isinstance(stage, ScoreMaps)
+    return isinstance(stage, ScoreMaps | ScoreRegions)
 
 
 def _is_the_same(step: Step, root: Folder, progress: Progress) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -99,6 +99,30 @@ def silhouette(tokens_ND: Floats, clusters: NDArray[Any], seed: int, max_n: int 
     return float(silhouette_score(tokens_ND, clusters, metric="cosine"))
 
 
+class MaskOverlap(NamedTuple):
+    """How a found mask compares with a drawn one."""
+
+    iou: float  # intersection over union
+    area_ratio: float  # found area over drawn area
+
+
+def mask_overlap(found: NDArray[np.uint8], drawn: NDArray[np.uint8]) -> MaskOverlap:
+    """Compare a found mask (H, W) with a drawn one of the same shape; both are 0 where nothing is.
+
+    Raises
+    ------
+    ValueError
+        The shapes differ, or the drawn mask is empty.
+    """
+    if found.shape != drawn.shape:
+        raise ValueError(f"the found mask has shape {found.shape}, the drawn one {drawn.shape}")
+    n_found, n_drawn = np.count_nonzero(found), np.count_nonzero(drawn)
+    if not n_drawn:
+        raise ValueError("the drawn mask is empty")
+    n_both = np.count_nonzero((found > 0) & (drawn > 0))
+    return MaskOverlap(n_both / (n_found + n_drawn - n_both), n_found / n_drawn)
+
+
 @dataclass(eq=False)
 class MapCurve:
     """ROC and PRO curves of anomaly maps, accumulated in histograms over [lo, hi], so that shards can be merged.
@@ -170,11 +194,32 @@ class MapCurve:
         """
         if not self.normal.sum() or not self.components:
             return None
+        fpr, pro = self._cut_pro(max_fpr)
+        return float(trapezoid(pro, fpr) / max_fpr)
+
+    def pro_curve(self, max_fpr: float = 0.3, max_points: int = 60) -> tuple[Floats, Floats] | None:
+        """Compute the per-region overlap curve up to the false positive rate `max_fpr`.
+
+        Of many thresholds, those are chosen that divide the length of the curve evenly.
+
+        Returns
+        -------
+        tuple of ndarray
+            False positive rates and overlaps (at most `max_points` each), both from 0 on and increasing. None if there
+            are no normal pixels or no components.
+        """
+        if not self.normal.sum() or not self.components:
+            return None
+        fpr, pro = self._cut_pro(max_fpr)
+        way = np.append(0.0, np.cumsum(np.hypot(np.diff(fpr) / max_fpr, np.diff(pro))))
+        kept = np.unique(np.searchsorted(way, np.linspace(0, way[-1], max_points)))
+        return fpr[kept], pro[kept]
+
+    def _cut_pro(self, max_fpr: float) -> tuple[Floats, Floats]:
+        """Compute all points of the per-region overlap curve up to `max_fpr`, and the one there."""
         fpr, pro = _above(self.normal), _above(self.overlap)
         inside = fpr < max_fpr
-        fpr_cut = np.append(fpr[inside], max_fpr)
-        pro_cut = np.append(pro[inside], np.interp(max_fpr, fpr, pro))
-        return float(trapezoid(pro_cut, fpr_cut) / max_fpr)
+        return np.append(fpr[inside], max_fpr), np.append(pro[inside], np.interp(max_fpr, fpr, pro))
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to JSON-compatible values."""

@@ -253,7 +253,7 @@ class Model:
         opened = attach_range(opened, self.pixel_range)
         maps, bad = score_images(self._scorer, opened)
         maps_table = conform(maps, SCHEMAS["maps"])
-        cut, lost = CutRegions(self.mebin, self.score_range).cut(opened, maps_table.to_pylist())
+        cut, _, lost = CutRegions(self.mebin, self.score_range).cut(opened, maps_table.to_pylist())
         bad += lost
         regions = conform(cut, SCHEMAS["regions"])
         tables = {"regions": regions, "maps": maps_table}

@@ -23,7 +23,7 @@ class Evaluate(Stage):
     """Computes metrics at image, region and pixel level."""
 
     name: ClassVar[str] = "evaluate"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
 
     @dataclass(frozen=True)
     class In:
@@ -34,6 +34,7 @@ class Evaluate(Stage):
         region_predictions: Table
         image_predictions: Table
         map_scores: Figures | None = None
+        region_scores: Figures | None = None
 
     class Out:
         """Artifacts that the stage makes, by role."""
@@ -51,6 +52,10 @@ class Evaluate(Stage):
         if inputs.map_scores:
             scored = inputs.map_scores.values
             figures["pixel"] = {"auroc": scored["pixel_auroc"], "aupro": scored["aupro"]}
+        if inputs.region_scores:
+            for name in ("iou", "area_ratio"):
+                quartiles = inputs.region_scores.values[name]
+                figures["pixel"][f"median_{name}"] = quartiles[1] if quartiles else None
         rows = [
             {"product": context.product, "level": level, "name": name, "value": value}
             for level, values in figures.items()

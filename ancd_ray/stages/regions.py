@@ -5,7 +5,7 @@ Two passes: the score range of the whole product (a scan of one column), then th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ancd_ray.config.sections import MebinConfig
 from ancd_ray.data.images import BadImage, ImageU8, encode_png
 from ancd_ray.data.pixel_range import PixelRange
-from ancd_ray.data.sources import attach_range, read_rgb
+from ancd_ray.data.sources import attach_range, has_mask, read_rgb
 from ancd_ray.data.tables import decode_anomaly_map
 from ancd_ray.engine.artifacts import Table
 from ancd_ray.engine.calls import Resources
@@ -55,7 +55,7 @@ class Regions(Stage):
     """Cuts sub-images around anomalous regions; `from_masks`: the maps are masks and are not binarized."""
 
     name: ClassVar[str] = "regions"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     resources: ClassVar[Resources] = "images"
 
     @dataclass(frozen=True)
@@ -70,6 +70,7 @@ class Regions(Stage):
         """Artifacts that the stage makes, by role."""
 
         regions: Table
+        region_masks: Table
 
     mebin: MebinConfig
     from_masks: bool
@@ -123,37 +124,45 @@ class CutRegions:
     pixel_range: PixelRange | None = None
 
     def __call__(self, shard: Shard) -> ShardResult:
-        """Compute the rows of `regions` and `quarantine`."""
-        rows, bad = self.cut(attach_range(shard.rows_of("images"), self.pixel_range), shard.rows_of("maps"))
-        return ShardResult({"regions": rows, "quarantine": bad})
+        """Compute the rows of `regions`, of `region_masks` and of `quarantine`."""
+        rows, masks, bad = self.cut(attach_range(shard.rows_of("images"), self.pixel_range), shard.rows_of("maps"))
+        return ShardResult({"regions": rows, "region_masks": masks, "quarantine": bad})
 
     def cut(
         self, image_rows: Iterable[Mapping[str, Any]], map_rows: Iterable[Mapping[str, Any]]
-    ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """Compute the rows of `regions`, at least one for every usable image, and of `quarantine`."""
+    ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
+        """Compute the rows of `regions`, at least one for every usable image, of `region_masks` and of `quarantine`."""
         maps = {row["image_id"]: row for row in map_rows}
         rows: list[dict[str, Any]] = []
-        bad = []
+        masks, bad = [], []
         for image in image_rows:
             if image["image_id"] not in maps:
                 continue  # quarantined by the detect step, or normal
             try:
                 rgb = read_rgb(image)
-                found = list(self._cut_image(image, rgb, decode_anomaly_map(maps[image["image_id"]])))
+                found, mask = self._cut_image(image, rgb, decode_anomaly_map(maps[image["image_id"]]))
             except BadImage as error:
                 bad.append(quarantine_row(image, "regions", str(error)))
                 continue
             rows += found
-        return rows, bad
+            if self.measured is not None and (image["label"] is not None or has_mask(image)):
+                masks.append(make_mask_row(image, mask))
+        return rows, masks, bad
 
-    def _cut_image(self, image: Mapping[str, Any], rgb: ImageU8, values: NDArray[Any]) -> Iterator[dict[str, Any]]:
+    def _cut_image(
+        self, image: Mapping[str, Any], rgb: ImageU8, values: NDArray[Any]
+    ) -> tuple[list[dict[str, Any]], ImageU8]:
+        """Compute the rows of `regions` of an image, and its binarized map."""
         height, width = rgb.shape[:2]
-        mask, boxes = self._find_boxes(values, height, width)
+        binarized, n_regions = self._binarize(values)
+        mask, boxes = self._find_boxes(binarized, n_regions, height, width)
+        rows = []
         for number, box in enumerate(boxes):
             score = float(values.max() > 0) if self.measured is None else self._score_box(values, box, height, width)
-            yield make_region_row(image, number, box, score, rgb, mask)
+            rows.append(make_region_row(image, number, box, score, rgb, mask))
+        return rows, binarized
 
-    def _find_boxes(self, values: NDArray[Any], height: int, width: int) -> tuple[ImageU8, list[Box]]:
+    def _find_boxes(self, binarized: ImageU8, n_regions: int, height: int, width: int) -> tuple[ImageU8, list[Box]]:
         """Compute the mask at image size and the square boxes around its main elements."""
         params = CropParams(
             self.config.padding,
@@ -163,20 +172,19 @@ class CutRegions:
             self.config.keep,
             self.config.max_enlargement,
         )
-        if self.measured is None:
-            mask, n_regions = values, 0
-        else:
-            found, n_regions = self._binarize(values, self.measured)
-            mask = mask_to_image_size(found, height, width)
+        mask = binarized if self.measured is None else mask_to_image_size(binarized, height, width)
         if self.config.crop == "image":
             return mask, [Box(0, 0, width, height)]
         return mask, mask_boxes(mask, params) if self.measured is None else region_boxes(mask, n_regions, params)
 
-    def _binarize(self, values: NDArray[Any], measured: Range) -> tuple[ImageU8, int]:
-        """Binarize a map; returns the mask at the map's size and the number of its regions."""
+    def _binarize(self, values: NDArray[Any]) -> tuple[ImageU8, int]:
+        """Binarize a map, unless it is a mask; returns the mask at the map's size and the number of its regions."""
+        if self.measured is None:
+            return values, 0
+        low, high = self.measured.low, self.measured.high
         if self.config.binarize != "mebin":
-            return threshold_mask(values, measured.low, measured.high, self.config.binarize, self.config.threshold)
-        found = binarize(values, measured.low, measured.high, make_mebin_params(self.config))
+            return threshold_mask(values, low, high, self.config.binarize, self.config.threshold)
+        found = binarize(values, low, high, make_mebin_params(self.config))
         return found.mask, found.n_regions
 
     def _score_box(self, values: NDArray[Any], box: Box, height: int, width: int) -> float:
@@ -187,6 +195,11 @@ class CutRegions:
 def make_mebin_params(config: MebinConfig) -> MebinParams:
     """Return the parameters of MEBin of a config."""
     return MebinParams(config.levels, config.min_run, config.erosion_px, config.count_rule, config.erode)
+
+
+def make_mask_row(image: Mapping[str, Any], mask: ImageU8) -> dict[str, Any]:
+    """Make the row of `region_masks` of a binarized map."""
+    return {"image_id": image["image_id"], "product": image["product"], "mask": encode_png(mask)}
 
 
 def make_region_row(

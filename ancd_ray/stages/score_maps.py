@@ -1,4 +1,4 @@
-"""Score maps: pixel AUROC and AUPRO (at 30 % false positives) of anomaly maps, by mergeable histograms."""
+"""Score maps: pixel AUROC, AUPRO (at 30 % false positives) and PRO curve of anomaly maps, by mergeable histograms."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ScoreMaps(Stage):
     """Evaluates the anomaly maps."""
 
     name: ClassVar[str] = "score_maps"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     resources: ClassVar[Resources] = "images"
 
     @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class ScoreMaps(Stage):
         map_scores: Figures
 
     def run(self, context: Context, inputs: In) -> Work:
-        """Compute `pixel_auroc` and `aupro`; None if no image has a mask or the label `good`."""
+        """Compute `pixel_auroc`, `aupro` and `pro_curve`; None if no image has a mask or the label `good`."""
         from ancd_ray.method.metrics import MapCurve
 
         highest = pc.min_max(inputs.maps.read(["score"]).column("score")).as_py()["max"]
@@ -56,7 +56,12 @@ class ScoreMaps(Stage):
             for row in part.read(context.folder).to_pylist():
                 compared += row.pop("compared")
                 total.merge(MapCurve.from_dict(row))
-        figures = {"pixel_auroc": total.pixel_auroc(), "aupro": total.aupro()}
+        curve = total.pro_curve()
+        figures = {
+            "pixel_auroc": total.pixel_auroc(),
+            "aupro": total.aupro(),
+            "pro_curve": [np.round(axis, 4).tolist() for axis in curve] if curve else None,
+        }
         return Result(result.tables, {**figures, "compared": compared})
 
 

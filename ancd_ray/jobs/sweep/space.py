@@ -41,7 +41,7 @@ class Trial:
     @property
     def own_steps(self) -> list[Step]:
         """Steps of the trial, without those of the base set, merging and evaluation."""
-        later = {"image_predictions", "metrics", "map_scores"}
+        later = {"image_predictions", "metrics", "map_scores", "region_scores"}
         return [step for step in self.plan.flow.steps if not later & set(step.stage.makes)]
 
     @property
