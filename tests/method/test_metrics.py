@@ -19,6 +19,7 @@ from ancd_ray.method.metrics import (
     cluster_scores,
     confusion,
     hungarian_match,
+    mask_overlap,
     normal_scores,
     silhouette,
 )
@@ -162,3 +163,33 @@ def test_shards_add_up() -> None:
     first = pickle.loads(pickle.dumps(first))
     assert first.aupro() == pytest.approx(whole.aupro())
     assert first.pixel_auroc() == pytest.approx(whole.pixel_auroc())
+
+
+@pytest.mark.parametrize("max_points", [60, 10])
+def test_a_curve_of_few_points_has_the_area_of_all(max_points: int) -> None:
+    curve = MapCurve(0.0, 1.0)
+    for pair in _maps():
+        curve.add(*pair)
+    found = curve.pro_curve(0.3, max_points)
+    assert found is not None
+    fpr, pro = found
+    assert len(fpr) <= max_points
+    assert (fpr[0], pro[0], fpr[-1]) == (0, 0, 0.3)
+    assert np.all(np.diff(fpr) >= 0)
+    assert np.all(np.diff(pro) >= 0)
+    assert np.trapezoid(pro, fpr) / 0.3 == pytest.approx(curve.aupro(), abs=0.1 / max_points)
+    assert MapCurve(0.0, 1.0).pro_curve() is None
+
+
+def test_overlap_of_masks() -> None:
+    drawn = np.zeros((8, 8), np.uint8)
+    drawn[:4, :4] = 255
+    twice = np.zeros((8, 8), np.uint8)
+    twice[2:6, :8] = 1
+    assert mask_overlap(drawn, drawn) == (1, 1)
+    assert mask_overlap(twice, drawn) == (8 / 40, 2)
+    assert mask_overlap(np.zeros((8, 8), np.uint8), drawn) == (0, 0)
+    with pytest.raises(ValueError, match="empty"):
+        mask_overlap(drawn, np.zeros((8, 8), np.uint8))
+    with pytest.raises(ValueError, match="shape"):
+        mask_overlap(drawn[1:], drawn)

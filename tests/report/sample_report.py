@@ -16,12 +16,15 @@ from ancd_ray.jobs.report import (
     ClusterScores,
     Confusion,
     Counts,
+    DetectorReport,
     GalleryItem,
     ImageScores,
     ProductReport,
     RunReport,
     StageTime,
     TokenMap,
+    UsualScores,
+    WorstImage,
     embedding_2d,
     group_quarantine,
 )
@@ -53,6 +56,33 @@ def region(kind: str, index: int, confidence: float, uri: str | None = None) -> 
     uri = uri or f"/archive/tile/test/{kind}/{index:03d}.png"
     box = (x, y, x + side, y + side)
     return GalleryItem(png(sample.image[crop]), png(sample.mask[crop]), confidence, uri, kind, box)
+
+
+def worst(kind: str, index: int, score: float) -> WorstImage:
+    """A demo image in which something else than its defect was marked."""
+    sample = draw("tile", "test", kind, index)
+    found = np.roll(sample.mask, 30, axis=1) if sample.mask.any() else sample.mask.copy()
+    found[100:130, 60:90] = 255
+    drawn = png(sample.mask) if sample.mask.any() else None
+    return WorstImage(png(sample.image), png(found), drawn, score, f"/archive/tile/test/{kind}/{index:03d}.png", kind)
+
+
+def detected(scores: np.ndarray, anomalous: np.ndarray) -> DetectorReport:
+    """What labels and masks tell of a detector that has normal images to compare with."""
+    fpr = np.linspace(0, 0.3, 40)
+    return DetectorReport(
+        scores=ImageScores(scores, anomalous),
+        usual=UsualScores(np.random.default_rng(2).normal(0.3, 0.06, 64), are_normal=True),
+        image_auroc=0.987,
+        pixel_auroc=0.961,
+        aupro=0.874,
+        pro_curve=(fpr.tolist(), (1 - np.exp(-30 * fpr)).tolist()),
+        compared=84,
+        iou=(0.31, 0.45, 0.62),
+        area_ratio=(1.1, 1.6, 2.4),
+        missed=[worst(kind, i, 0.31 + 0.02 * i) for i, kind in enumerate(KINDS[1:])],
+        alarms=[worst("good", i, 0.44 - 0.02 * i) for i in range(3)],
+    )
 
 
 def discovered(index: int, kind: str, regions: int = 24) -> ClassReport:
@@ -90,11 +120,9 @@ def labelled_product(name: str = "tile", members: Sequence[int] = (41, 30, 24, 1
         image_level=ClusterScores(112, 0.8123, 0.7456, 0.8912),
         region_level=ClusterScores(len(cls), 0.7811, 0.7012, 0.8604),
         classes=[*classes, ClassReport(5, "class 5", "tile-c0005", 0, 0)],
-        scores=ImageScores(rng.normal(0.3, 0.06, len(cls)) + 0.3 * anomalous, anomalous),
+        detector=detected(rng.normal(0.3, 0.06, len(cls)) + 0.3 * anomalous, anomalous),
         normal_precision=0.912,
         normal_recall=0.875,
-        map_auroc=0.961,
-        map_aupro=0.874,
         silhouette=0.412,
         mean_confidence=0.874,
         head_agreement=0.935,
@@ -107,6 +135,7 @@ def labelled_product(name: str = "tile", members: Sequence[int] = (41, 30, 24, 1
 def without_labels(product: ProductReport, name: str) -> ProductReport:
     """The same product as nobody has labelled it."""
     assert product.token_map is not None
+    assert product.detector is not None
     return replace(
         product,
         name=name,
@@ -122,11 +151,9 @@ def without_labels(product: ProductReport, name: str) -> ProductReport:
             )
             for cls in product.classes
         ],
-        scores=ImageScores(product.scores.values),
+        detector=DetectorReport(ImageScores(product.detector.scores.values), product.detector.usual),
         normal_precision=None,
         normal_recall=None,
-        map_auroc=None,
-        map_aupro=None,
         confusion=None,
         token_map=replace(product.token_map, labels=None),
     )

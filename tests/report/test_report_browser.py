@@ -31,7 +31,7 @@ SETTLED = """(async () => {
 
 @pytest.fixture(scope="module")
 def report(tile: ProductReport, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A report with a map, a histogram and six loss curves."""
+    """A report with a map, the histogram and the curve of a detector, and six loss curves."""
     path = tmp_path_factory.mktemp("report") / "report.html"
     path.write_text(render(run_of(tile)), encoding="utf-8")
     return path
@@ -53,12 +53,14 @@ def _assert_fits(measured: dict[str, Any], width: int) -> None:
     assert measured["window"] == width
     assert measured["page"] <= width
     assert measured["right"] <= width
-    assert len(measured["places"]) == 8
+    assert len(measured["places"]) == 9
 
 
 def test_figures_are_drawn_without_a_complaint(tab: Browser, report: Path) -> None:
     _drawn(tab, report, 1300)
-    assert tab.evaluate("document.querySelectorAll('.js-plotly-plot').length") == 8  # map, histogram and six losses
+    assert (
+        tab.evaluate("document.querySelectorAll('.js-plotly-plot').length") == 9
+    )  # map, two of the detector, six losses
     assert tab.evaluate("document.querySelectorAll('script[type=\"application/json\"]').length") == 0
     assert tab.complaints() == []
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 
-from ancd_ray.jobs.report import ImageScores, TokenMap, embedding_2d
-from ancd_ray.jobs.report.figures import _principal_components, class_colour, loss_curve, score_histogram, token_map
+from ancd_ray.jobs.report import TokenMap, embedding_2d
+from ancd_ray.jobs.report.figures import _principal_components, class_colour, loss_curve, token_map
 
 
 def groups(sizes: tuple[int, ...], dim: int = 24) -> tuple[np.ndarray, np.ndarray]:
@@ -99,22 +97,6 @@ def test_two_hundred_classes_have_no_legend_and_their_own_colours() -> None:
     traces = token_map(tokens(400, 200), {}).data
     assert not any(t.showlegend for t in traces)
     assert len({t.marker.color for t in traces}) == 200
-
-
-def counts(figure: Any) -> dict[str, int]:
-    return {trace.name: int(np.sum(trace.y)) for trace in figure.data}
-
-
-def test_a_histogram_counts_every_image_that_has_a_score() -> None:
-    values = np.array([0.1, 0.2, 0.2, np.nan, 0.9, np.inf])
-    assert counts(score_histogram(ImageScores(values))) == {"images": 4}
-    anomalous = np.array([False, False, True, True, True, False])
-    assert counts(score_histogram(ImageScores(values, anomalous))) == {"normal": 2, "anomalous": 2}
-
-
-@pytest.mark.parametrize("values", [np.zeros(0), np.full(7, 3e8, np.float32), np.array([np.nan])])
-def test_a_histogram_of_hardly_anything(values: np.ndarray) -> None:
-    assert counts(score_histogram(ImageScores(values))) == {"images": int(np.isfinite(values).sum())}
 
 
 def test_a_loss_runs_over_epochs_from_one() -> None:

@@ -20,6 +20,7 @@ from ancd_ray.jobs.report import (
     ClusterScores,
     Confusion,
     Counts,
+    DetectorReport,
     GalleryItem,
     ImageScores,
     ProductReport,
@@ -65,7 +66,9 @@ def test_headings_form_an_outline_and_each_is_followed_by_a_sentence(page: Page)
 
 
 def test_pictures_and_figures_are_described(page: Page) -> None:
-    assert all("confidence" in image.attrs["alt"] for image in page.all("img"))
+    worst = [image for image in page.all("img") if image.attrs["width"] == "168"]
+    assert all("score" in image.attrs["alt"] for image in worst)
+    assert all("confidence" in image.attrs["alt"] for image in page.all("img") if image not in worst)
     figures = [element for element in page.all("div") if "plot" in element.attrs.get("class", "")]
     assert figures
     assert all(figure.attrs["aria-label"] for figure in figures)
@@ -104,7 +107,7 @@ def test_without_labels_the_figures_say_what_they_need(tile: ProductReport) -> N
     assert "needs labels" not in labelled
     bare = Page(render(run_of(without_labels(tile, "tile"))))
     missing = [element.text for element in bare.all("dd") if element.attrs.get("class") == "missing"]
-    assert missing == ["needs labels"] * 5 + ["needs labels (pixel masks)"] * 2
+    assert missing == ["needs labels"] * 5
     assert "Classes against labels" not in bare.html
     assert "Colour by" not in bare.html
 
@@ -126,11 +129,13 @@ def test_classes_come_by_size_and_empty_ones_are_named(tile: ProductReport) -> N
 def test_a_gallery_shows_eight_and_four(tile: ProductReport) -> None:
     item = region("hole", 0, 0.5)
     full = ClassReport(1, "class 1", "tile-c0001", 99, 99, most_certain=[item] * 12, least_certain=[item] * 6)
-    page = Page(render(run_of(replace(tile, classes=[full]))))
+    page = Page(render(run_of(replace(tile, classes=[full], detector=None))))
     assert len(page.all("img")) == 12
 
 
 def test_hostile_texts_are_shown_and_never_run(tile: ProductReport) -> None:
+    detected = tile.detector
+    assert detected is not None
     product = replace(
         tile,
         name=HOSTILE,
@@ -138,6 +143,7 @@ def test_hostile_texts_are_shown_and_never_run(tile: ProductReport) -> None:
         confusion=Confusion(np.array([[5]]), [HOSTILE], [HOSTILE]),
         losses={HOSTILE: [1.0, 0.5]},
         token_map=TokenMap(np.zeros((1, 2)), np.array([0]), [HOSTILE], [HOSTILE]),
+        detector=replace(detected, missed=[replace(detected.missed[0], uri=HOSTILE, label=HOSTILE)], alarms=[]),
     )
     run = replace(
         run_of(product, product),
@@ -148,7 +154,7 @@ def test_hostile_texts_are_shown_and_never_run(tile: ProductReport) -> None:
     )
     page = Page(render(run))
     assert len(page.programs) == 2
-    assert len(page.all("img")) == 2  # the pictures of the two products
+    assert len(page.all("img")) == 4  # a region and an image of each of the two products
     assert not [key for element in page.elements for key in element.attrs if key.startswith("on")]
     assert page.all("h1")[0].text == HOSTILE
     assert page.all("pre")[0].text == HOSTILE
@@ -166,7 +172,7 @@ def test_file_names_of_any_script(tile: ProductReport) -> None:
 
 
 def test_a_product_with_nothing_in_it() -> None:
-    empty = ProductReport("void", ClusterScores(0), ClusterScores(0), [], ImageScores(np.zeros(0)))
+    empty = ProductReport("void", ClusterScores(0), ClusterScores(0), [])
     run = replace(run_of(empty), counts=Counts(0, 0, 0, 0), stages=[], quarantine=[])
     text = Page(render(run)).all("main")[0].text
     assert "0 images with 0 regions fell into 0 classes." in text
@@ -198,7 +204,7 @@ def test_two_hundred_classes_of_a_large_archive_stay_small(tile: ProductReport) 
     large = replace(
         tile,
         classes=classes,
-        scores=ImageScores(rng.random(100_000)),
+        detector=DetectorReport(ImageScores(rng.random(100_000))),
         confusion=Confusion(np.eye(200, dtype=int), [c.name for c in classes], [c.name for c in classes]),
         token_map=TokenMap(rng.random((100_000, 2)), np.arange(100_000) % 200, ["a" * 60] * 100_000),
     )

@@ -19,6 +19,7 @@ from ancd_ray.jobs.report import (
     ClassReport,
     ClusterScores,
     Counts,
+    DetectorReport,
     ImageScores,
     ProductReport,
     RunReport,
@@ -78,7 +79,7 @@ def _build_product(
         image_level=ClusterScores(images.num_rows, **compare_labels(images)),
         region_level=ClusterScores(regions.num_rows),
         classes=_build_classes(product, pictured, images, regions, titles),
-        scores=ImageScores(images.column("score").to_numpy()),
+        detector=DetectorReport(ImageScores(images.column("score").to_numpy())),
         mean_confidence=float(np.mean(regions.column("confidence").to_numpy())) if regions.num_rows else None,
     )
 

@@ -4,6 +4,7 @@ Except for `build`, the package does not depend on tables or the pipeline: a cal
 with plain values and arrays, and `render` or `render_sweep` returns the HTML.
 """
 
+from ancd_ray.jobs.report.detector_model import DetectorReport, ImageScores, UsualScores, WorstImage
 from ancd_ray.jobs.report.figures import embedding_2d
 from ancd_ray.jobs.report.model import (
     LEAST_CERTAIN,
@@ -15,7 +16,6 @@ from ancd_ray.jobs.report.model import (
     Counts,
     EstimatedNumber,
     GalleryItem,
-    ImageScores,
     ProductReport,
     QuarantineGroup,
     RunReport,
@@ -37,6 +37,7 @@ __all__ = [
     "ClusterScores",
     "Confusion",
     "Counts",
+    "DetectorReport",
     "EstimatedNumber",
     "GalleryItem",
     "ImageScores",
@@ -49,6 +50,8 @@ __all__ = [
     "SweepReport",
     "SweptProduct",
     "TokenMap",
+    "UsualScores",
+    "WorstImage",
     "count_points",
     "embedding_2d",
     "group_quarantine",

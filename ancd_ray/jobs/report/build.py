@@ -12,7 +12,6 @@ import pyarrow.compute as pc
 
 from ancd_ray.config.job import Job
 from ancd_ray.config.load import dump_resolved
-from ancd_ray.data.roles import GOOD
 from ancd_ray.data.tables import column_to_matrix
 from ancd_ray.engine.artifacts import ArtifactSet, Table
 from ancd_ray.engine.versions import read_versions
@@ -24,7 +23,6 @@ from ancd_ray.jobs.report import (
     Counts,
     EstimatedNumber,
     GalleryItem,
-    ImageScores,
     ProductReport,
     RunReport,
     StageTime,
@@ -33,6 +31,7 @@ from ancd_ray.jobs.report import (
     embedding_2d,
     group_quarantine,
 )
+from ancd_ray.jobs.report.build_detector import build_detector
 from ancd_ray.jobs.results import JobResults
 from ancd_ray.method.metrics import confusion
 
@@ -41,9 +40,11 @@ MOST_CERTAIN, LEAST_CERTAIN = 12, 6  # regions per class in the gallery
 
 def summarize(job: Job, results: JobResults) -> dict[str, Any]:
     """Make the content of `summary.json`; figures that need labels are null without them."""
-    rows = []
+    rows, detectors = [], []
     for product in job.data.products:
         values = results.products[product.name].figures("metrics")
+        of_images = {"detection_auroc": values["image"]["detection_auroc"]}
+        detectors.append({"product": product.name, **of_images, **values.get("pixel", {})})
         for level in ("image", "region"):
             figures = {key: values[level][key] for key in ("nmi", "ari", "f1", "n")}
             rows.append({"product": product.name, "level": level, **figures})
@@ -51,6 +52,7 @@ def summarize(job: Job, results: JobResults) -> dict[str, Any]:
     return {
         "job": job.name,
         "results": rows,
+        "detectors": detectors,
         "images": counts.images,
         "regions": counts.regions,
         "quarantined": counts.quarantined,
@@ -102,17 +104,14 @@ def build_report(
 
 def _build_product(name: str, artifacts: ArtifactSet, titles: Sequence[ClassTitle], max_points: int) -> ProductReport:
     values = artifacts.figures("metrics")
-    image, region, pixel = values["image"], values["region"], values.get("pixel", {})
+    image, region = values["image"], values["region"]
     return ProductReport(
         name=name,
         image_level=ClusterScores(image["n"], image["nmi"], image["ari"], image["f1"]),
         region_level=ClusterScores(region["n"], region["nmi"], region["ari"], region["f1"]),
         classes=_build_classes(artifacts, titles),
-        scores=_build_scores(artifacts),
         normal_precision=image["normal_precision"],
         normal_recall=image["normal_recall"],
-        map_auroc=pixel.get("auroc"),
-        map_aupro=pixel.get("aupro"),
         silhouette=region["silhouette"],
         mean_confidence=region["mean_confidence"],
         head_agreement=region["head_agreement"],
@@ -120,6 +119,7 @@ def _build_product(name: str, artifacts: ArtifactSet, titles: Sequence[ClassTitl
         confusion=_build_confusion(artifacts, [title.name for title in titles]),
         token_map=_build_token_map(artifacts, max_points),
         estimated=_build_estimate(artifacts),
+        detector=build_detector(artifacts),
     )
 
 
@@ -130,16 +130,6 @@ def _build_estimate(artifacts: ArtifactSet) -> EstimatedNumber | None:
         return None
     curve = list(zip(values["numbers"], values["silhouette"], values["stability"], strict=True))
     return EstimatedNumber(values["n_classes"], values["confidence"], curve, values.get("warning"))
-
-
-def _build_scores(artifacts: ArtifactSet) -> ImageScores:
-    maps = artifacts.table("maps").read(["image_id", "score"])
-    images = artifacts.table("images").read(["image_id", "label"])
-    rows = pc.index_in(maps.column("image_id"), value_set=images.column("image_id").combine_chunks())
-    labels = images.column("label").take(rows)
-    is_labelled = len(labels) > 0 and not labels.null_count
-    anomalous = pc.not_equal(labels, GOOD).to_numpy() if is_labelled else None
-    return ImageScores(maps.column("score").to_numpy().astype(np.float32), anomalous)
 
 
 def _build_confusion(artifacts: ArtifactSet, names: Sequence[str]) -> Confusion | None:

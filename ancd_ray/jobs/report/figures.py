@@ -16,13 +16,12 @@ from numpy.typing import NDArray
 from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from ancd_ray.jobs.report.model import MAX_POINTS, ImageScores, TokenMap
+from ancd_ray.jobs.report.model import MAX_POINTS, TokenMap
 
 TSNE_RANGE = range(10, MAX_POINTS + 1)  # t-SNE: fewer points have no neighborhoods, more take minutes
-BINS = 40
 LEGEND_ENTRIES = 12  # more classes get no legend; the hover text names the class anyway
 NO_LABEL = "no label"
-NORMAL, ANOMALOUS, NEUTRAL = "#2f9e6e", "#d64550", "#3f78d0"
+NORMAL, ANOMALOUS, NEUTRAL, INK = "#2f9e6e", "#d64550", "#3f78d0", "#1c2430"
 # Distinct on white; for color-blind readers as far as ten hues can be.
 PALETTE = (
     "#3f78d0", "#e07b16", "#2f9e6e", "#d64550", "#8f5fd0", "#b58900", "#139eb0", "#d05aa8", "#8a6148", "#6f7a8a",
@@ -31,7 +30,7 @@ AXIS = {"gridcolor": "#e6eaef", "linecolor": "#b6bfca", "zeroline": False, "auto
 LEGEND = {"orientation": "h", "yanchor": "bottom", "y": 1.01, "x": 0}
 LAYOUT = {
     "template": "none",
-    "font": {"family": "system-ui, sans-serif", "size": 13, "color": "#1c2430"},
+    "font": {"family": "system-ui, sans-serif", "size": 13, "color": INK},
     "margin": {"l": 48, "r": 12, "t": 12, "b": 44},
     "paper_bgcolor": "rgba(0,0,0,0)",
     "plot_bgcolor": "rgba(0,0,0,0)",
@@ -163,37 +162,13 @@ def loss_curve(name: str, values: Sequence[float]) -> go.Figure:
         x=list(range(1, len(values) + 1)),
         y=list(values),
         mode="lines" if len(values) > 1 else "markers",
-        line={"color": "#1c2430" if name == "total" else NEUTRAL, "width": 2},
+        line={"color": INK if name == "total" else NEUTRAL, "width": 2},
         hovertemplate="epoch %{x}: %{y:.4g}<extra></extra>",
     )
-    return _with_axes(figure, "epoch", "", showlegend=False, margin={"l": 40, "r": 8, "t": 8, "b": 40})
+    return with_axes(figure, "epoch", "", showlegend=False, margin={"l": 40, "r": 8, "t": 8, "b": 40})
 
 
-def score_histogram(scores: ImageScores) -> go.Figure:
-    """Draw a histogram of the images by anomaly score; only the counts of the bins are part of the figure."""
-    values = np.asarray(scores.values, np.float64)
-    finite = np.isfinite(values)
-    edges = np.histogram_bin_edges(values[finite], BINS)
-    if scores.is_anomalous is None:
-        groups = [("images", NEUTRAL, finite)]
-    else:
-        anomalous = np.asarray(scores.is_anomalous, bool)
-        groups = [("normal", NORMAL, finite & ~anomalous), ("anomalous", ANOMALOUS, finite & anomalous)]
-    figure = go.Figure()
-    for name, colour, chosen in groups:
-        counts, _ = np.histogram(values[chosen], edges)
-        figure.add_bar(
-            x=(edges[:-1] + edges[1:]) / 2,
-            y=counts,
-            width=np.diff(edges),
-            name=name,
-            marker={"color": colour, "opacity": 0.6, "line": {"width": 0}},
-            hovertemplate="score %{x:.3f}: %{y} images<extra>" + name + "</extra>",
-        )
-    named = {"showlegend": scores.is_anomalous is not None, "legend": LEGEND}
-    return _with_axes(figure, "anomaly score of the image", "images", barmode="overlay", bargap=0, **named)
-
-
-def _with_axes(figure: go.Figure, x: str, y: str, **layout: Any) -> go.Figure:
+def with_axes(figure: go.Figure, x: str, y: str, **layout: Any) -> go.Figure:
+    """Give a figure the layout of all figures, and titles to its axes."""
     xaxis, yaxis = ({**AXIS, "title": {"text": text}} for text in (x, y))
     return figure.update_layout({**LAYOUT, **layout}, xaxis=xaxis, yaxis=yaxis)

@@ -7,14 +7,17 @@ fewer.
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from ancd_ray.jobs.report.model import LEAST_CERTAIN, MOST_CERTAIN, ClassReport, GalleryItem, ProductReport
 from ancd_ray.jobs.report.thumbnails import thumbnail
 
 BUDGET = 8_000_000  # bytes of base64; with plotly.js (4.8 MB) and the figures, a report has about 15 MB at most
 SAMPLE = 48  # pictures from which the total size is estimated
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,13 @@ class Gallery:
 
     def total_size(self, items: Sequence[GalleryItem]) -> float:
         """Estimate the size of pictures in bytes of base64, from a sample of them."""
-        sample = items[:: max(1, len(items) // SAMPLE)]
-        return sum(len(self.data_uri(item)) for item in sample) * len(items) / max(len(sample), 1)
+        return estimate_size(items, self.data_uri)
+
+
+def estimate_size(items: Sequence[T], encode: Callable[[T], str]) -> float:
+    """Estimate the size of encoded pictures in bytes, from a sample of them."""
+    sample = items[:: max(1, len(items) // SAMPLE)]
+    return sum(len(encode(item)) for item in sample) * len(items) / max(len(sample), 1)
 
 
 # 168 pixels are shown as 112, for screens with a high pixel density

@@ -13,6 +13,8 @@ from datetime import datetime
 import numpy as np
 from numpy.typing import NDArray
 
+from ancd_ray.jobs.report.detector_model import DetectorReport
+
 EXAMPLES_PER_REASON = 20  # quarantined files listed per reason; the others are only counted
 MOST_CERTAIN, LEAST_CERTAIN = 8, 4  # maximum number of regions shown per class
 MAX_POINTS = 2000  # maximum number of regions on a map of class tokens; callers subsample
@@ -57,14 +59,6 @@ class ClusterScores:
     nmi: float | None = None
     ari: float | None = None
     f1: float | None = None
-
-
-@dataclass(frozen=True)
-class ImageScores:
-    """Anomaly scores of images (N,), and whether they are labeled anomalous (N,); None without labels."""
-
-    values: NDArray[np.floating]
-    is_anomalous: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True)
@@ -167,11 +161,8 @@ class ProductReport:
     image_level: ClusterScores
     region_level: ClusterScores
     classes: Sequence[ClassReport]
-    scores: ImageScores
     normal_precision: float | None = None
     normal_recall: float | None = None
-    map_auroc: float | None = None
-    map_aupro: float | None = None
     silhouette: float | None = None
     mean_confidence: float | None = None
     head_agreement: float | None = None
@@ -179,6 +170,7 @@ class ProductReport:
     confusion: Confusion | None = None
     token_map: TokenMap | None = None
     estimated: EstimatedNumber | None = None  # None if the number of classes was given
+    detector: DetectorReport | None = None  # None if regions are cut from masks
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ import plotly.graph_objects as go
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from ancd_ray.jobs.report import figures, gallery, wording
+from ancd_ray.jobs.report import detector, figures, gallery, wording
 from ancd_ray.jobs.report.model import (
     EXAMPLES_PER_REASON,
     ClassReport,
@@ -46,6 +46,7 @@ def render(run: RunReport) -> str:
     templates.globals.update(
         figures=figures,
         wording=wording,
+        words=detector,
         colour=figures.class_colour,
         split=_split_empty,
         token_map=_token_map,
@@ -55,6 +56,7 @@ def render(run: RunReport) -> str:
         run=run,
         mean=_mean_scores(run.products),
         gallery=gallery.fitting(run.products),
+        worst_pictures=detector.count_pictures([each.detector for each in run.products if each.detector]),
         points=count_points(len(run.products)),
         examples_per_reason=EXAMPLES_PER_REASON,
         stages=[(name, list(rows)) for name, rows in groupby(run.stages, key=lambda stage: stage.product)],

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from ancd_ray.jobs.report.model import ProductReport
 
 NEEDS_LABELS = "needs labels"
-NEEDS_MASKS = "needs labels (pixel masks)"
 NOT_MEASURED = "not measured"
 NO_NORMAL = "does not apply: no normal class or no normal image"
 
@@ -78,20 +77,6 @@ def figures_of(product: ProductReport) -> list[Figure]:
             product.normal_recall,
         ),
         single(
-            "AUROC",
-            "How well anomaly maps tell defect pixels from sound ones: 0.5 by chance, 1 perfectly.",
-            NEEDS_MASKS,
-            "pixels",
-            product.map_auroc,
-        ),
-        single(
-            "AUPRO",
-            "How much of every defect, small ones too, the maps cover before 30 % of sound pixels are marked.",
-            NEEDS_MASKS,
-            "pixels",
-            product.map_aupro,
-        ),
-        single(
             "Silhouette",
             "How far apart the classes lie in frozen features: −1 mixed up, 0 touching, 1 well apart. Uses no labels.",
             NOT_MEASURED,
@@ -123,7 +108,7 @@ def sections_of(product: ProductReport) -> list[tuple[str, str]]:
         ("number", "Number of classes", product.estimated is not None),
         ("confusion", "Classes against labels", product.confusion is not None),
         ("map", "Map of regions", product.token_map is not None),
-        ("scores", "Anomaly scores", len(product.scores.values) > 0),
+        ("detector", "Detector", product.detector is not None and len(product.detector.scores.values) > 0),
         ("training", "Training", bool(losses_of(product))),
     ]
     return [(key, title) for key, title, shown in parts if shown]
