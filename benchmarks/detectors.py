@@ -31,8 +31,8 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*")
     parser.add_argument("--detector", action="append", required=True, help="content of the section, as YAML")
     given = parser.parse_intermixed_args()
-    print("| detector | product | image AUROC | pixel AUROC | AUPRO | NMI / ARI / F1 | s an image |")
-    print("|---|---|---|---|---|---|---|", flush=True)
+    print("| detector | product | image AUROC | pixel AUROC | AUPRO | median IoU | NMI / ARI / F1 | s an image |")
+    print("|---|---|---|---|---|---|---|---|", flush=True)
     for number, text in enumerate(given.detector):
         job = yaml.safe_load(Path(given.job).read_text("utf-8")) | {"detector": yaml.safe_load(text)}
         run = _submit(job, given.overrides, number)
@@ -40,7 +40,7 @@ def main() -> None:
         for product, figures in rows.items():
             _print(text, product, figures)
         columns = zip(*rows.values(), strict=True)
-        _print(text, "**mean**", [statistics.mean(found) for found in map(_known, columns) if found])
+        _print(text, "**mean**", [statistics.mean(found) if found else None for found in map(_known, columns)])
 
 
 def _submit(job: dict[str, Any], overrides: Sequence[str], number: int) -> Path:
@@ -66,7 +66,7 @@ def _read(run: Path) -> dict[str, list[float | None]]:
                 step["seconds"] for step in summary["stages"] if step["product"] == product and step["name"] in STEPS
             )
             rows[product] = [
-                *(figures.get(name) for name in ("detection_auroc", "auroc", "aupro")),
+                *(figures.get(name) for name in ("detection_auroc", "auroc", "aupro", "median_iou")),
                 *(result[name] for name in ("nmi", "ari", "f1")),
                 seconds / result["n"],
             ]
@@ -82,8 +82,8 @@ def _known(values: Sequence[float | None]) -> list[float]:
 
 
 def _print(detector: str, product: str, figures: Sequence[float | None]) -> None:
-    image, pixel, aupro, nmi, ari, f1, seconds = [*figures, *[None] * 7][:7]
-    cells = [_format(image), _format(pixel), _format(aupro), " / ".join(map(_format, (nmi, ari, f1)))]
+    *maps, nmi, ari, f1, seconds = figures
+    cells = [*map(_format, maps), " / ".join(map(_format, (nmi, ari, f1)))]
     print(f"| {detector} | {product} | {' | '.join(cells)} | {seconds:.3f} |", flush=True)
 
 

@@ -103,7 +103,7 @@ def _draw(file: Path, side: int) -> None:
 @pytest.mark.parametrize(
     ("detector", "changed", "redone"),
     [
-        ("patchcore", "tile/ground_truth/crack/000_mask.png", {"score_maps", "evaluate"}),
+        ("patchcore", "tile/ground_truth/crack/000_mask.png", {"score_maps", "score_regions", "evaluate"}),
         ("ground_truth", "tile/ground_truth/crack/000_mask.png", {"detect", "regions"}),
         ("precomputed", "maps/test/crack/000.png", {"detect", "regions"}),
     ],

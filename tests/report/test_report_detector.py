@@ -68,8 +68,10 @@ def test_scores_are_told_against_normal_images() -> None:
 def test_a_sample_of_the_images_is_not_called_normal() -> None:
     told = describe_scores(DetectorReport(ImageScores(np.ones(3)), UsualScores(np.ones(30), are_normal=False)))
     assert told is not None
-    assert told.startswith("0 of 3 images score higher than 99\N{NBSP}% of 30 of these images, drawn at random")
-    assert "normal images" not in told
+    assert told.startswith("No image is known to be normal, so 30 of these images, drawn at random")
+    assert "half of them score below 1." in told
+    lines = [trace.name for trace in draw_scores(ImageScores(np.ones(3)), UsualScores(np.ones(30), False)).data[1:]]
+    assert lines == ["sample, for comparison", "half of it"]
 
 
 def test_regions_are_told_against_masks() -> None:

@@ -17,41 +17,43 @@ from ancd_ray.jobs.report.thumbnails import thumbnail
 from ancd_ray.jobs.report.wording import Figure
 
 BINS = 40
-END_OF_USUAL = 0.99  # quantile of the usual scores; of fewer than 20 the highest
-FEW = 20
+END_OF_NORMAL = 0.99  # quantile of the scores of normal images
+FEW = 20  # of fewer, the highest score
 PICTURE_SIDE = 224  # pixels; shown as 168
 PICTURES = (6, 3, 1)  # of either kind, of a product
 PICTURE_BUDGET = 1_500_000  # bytes of base64, of all products
 
 
-def find_end(usual: UsualScores) -> float:
-    """Return the score up to which an image is usual: the 99 % quantile, or of few images the highest score."""
-    quantile = END_OF_USUAL if len(usual.values) >= FEW else 1.0
-    return float(np.quantile(usual.values, quantile))
+def find_end(normal: UsualScores) -> float:
+    """Return the score where normal ends: the 99 % quantile, or of few images the highest score."""
+    quantile = END_OF_NORMAL if len(normal.values) >= FEW else 1.0
+    return float(np.quantile(normal.values, quantile))
 
 
 def describe_scores(detector: DetectorReport) -> str | None:
-    """Say how many images score higher than what is usual; None without a calibration."""
+    """Say how many images score higher than normal ones; None without a calibration."""
     usual, scores = detector.usual, detector.scores
     if usual is None:
         return None
     n = len(usual.values)
+    if not usual.are_normal:
+        return (
+            f"No image is known to be normal, so {n} of these images, drawn at random and each scored without itself, "
+            f"stand for what is usual: half of them score below {np.median(usual.values):.3g}. If most parts are sound, "
+            "the images far to the right of the bulk are the defects."
+        )
     above = scores.values > find_end(usual)
-    whom = f"{n} normal images" if usual.are_normal else f"{n} of these images"
     share = "99\N{NBSP}% of" if n >= FEW else "all of"
-    parts = [f"{above.sum():,} of {len(above):,} images score higher than {share} {whom}"]
-    if usual.are_normal:
-        parts[0] += ", each scored as if the detector had not seen it"
-    else:
-        parts[0] += ", drawn at random and each scored without itself"
+    told = (
+        f"{above.sum():,} of {len(above):,} images score higher than {share} {n} normal images, each scored as if the "
+        "detector had not seen it"
+    )
     if scores.is_anomalous is not None:
         bad = scores.is_anomalous
-        told = [(bad, "defects"), (~bad, "good images")]
-        counts = [f"{above[group].sum():,} of {group.sum():,} {name}" for group, name in told if group.any()]
-        parts.append(f"by the labels these are {' and '.join(counts)}")
-    if not usual.are_normal:
-        parts.append("as no image is known to be normal, defects may be among those compared with, and begin lower")
-    return "; ".join(parts) + "."
+        groups = [(bad, "defects"), (~bad, "good images")]
+        counts = [f"{above[group].sum():,} of {group.sum():,} {name}" for group, name in groups if group.any()]
+        told += f"; by the labels these are {' and '.join(counts)}"
+    return told + "."
 
 
 def describe_regions(detector: DetectorReport) -> str | None:
@@ -130,7 +132,7 @@ def draw_scores(scores: ImageScores, usual: UsualScores | None = None) -> go.Fig
     if usual:
         _add_usual(figure, usual, edges, highest)
     layout = {"barmode": "overlay", "bargap": 0, "showlegend": len(figure.data) > 1, "legend": LEGEND}
-    return with_axes(figure, "anomaly score of the image", "% of the images of a colour", **layout)
+    return with_axes(figure, "anomaly score of the image", "% of its images", **layout)
 
 
 def _count(values: NDArray[np.floating], edges: NDArray[np.floating]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -139,7 +141,7 @@ def _count(values: NDArray[np.floating], edges: NDArray[np.floating]) -> tuple[N
 
 
 def _add_usual(figure: go.Figure, usual: UsualScores, edges: NDArray[np.floating], highest: float) -> None:
-    """Add the outline of the histogram of usual scores, and lines at their median and at their end."""
+    """Add the outline of the histogram of usual scores, and lines at their median and where normal ends."""
     name = "normal, for comparison" if usual.are_normal else "sample, for comparison"
     counts, shares = _count(usual.values, edges)
     figure.add_scatter(
@@ -151,8 +153,9 @@ def _add_usual(figure: go.Figure, usual: UsualScores, edges: NDArray[np.floating
         line={"color": INK, "width": 1.5},
         hovertemplate="%{customdata} images, %{y:.1f} %<extra>" + name + "</extra>",
     )
-    end = "99 % of it" if len(usual.values) >= FEW else "all of it"
-    lines = [("half of it", float(np.median(usual.values)), "dot"), (end, find_end(usual), "dash")]
+    lines = [("half of it", float(np.median(usual.values)), "dot")]
+    if usual.are_normal:  # a sample may end with defects
+        lines.append(("99 % of it" if len(usual.values) >= FEW else "all of it", find_end(usual), "dash"))
     for label, score, dash in lines:
         figure.add_scatter(
             x=[score, score],
