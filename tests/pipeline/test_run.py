@@ -34,7 +34,7 @@ def _prediction_bytes(run: Ran) -> dict[str, bytes]:
 def test_summary_and_report(finished: tuple[Job, Ran]) -> None:
     _, run = finished
     summary = run.summary
-    assert set(summary) == {"job", "results", "images", "regions", "quarantined", "stages", "versions"}
+    assert set(summary) == {"job", "results", "detectors", "images", "regions", "quarantined", "stages", "versions"}
     assert [(result["product"], result["level"]) for result in summary["results"]] == [
         ("tile", "image"),
         ("tile", "region"),
@@ -46,7 +46,12 @@ def test_summary_and_report(finished: tuple[Job, Ran]) -> None:
     assert summary["images"] == 25
     assert summary["regions"] >= 25
     assert summary["quarantined"] == 0
+    (detector,) = summary["detectors"]
+    assert 0 < detector["median_iou"] <= 1
+    assert detector["median_area_ratio"] > 0
     report = run.folder.read("report.html").decode()
+    assert "images score higher than" in report
+    assert "Defects with the lowest scores" in report
     assert "<html" in report
     assert "tile" in report
 
@@ -99,7 +104,10 @@ def test_another_output_folder_gives_the_same_bytes(
         ("merge.tau_alpha=10", {"merge", "evaluate"}),
         ("train.lambda=0.5", {"train", "select_head", "classify", "merge", "evaluate"}),
         ("train.views.bank=3", {"views", "train", "select_head", "classify", "merge", "evaluate"}),
-        ("mebin.keep=all", {"regions", "views", "encode", "train", "select_head", "classify", "merge", "evaluate"}),
+        (
+            "mebin.keep=all",
+            {"regions", "score_regions", "views", "encode", "train", "select_head", "classify", "merge", "evaluate"},
+        ),
     ],
 )
 def test_a_changed_key_redoes_what_depends_on_it(

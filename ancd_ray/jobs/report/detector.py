@@ -39,8 +39,8 @@ def describe_scores(detector: DetectorReport) -> str | None:
     if not usual.are_normal:
         return (
             f"No image is known to be normal, so {n} of these images, drawn at random and each scored without itself, "
-            f"stand for what is usual: half of them score below {np.median(usual.values):.3g}. If most parts are sound, "
-            "the images far to the right of the bulk are the defects."
+            f"stand for what is usual: half of them score below {np.median(usual.values):.3g}. If most parts are "
+            "sound, the images far to the right of the bulk are the defects."
         )
     above = scores.values > find_end(usual)
     share = "99\N{NBSP}% of" if n >= FEW else "all of"
