@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import cv2
 import numpy as np
 
 from ancd_ray.data.images import BadImage, ImageU8, decode_map, encode_png
@@ -18,7 +19,7 @@ from ancd_ray.engine.context import Context
 from ancd_ray.engine.outputs import Result, Shard, ShardResult, align_shards
 from ancd_ray.engine.shards import Work
 from ancd_ray.engine.stage import Stage
-from ancd_ray.method.crops import limit_side, mask_to_image_size, square
+from ancd_ray.method.crops import limit_side, square
 
 PICTURED = 6  # images of either kind
 PICTURE_SIDE = 256  # pixels
@@ -98,7 +99,10 @@ class CompareRegions:
             is_pictured = image["image_id"] in self.worst
             if drawn is None and not is_pictured:
                 continue
-            found = mask_to_image_size(decode_map(row["mask"]), image["height"], image["width"])
+            # not as regions are cut, where a map that is marked all over has an empty mask
+            found = cv2.resize(
+                decode_map(row["mask"]), (image["width"], image["height"]), interpolation=cv2.INTER_NEAREST
+            )
             if drawn is not None:
                 measured = mask_overlap(found, drawn)._asdict()
                 overlaps.append({"image_id": image["image_id"], "product": image["product"], **measured})

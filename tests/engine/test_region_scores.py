@@ -20,11 +20,12 @@ DRAWN = np.zeros((HEIGHT, WIDTH), np.uint8)
 DRAWN[100:200, 100:300] = 255
 TWICE = np.zeros((30, 40), np.uint8)  # the binarized map, a tenth of the size
 TWICE[10:20, 10:30] = TWICE[20:30, 0:20] = 255
+FOUND = {"exact": DRAWN[::10, ::10], "all": np.full((30, 40), 255, np.uint8)}
 
 
 @pytest.fixture
 def shard(tmp_path: Path) -> Shard:
-    """Two images with a mask, one whose mask cannot be read, one without a mask, a good one and one without a label."""
+    """Three images with a mask, one whose mask cannot be read, one without a mask, a good one and one without a label."""
     folder = Folder(str(tmp_path))
     folder.write("image.png", encode_png(np.full((HEIGHT, WIDTH, 3), 90, np.uint8)))
     folder.write("mask.png", encode_png(DRAWN))
@@ -32,6 +33,7 @@ def shard(tmp_path: Path) -> Shard:
     kinds = {
         "exact": ("hole", "mask.png"),
         "twice": ("hole", "mask.png"),
+        "all": ("hole", "mask.png"),
         "broken": ("hole", "broken.png"),
         "undrawn": ("hole", None),
         "good": ("good", None),
@@ -42,7 +44,7 @@ def shard(tmp_path: Path) -> Shard:
         row |= {"width": WIDTH, "height": HEIGHT, "orientation": 1}
         row |= {"digest": folder.sha256("image.png"), "mask_uris": [f"{tmp_path}/{mask}"] if mask else None}
         images.append(row)
-        masks.append(make_mask_row(row, DRAWN[::10, ::10] if image_id == "exact" else TWICE))
+        masks.append(make_mask_row(row, FOUND.get(image_id, TWICE)))
     parts = {"images": images, "region_masks": masks}
     return Shard(0, {name: (folder, write_part(folder, name, 0, rows)) for name, rows in parts.items()}, len(masks))
 
@@ -54,7 +56,7 @@ def _decode(png: bytes) -> Any:
 def test_binarized_maps_are_compared_at_image_size(shard: Shard) -> None:
     found = CompareRegions({})(shard).tables
     overlaps = {row["image_id"]: (row["iou"], row["area_ratio"]) for row in found["region_overlaps"]}
-    assert overlaps == {"exact": (1, 1), "twice": (0.5, 2)}, "a mask that cannot be read is skipped"
+    assert overlaps == {"exact": (1, 1), "twice": (0.5, 2), "all": (1 / 6, 6)}, "a mask that cannot be read is skipped"
     assert not found["worst_images"]
 
 
@@ -75,4 +77,4 @@ def test_an_image_that_is_gone_has_no_picture_but_its_overlap(shard: Shard, tmp_
     (tmp_path / "image.png").unlink()
     found = CompareRegions({"twice": 0.25})(shard).tables
     assert not found["worst_images"]
-    assert len(found["region_overlaps"]) == 2
+    assert len(found["region_overlaps"]) == 3
