@@ -100,9 +100,8 @@ class CompareRegions:
             if drawn is None and not is_pictured:
                 continue
             # not as regions are cut, where a map that is marked all over has an empty mask
-            found = cv2.resize(
-                decode_map(row["mask"]), (image["width"], image["height"]), interpolation=cv2.INTER_NEAREST
-            )
+            size = (image["width"], image["height"])
+            found = cv2.resize(decode_map(row["mask"]), size, interpolation=cv2.INTER_NEAREST)
             if drawn is not None:
                 measured = mask_overlap(found, drawn)._asdict()
                 overlaps.append({"image_id": image["image_id"], "product": image["product"], **measured})

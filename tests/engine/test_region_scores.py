@@ -25,7 +25,7 @@ FOUND = {"exact": DRAWN[::10, ::10], "all": np.full((30, 40), 255, np.uint8)}
 
 @pytest.fixture
 def shard(tmp_path: Path) -> Shard:
-    """Three images with a mask, one whose mask cannot be read, one without a mask, a good one and one without a label."""
+    """Three images with a mask, one whose mask cannot be read, one without a mask, and a good one."""
     folder = Folder(str(tmp_path))
     folder.write("image.png", encode_png(np.full((HEIGHT, WIDTH, 3), 90, np.uint8)))
     folder.write("mask.png", encode_png(DRAWN))
