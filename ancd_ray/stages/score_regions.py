@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import cv2
 import numpy as np
 
-from ancd_ray.data.images import BadImage, ImageU8, decode_map, encode_png
+from ancd_ray.data.images import BadImage, ImageU8, decode_mask, encode_png
 from ancd_ray.data.pixel_range import PixelRange
 from ancd_ray.data.roles import is_defect
 from ancd_ray.data.sources import attach_range, has_mask, read_mask, read_rgb
@@ -101,7 +101,7 @@ class CompareRegions:
                 continue
             # not as regions are cut, where a map that is marked all over has an empty mask
             size = (image["width"], image["height"])
-            found = cv2.resize(decode_map(row["mask"]), size, interpolation=cv2.INTER_NEAREST)
+            found = cv2.resize(decode_mask(row["mask"]), size, interpolation=cv2.INTER_NEAREST)
             if drawn is not None:
                 measured = mask_overlap(found, drawn)._asdict()
                 overlaps.append({"image_id": image["image_id"], "product": image["product"], **measured})
