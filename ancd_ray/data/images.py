@@ -35,6 +35,7 @@ _ORIENTATION, _SUBFILE, _BITS = 274, 254, 258  # tags
 _MAX_PAGES = 64
 MAX_PIXELS = 120_000_000  # a 12,000 x 10,000 line scan; larger ones are errors or decompression bombs
 
+_IN_STRIPS, _STRIP = 16_000_000, 256  # pixels of an image that is converted by strips, and rows of a strip
 MAX_BYTES = 1 << 30
 _OF_OBJECT = ("ACCESS_DENIED", "INVALID_OBJECT_STATE")  # errors of S3 that are about one object: private, or archived
 
@@ -304,7 +305,13 @@ def to_native(values: NDArray[Any]) -> NDArray[Any]:
 def _to_colors(image: Image.Image | NDArray[Any]) -> NDArray[Any]:
     if isinstance(image, Image.Image) and not _is_deep_mode(image.mode) and image.mode not in ("L", "RGB"):
         image = image.convert("RGB")
-    return np.asarray(image)
+    if not isinstance(image, Image.Image) or image.width * image.height < _IN_STRIPS or _is_deep_mode(image.mode):
+        return np.asarray(image)
+    width, height = image.size  # at once, Pillow would copy it twice
+    values = np.empty((height, width) if image.mode == "L" else (height, width, 3), np.uint8)
+    for top in range(0, height, _STRIP):
+        values[top : top + _STRIP] = np.asarray(image.crop((0, top, width, min(top + _STRIP, height))))
+    return values
 
 
 def _is_deep_mode(mode: str) -> bool:

@@ -2,13 +2,13 @@
 
 Rows of an archive name files. Rows made for inference on images in memory carry `image_bytes`, `mask_bytes` and
 `map_bytes` instead, and those that are read several times their decoded `pixels`; no table that is written has these
-columns. Rows of a product with deep images carry its `pixel_range`.
+columns. Rows carry the `pixel_range` and the region of interest (`roi`) of their product, if it has some.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from ancd_ray.data.images import (
 )
 from ancd_ray.data.map_files import decode_map, read_map_file
 from ancd_ray.data.pixel_range import PixelRange
+from ancd_ray.data.roi import Roi
 from ancd_ray.data.roles import is_defect
 from ancd_ray.data.shapes import draw_mask
 
@@ -102,9 +103,24 @@ def read_map(row: Row) -> NDArray[Any]:
     return values
 
 
-def attach_range(rows: Iterable[Row], pixel_range: PixelRange | None) -> list[dict[str, Any]]:
-    """Return rows with the pixel range of their product."""
-    return [{**row, "pixel_range": pixel_range} for row in rows]
+def attach_range(rows: Iterable[Row], pixel_range: PixelRange | None, roi: Roi | None = None) -> list[dict[str, Any]]:
+    """Return rows with the pixel range of their product, and its region of interest."""
+    return [{**row, "pixel_range": pixel_range, "roi": roi} for row in rows]
+
+
+def divide_rows(rows: Iterable[Row], n_images: int, n_pixels: int) -> Iterator[list[Row]]:
+    """Divide images into groups of at most so many images and pixels, or of a single larger image."""
+    group: list[Row] = []
+    pixels = 0
+    for row in rows:
+        size = row["width"] * row["height"]
+        if group and (pixels + size > n_pixels or len(group) == n_images):
+            yield group
+            group, pixels = [], 0
+        group.append(row)
+        pixels += size
+    if group:
+        yield group
 
 
 def _fit_mask(mask: ImageU8, row: Row) -> ImageU8:

@@ -98,6 +98,11 @@ class DetectorConfig(Section):
         return any(part.needs == "maps" for part in self.parts)
 
     @property
+    def tile_size(self) -> int | None:
+        """Side of the tiles of large images, in their pixels; None: images are scored as a whole."""
+        return None
+
+    @property
     def n_normals(self) -> int | None:
         """Number of normal images that are listed at most, a seeded sample; None: all."""
         return None

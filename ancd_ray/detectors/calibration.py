@@ -8,6 +8,7 @@ product of which some may be anomalous; medians are robust to them.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -17,9 +18,22 @@ from numpy.typing import NDArray
 
 from ancd_ray.detectors.base import AnomalyMap
 
+THINNED = 1 << 18  # pixels of a map that are kept for a calibration
 CALIBRATED = 64  # normal images, or references, that are scored at most
 TAIL = 0.995  # quantile of the pixels of an image, at whose median a map has the value 1 on its own scale
 _QUANTILES = (0.5, 0.9, 0.99, 0.995, 0.999)
+
+
+def thin_map(map_HW: AnomalyMap) -> AnomalyMap:
+    """Return the map with at most some 2¹⁸ of its pixels, evenly spaced, and among them its maximum."""
+    step = math.ceil(math.sqrt(map_HW.size / THINNED))
+    if step <= 1:
+        return map_HW
+    start = (step - 1) // 2
+    thinned = np.array(map_HW[min(start, len(map_HW) - 1) :: step, min(start, map_HW.shape[1] - 1) :: step])
+    row, column = np.unravel_index(np.argmax(map_HW), map_HW.shape)
+    thinned[min(row // step, len(thinned) - 1), min(column // step, thinned.shape[1] - 1)] = map_HW.max()
+    return thinned
 
 
 @dataclass(frozen=True)

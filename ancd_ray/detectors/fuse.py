@@ -45,6 +45,11 @@ class Fuse(DetectorConfig):
         return self.detectors
 
     @property
+    def tile_size(self) -> int | None:
+        """Side of the tiles of the first detector that has some."""
+        return next((part.tile_size for part in self.detectors if part.tile_size), None)
+
+    @property
     def n_normals(self) -> int | None:
         """Number of normal images that are listed at most."""
         return max((part.n_normals or 0 for part in self.detectors), default=0) or None

@@ -6,6 +6,7 @@ Shape suffixes: R C rows and columns of patches, N patches, M memory bank, D fea
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +18,8 @@ from torch import Tensor
 from ancd_ray.backbones.base import Backbone
 from ancd_ray.data.images import BadImage
 from ancd_ray.detectors.base import AnomalyMap, ImageRow
-from ancd_ray.detectors.patch_features import compute_features, make_map
+from ancd_ray.detectors.patch_features import PatchGrid, compute_features
+from ancd_ray.detectors.patch_maps import make_map
 from ancd_ray.detectors.patchcore import NEIGHBORHOOD, PatchCore
 
 _BLOCK = 4096  # queries per product with the memory bank: 4096 x 8000 distances are 130 MB
@@ -143,15 +145,18 @@ class MemoryBanks:
     def score(self, images: Sequence[ImageRow]) -> list[AnomalyMap | BadImage]:
         """Compute maps at the resolution of the first size."""
         maps: list[AnomalyMap | BadImage] = []
-        for image, grids in compute_features(self._backbone, self._config, images, (NEIGHBORHOOD,)):
-            if isinstance(grids, BadImage):
-                maps.append(grids)
+        for image, found in compute_features(self._backbone, self._config, images, (NEIGHBORHOOD,)):
+            if isinstance(found, BadImage):
+                maps.append(found)
                 continue
-            number = number_image(image["image_id"])
-            left_out = number if number in self._known else None
-            scores = [self._score_patches(i, each.features_RCD, left_out) for i, each in enumerate(grids)]
-            maps.append(make_map(scores, self._config, self._backbone.stride))
+            score = partial(self._score_tile, number_image(image["image_id"]))
+            maps.append(make_map(found, score, self._config, self._backbone.stride))
         return maps
+
+    def _score_tile(self, number: int, grids: Sequence[PatchGrid]) -> list[Tensor]:
+        """Compute the scores (R, C) of a tile of an image at each size."""
+        left_out = number if number in self._known else None
+        return [self._score_patches(i, each.features_RCD, left_out) for i, each in enumerate(grids)]
 
     def _score_patches(self, i: int, features_RCD: Tensor, left_out: int | None) -> Tensor:
         """Compute the distances (R, C) of patches to the i-th memory bank."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ancd_ray.backbones.base import Backbone
 
 Odd = Literal[1, 3, 5, 7]
+_CANDIDATES = 16  # tiles' worth of patches that the coreset of a reference in tiles is chosen from
 
 
 class MuSc(PatchDetector):
@@ -69,20 +70,24 @@ class MuSc(PatchDetector):
         backbone: Backbone,
         n_images: int,  # noqa: ARG002
     ) -> Iterator[tuple[ImageRow, Sequence[Patches] | BadImage]]:
-        """Compute the features of all patches of every reference."""
+        """Compute the features of the patches of every reference.
+
+        Of an image in tiles, a coreset as large as a tile is kept: patches as different as it has, wherever they are.
+        A tile of another image then costs what an image without tiles does, whatever the size of the references.
+        """
+        from ancd_ray.detectors.memory_bank import choose_coreset
         from ancd_ray.detectors.patch_features import compute_features
+        from ancd_ray.detectors.patch_sampling import sample_patches
 
         for image, found in compute_features(backbone, self, images, self.neighborhoods):
             if isinstance(found, BadImage):
                 yield image, found
                 continue
-            yield (
-                image,
-                [
-                    Patches(each.image_size, each.neighborhood, each.features_RCD.flatten(0, 1).cpu().half().numpy())
-                    for each in found
-                ],
-            )
+            rows = []
+            for each in sample_patches(found, lambda n: _CANDIDATES * n, int(image["image_id"][:12], 16)):
+                chosen = choose_coreset(each.features_ND, each.n_of_tile)
+                rows.append(Patches(each.image_size, each.neighborhood, each.features_ND[chosen].half().numpy()))
+            yield image, rows
 
     def fit(self, patches: Callable[[int, int], Iterator[tuple[str, NDArray[np.float16]]]]) -> tuple[bytes, FitFigures]:
         """Keep the features of the references."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from safetensors.torch import load, save
@@ -20,7 +21,8 @@ from ancd_ray.detectors.base import AnomalyMap, ImageRow
 from ancd_ray.detectors.calibration import Calibration
 from ancd_ray.detectors.memory_bank import MemoryBank, number_image
 from ancd_ray.detectors.musc import MuSc
-from ancd_ray.detectors.patch_features import PatchGrid, compute_features, make_map
+from ancd_ray.detectors.patch_features import PatchGrid, compute_features
+from ancd_ray.detectors.patch_maps import make_map
 
 _COLUMNS = 4096  # patches of references in a product of matrices: 400 x 4096 distances are 7 MB
 
@@ -121,17 +123,21 @@ class MutualScorer:
     def score(self, images: Sequence[ImageRow]) -> list[AnomalyMap | BadImage]:
         """Compute maps at the resolution of the first size."""
         maps: list[AnomalyMap | BadImage] = []
-        for image, grids in compute_features(self._backbone, self._config, images, self._config.neighborhoods):
-            if isinstance(grids, BadImage):
-                maps.append(grids)
+        for image, found in compute_features(self._backbone, self._config, images, self._config.neighborhoods):
+            if isinstance(found, BadImage):
+                maps.append(found)
                 continue
-            number = number_image(image["image_id"])
-            scores = []
-            for size in self._config.sizes:
-                of_size = [self._score_patches(each, number) for each in grids if each.image_size == size]
-                scores.append(torch.stack(of_size).mean(dim=0))
-            maps.append(make_map(scores, self._config, self._backbone.stride))
+            score = partial(self._score_tile, number_image(image["image_id"]))
+            maps.append(make_map(found, score, self._config, self._backbone.stride))
         return maps
+
+    def _score_tile(self, number: int, grids: Sequence[PatchGrid]) -> list[Tensor]:
+        """Compute the scores (R, C) of a tile of an image at each size."""
+        scores = []
+        for size in self._config.sizes:
+            of_size = [self._score_patches(each, number) for each in grids if each.image_size == size]
+            scores.append(torch.stack(of_size).mean(dim=0))
+        return scores
 
     def _score_patches(self, grid: PatchGrid, left_out: int) -> Tensor:
         """Compute the scores (R, C) of patches of one size and neighbourhood."""

@@ -1,4 +1,4 @@
-"""Patch features of images by a frozen backbone, and anomaly maps of scores of patches.
+"""Patch features of images, or of their tiles, by a frozen backbone.
 
 In our measurements, these matter more than the choice of the trunk: several scales, each L2-normalized; the aspect
 ratio is kept; images are normalized to the same mean and contrast.
@@ -8,7 +8,7 @@ Shape suffixes: B images, H W pixels, R C rows and columns of patches, D feature
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import cv2
@@ -20,41 +20,58 @@ from torch import Tensor
 
 from ancd_ray.backbones.base import Backbone
 from ancd_ray.data.images import BadImage, ImageU8
+from ancd_ray.data.roi import Roi
 from ancd_ray.data.sources import read_rgb
-from ancd_ray.detectors.base import AnomalyMap, ImageRow
+from ancd_ray.detectors.base import ImageRow
 from ancd_ray.detectors.patches import PatchDetector
+from ancd_ray.detectors.tiles import Tile, TileGrid, find_inside
 
-_BATCH = 8
+_BATCH = 8  # images
+_TILE_PIXELS = 1 << 19  # of prepared tiles that go through the trunk at once; activations take 350 bytes a pixel
+_SEEN = 64  # points a side of a tile at which it is looked for the region of interest
 
 
 class PatchGrid(NamedTuple):
-    """Features (R, C, D) of an image at one size, each the mean of a square of `neighborhood` patches a side."""
+    """Features (R, C, D) of a tile at one size, each the mean of a square of `neighborhood` patches a side."""
 
     image_size: int
     neighborhood: int
     features_RCD: Tensor
 
 
+class ImageFeatures(NamedTuple):
+    """Features of an image: those of its tiles, which are computed while one goes over them, once."""
+
+    grid: TileGrid
+    tiles: Iterable[tuple[Tile, list[PatchGrid]]]
+    roi: Roi | None
+
+    def find_inside(self, tile: Tile, shape: tuple[int, int]) -> NDArray[np.bool_]:
+        """Find the patches (R, C) of a tile whose centers are in the region of interest."""
+        return find_inside(self.roi, self.grid, tile, shape)
+
+
 def compute_features(
     backbone: Backbone, config: PatchDetector, images: Sequence[ImageRow], neighborhoods: Sequence[int]
-) -> Iterator[tuple[ImageRow, list[PatchGrid] | BadImage]]:
-    """Compute features of each image by size and neighbourhood, or the reason why there are none, in order."""
-    for start in range(0, len(images), _BATCH):
-        batch = images[start : start + _BATCH]
-        decoded = [_decode(image) for image in batch]
-        found: dict[int, list[PatchGrid]] = {i: [] for i, rgb in enumerate(decoded) if not isinstance(rgb, BadImage)}
-        for size in config.sizes:
-            pixels = {i: prepare(decoded[i], size, config.brightness, backbone) for i in found}  # type: ignore[arg-type]
-            for i, levels in _compute_levels(backbone, pixels):
-                grid = (pixels[i].shape[0] // backbone.stride, pixels[i].shape[1] // backbone.stride)
-                for side in neighborhoods:
-                    features_RCD = pool_levels(levels, side, grid)
-                    if config.position:
-                        features_RCD = _add_position(features_RCD, config.position)
-                    found[i].append(PatchGrid(size, side, features_RCD))
-        for i, image in enumerate(batch):
-            rgb = decoded[i]
-            yield image, rgb if isinstance(rgb, BadImage) else found[i]
+) -> Iterator[tuple[ImageRow, ImageFeatures | BadImage]]:
+    """Compute features of each image by tile, size and neighbourhood, or the reason why there are none, in order.
+
+    Images without tiles are computed in batches. The tiles of an image are computed while one goes over them, before
+    the next image is asked for.
+    """
+    waiting: list[tuple[ImageRow, ImageU8 | BadImage]] = []
+    for image in images:
+        rgb = _decode(image)
+        is_tiled = not isinstance(rgb, BadImage) and not _make_grid(rgb, config).is_single
+        if is_tiled or len(waiting) == _BATCH:
+            yield from _compute_untiled(backbone, config, waiting, neighborhoods)
+            waiting = []
+        if isinstance(rgb, BadImage) or not is_tiled:
+            waiting.append((image, rgb))
+            continue
+        grid, roi = _make_grid(rgb, config), image.get("roi")
+        yield image, ImageFeatures(grid, _compute_tiles(backbone, config, rgb, grid, roi, neighborhoods), roi)
+    yield from _compute_untiled(backbone, config, waiting, neighborhoods)
 
 
 def _decode(image: ImageRow) -> ImageU8 | BadImage:
@@ -64,10 +81,72 @@ def _decode(image: ImageRow) -> ImageU8 | BadImage:
         return error
 
 
-def prepare(rgb: ImageU8, long_side: int, brightness: bool, backbone: Backbone) -> NDArray[np.float32]:
-    """Prepare an image (H, W, 3) for the trunk: resize it, and normalize its colors and optionally its brightness.
+def _make_grid(rgb: ImageU8, config: PatchDetector) -> TileGrid:
+    return TileGrid.cover(rgb.shape[0], rgb.shape[1], config.tile)
 
-    The aspect ratio is kept, up to sides that are multiples of `backbone.multiple`.
+
+def _compute_untiled(
+    backbone: Backbone,
+    config: PatchDetector,
+    images: Sequence[tuple[ImageRow, ImageU8 | BadImage]],
+    neighborhoods: Sequence[int],
+) -> Iterator[tuple[ImageRow, ImageFeatures | BadImage]]:
+    """Compute the features of a batch of images that are a single tile."""
+    found: dict[int, list[PatchGrid]] = {i: [] for i, (_, rgb) in enumerate(images) if not isinstance(rgb, BadImage)}
+    for size in config.sizes:
+        pixels = {i: prepare(images[i][1], size, config.brightness, backbone) for i in found}  # type: ignore[arg-type]
+        for i, levels in _compute_levels(backbone, pixels):
+            cells = count_cells(pixels[i], backbone)
+            found[i] += [PatchGrid(size, side, _pool(levels, side, cells, config.position)) for side in neighborhoods]
+    for i, (image, rgb) in enumerate(images):
+        if isinstance(rgb, BadImage):
+            yield image, rgb
+            continue
+        grid = _make_grid(rgb, config)
+        yield image, ImageFeatures(grid, [(next(iter(grid)), found[i])], image.get("roi"))
+
+
+def _compute_tiles(
+    backbone: Backbone,
+    config: PatchDetector,
+    rgb: ImageU8,
+    grid: TileGrid,
+    roi: Roi | None,
+    neighborhoods: Sequence[int],
+) -> Iterator[tuple[Tile, list[PatchGrid]]]:
+    """Compute the features of the tiles of an image, a few at a time, without those outside the region of interest.
+
+    All tiles are brought to the brightness of the image: a smooth tile, brought to the contrast of others, would be
+    all noise, and neighbors would not match.
+    """
+    assert config.tile is not None
+    brightness = measure_levels(rgb, backbone) if config.brightness else False
+    places = [tile for tile in grid if roi is None or find_inside(roi, grid, tile, (_SEEN, _SEEN)).any()]
+    scale = max(config.sizes) / config.tile.size
+    n = max(1, int(_TILE_PIXELS / (grid.tile_height * grid.tile_width * scale**2)))
+    for start in range(0, len(places), n):
+        batch = places[start : start + n]
+        found: list[list[PatchGrid]] = [[] for _ in batch]
+        for size in config.sizes:
+            side = size * max(grid.tile_height, grid.tile_width) / config.tile.size
+            pixels = {
+                i: prepare(rgb[tile.y0 : tile.y1, tile.x0 : tile.x1], side, brightness, backbone)
+                for i, tile in enumerate(batch)
+            }
+            for i, levels in _compute_levels(backbone, pixels):
+                cells, place = count_cells(pixels[i], backbone), (grid, batch[i])
+                for side in neighborhoods:
+                    found[i].append(PatchGrid(size, side, _pool(levels, side, cells, config.position, place)))
+        yield from zip(batch, found, strict=True)
+
+
+def prepare(
+    rgb: ImageU8, long_side: float, brightness: bool | tuple[float, float], backbone: Backbone
+) -> NDArray[np.float32]:
+    """Prepare an image (H, W, 3), or a tile, for the trunk: resize it, and normalize its colors.
+
+    The aspect ratio is kept, up to sides that are multiples of `backbone.multiple`. `brightness` has the mean and
+    contrast of which it is freed, or says whether it is freed of its own.
     """
     height, width = rgb.shape[:2]
     scale = long_side / max(height, width)
@@ -76,9 +155,19 @@ def prepare(rgb: ImageU8, long_side: int, brightness: bool, backbone: Backbone) 
     interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     values = cv2.resize(rgb, size, interpolation=interpolation).astype(np.float32) / 255
     values = (values - np.asarray(backbone.mean, np.float32)) / np.asarray(backbone.std, np.float32)
-    if brightness:
+    if isinstance(brightness, tuple):
+        values = (values - brightness[0]) / brightness[1]
+    elif brightness:
         values = (values - values.mean()) / max(float(values.std()), 1e-2)
     return np.asarray(values, np.float32)
+
+
+def measure_levels(rgb: ImageU8, backbone: Backbone) -> tuple[float, float]:
+    """Measure mean and standard deviation of an image (H, W, 3) over all channels, in the colors of the trunk."""
+    mean, std = (each.ravel() / 255 for each in cv2.meanStdDev(rgb))
+    mean, std = (mean - np.asarray(backbone.mean)) / np.asarray(backbone.std), std / np.asarray(backbone.std)
+    variance = float((std**2 + mean**2).mean() - mean.mean() ** 2)
+    return float(mean.mean()), max(variance**0.5, 1e-2)
 
 
 def _compute_levels(
@@ -111,32 +200,31 @@ def pool_levels(levels: Sequence[Tensor], neighborhood: int, grid: tuple[int, in
     return torch.cat(scales, dim=1)[0].permute(1, 2, 0).float()
 
 
-def _add_position(features_RCD: Tensor, weight: float) -> Tensor:
+def count_cells(pixels_HWC: NDArray[np.float32], backbone: Backbone) -> tuple[int, int]:
+    """Return the rows and columns of patches of a prepared image."""
+    return pixels_HWC.shape[0] // backbone.stride, pixels_HWC.shape[1] // backbone.stride
+
+
+def _pool(
+    levels: Sequence[Tensor],
+    side: int,
+    cells: tuple[int, int],
+    position: float,
+    place: tuple[TileGrid, Tile] | None = None,
+) -> Tensor:
+    """Make the features (R, C, D) of an image, or of a tile at a place."""
+    features_RCD = pool_levels(levels, side, cells)
+    return _add_position(features_RCD, position, place) if position else features_RCD
+
+
+def _add_position(features_RCD: Tensor, weight: float, place: tuple[TileGrid, Tile] | None) -> Tensor:
     """Append the place of each patch, so that the distance of places counts with the distance of features."""
     rows, columns, _ = features_RCD.shape
     y_R = (torch.arange(rows, device=features_RCD.device) + 0.5) / max(rows, columns)
     x_C = (torch.arange(columns, device=features_RCD.device) + 0.5) / max(rows, columns)
+    if place is not None:
+        grid, tile = place
+        long_side, patch = max(grid.height, grid.width), max(grid.tile_height, grid.tile_width)
+        y_R, x_C = (y_R * patch + tile.y0) / long_side, (x_C * patch + tile.x0) / long_side
     place_RC2 = torch.stack(torch.meshgrid(y_R, x_C, indexing="ij"), dim=-1)
     return torch.cat([features_RCD, weight * place_RC2], dim=-1)
-
-
-def make_map(scores: Sequence[Tensor], config: PatchDetector, stride: int) -> AnomalyMap:
-    """Make the map of scores (R, C) at several sizes: upsampled to that of the first, averaged and smoothed."""
-    rows, columns = scores[0].shape
-    total = np.zeros((rows * stride, columns * stride), np.float32)
-    for score_RC in scores:
-        total += cv2.resize(score_RC.cpu().numpy(), total.shape[::-1], interpolation=cv2.INTER_LINEAR)
-    mean = total / len(scores)
-    if config.smoothing:
-        mean = cv2.GaussianBlur(mean, (0, 0), config.smoothing)
-    return apply_gamma(mean, config.map_gamma)
-
-
-def apply_gamma(map_HW: AnomalyMap, exponent: float) -> AnomalyMap:
-    """Compute max · (map / max) ^ exponent: the image score is unchanged, values far below it are reduced.
-
-    Distances to the memory bank have a floor that differs between images, which alone causes false positives at a
-    threshold that is the same for all images.
-    """
-    highest = max(float(map_HW.max()), 1e-12)
-    return np.asarray(highest * (map_HW / highest) ** exponent, np.float32)

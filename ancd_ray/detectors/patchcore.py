@@ -52,19 +52,18 @@ class PatchCore(PatchDetector):
     ) -> Iterator[tuple[ImageRow, Sequence[Patches] | BadImage]]:
         """Sample patches of every image at every size; the seed is the image's id."""
         from ancd_ray.detectors.patch_features import compute_features
+        from ancd_ray.detectors.patch_sampling import sample_patches
 
         per_image = max(1, -(-self.candidates // n_images))
         for image, found in compute_features(backbone, self, images, (NEIGHBORHOOD,)):
             if isinstance(found, BadImage):
                 yield image, found
                 continue
-            rng = np.random.default_rng(int(image["image_id"][:12], 16))
-            rows = []
-            for each in found:
-                flat_ND = each.features_RCD.flatten(0, 1).cpu()
-                chosen = np.sort(rng.permutation(len(flat_ND))[:per_image])
-                rows.append(Patches(each.image_size, each.neighborhood, flat_ND[chosen].half().numpy()))
-            yield image, rows
+            sampled = sample_patches(found, lambda _: per_image, int(image["image_id"][:12], 16))
+            yield (
+                image,
+                [Patches(each.image_size, each.neighborhood, each.features_ND.half().numpy()) for each in sampled],
+            )
 
     def fit(self, patches: Callable[[int, int], Iterator[tuple[str, NDArray[np.float16]]]]) -> tuple[bytes, FitFigures]:
         """Choose a coreset of the patches of each size as its memory bank."""

@@ -10,6 +10,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, field_validator
 
 from ancd_ray.detectors.base import DetectorConfig
+from ancd_ray.detectors.tiles import TileConfig
 
 Side = Annotated[int, Field(ge=64, le=2048)]
 
@@ -24,6 +25,8 @@ class PatchDetector(DetectorConfig):
     brightness: bool = True  # normalize every image to the same mean and contrast
     # Weight of the place of a patch in the image (0..1 along the long side) beside its features, for aligned parts.
     position: Annotated[float, Field(ge=0)] = 0.0
+    # Large images in overlapping tiles, each of which is resized to `image_size`; null: every image as a whole.
+    tile: TileConfig | None = None
 
     resources: ClassVar[Literal["images", "model"]] = "model"
     uses_backbone: ClassVar[bool] = True
@@ -35,6 +38,11 @@ class PatchDetector(DetectorConfig):
         if isinstance(value, tuple) and len(set(value)) < len(value):
             raise ValueError("the same size is given twice")
         return value
+
+    @property
+    def tile_size(self) -> int | None:
+        """Side of its tiles, in pixels of the image."""
+        return self.tile.size if self.tile else None
 
     @property
     def sizes(self) -> tuple[int, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ancd_ray.config.base import reset_keys
 from ancd_ray.config.effects import Situation, reset_unused
 from ancd_ray.config.job import Job
+from ancd_ray.data.layouts.roi import pin_roi
 from ancd_ray.data.roles import Classes
 from ancd_ray.detectors.base import DetectorConfig
 from ancd_ray.detectors.ground_truth import GroundTruth
@@ -19,6 +20,7 @@ from ancd_ray.stages.count_classes import CountClasses
 from ancd_ray.stages.detect import Detect
 from ancd_ray.stages.encode import Encode
 from ancd_ray.stages.evaluate import Evaluate
+from ancd_ray.stages.find_roi import FindRoi
 from ancd_ray.stages.fit_detector import FitDetector
 from ancd_ray.stages.merge import Merge
 from ancd_ray.stages.regions import Regions
@@ -90,6 +92,8 @@ def _perceive(flow: Flow, job: Job, listing: ProductListing, detector: DetectorC
     backbone = job.backbone.for_images
     detector, declared = detector.for_listing, detector
     flow.add(Catalog(listing.digest, listing.config.bits, listing.rows))
+    if listing.config.roi is not None:
+        flow.add(FindRoi(pin_roi(listing.config, job.data.root)))
     own = backbone if detector.uses_backbone else None
     if detector.is_fitted:
         flow.add(FitDetector(detector.for_fit, own, declared))
@@ -98,7 +102,7 @@ def _perceive(flow: Flow, job: Job, listing: ProductListing, detector: DetectorC
     flow.add(Detect(detector, own))
     if not detector.maps_are_masks:
         flow.add(ScoreMaps())
-    flow.add(Regions(job.mebin, detector.maps_are_masks))
+    flow.add(Regions(job.mebin, detector.maps_are_masks, detector.tile_size))
     if not detector.maps_are_masks:
         flow.add(ScoreRegions())
 

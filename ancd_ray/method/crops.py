@@ -40,12 +40,14 @@ class CropParams:
     relative_to: Literal["auto", "short", "long"] = "auto"  # that side; auto: the long one, as in the paper, up to 4:1
     keep: Literal["est+1", "est", "all"] = "est+1"  # number of the largest squares that are kept
     max_enlargement: float | None = None  # largest side of the square relative to the element's; None: no limit
+    tile: int | None = None  # side of the tiles in which the image was looked at: fractions refer to at most that
 
     def side(self, height: int, width: int) -> int:
         """Return the side of the image that fractions refer to; the length of a line scan says nothing of defects."""
         short, long = sorted((height, width))
         is_elongated = long > MAX_ASPECT * short
-        return short if self.relative_to == "short" or (self.relative_to == "auto" and is_elongated) else long
+        side = short if self.relative_to == "short" or (self.relative_to == "auto" and is_elongated) else long
+        return side if self.tile is None else min(side, self.tile)
 
 
 def mask_to_image_size(mask: Mask, height: int, width: int) -> Mask:
@@ -61,7 +63,7 @@ def mask_to_image_size(mask: Mask, height: int, width: int) -> Mask:
     """
     if mask.shape != (height, width):
         mask = np.asarray(cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST))
-    return np.where(mask > mask.min(), 255, 0).astype(np.uint8)
+    return np.asarray(cv2.threshold(mask, float(mask.min()), 255, cv2.THRESH_BINARY)[1], np.uint8)
 
 
 def region_boxes(mask: Mask, n_estimated: int, params: CropParams = CropParams()) -> list[Box]:

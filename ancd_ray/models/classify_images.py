@@ -7,7 +7,7 @@ rows are the same as of a discovery that is done step by step.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from ancd_ray.data.images import BadImage, measure_brightness, read_bytes
 from ancd_ray.data.listed import read_listing
-from ancd_ray.data.sources import read_rgb
+from ancd_ray.data.sources import divide_rows, read_rgb
 from ancd_ray.data.store import Folder
 from ancd_ray.data.tables import SCHEMAS, conform
 from ancd_ray.engine.artifacts import Table
@@ -112,7 +112,10 @@ def classify_listed(model: Model, listed: Sequence[Mapping[str, Any]]) -> Predic
     found = []
     for start in range(0, len(listed), _OPENED):
         opened, bad, _ = open_files([_carry_bytes(row) for row in listed[start : start + _OPENED]])
-        found += [model.classify([_carry_pixels(row, model) for row in rows]) for rows in _divide(opened)]
+        found += [
+            model.classify([_carry_pixels(row, model) for row in rows])
+            for rows in divide_rows(opened, _OPENED, _PIXELS)
+        ]
         rows = {name: bad if name == "quarantine" else [] for name in _TABLES}
         found.append(Prediction(**{name: conform(rows[name], SCHEMAS[name]) for name in _TABLES}))
     return Prediction(**{name: pa.concat_tables([getattr(each, name) for each in found]) for name in _TABLES})
@@ -133,21 +136,6 @@ def _carry_pixels(row: Mapping[str, Any], model: Model) -> dict[str, Any]:
     except BadImage:
         return dict(row)
     return {**row, "pixels": pixels, "brightness": measure_brightness(pixels)}
-
-
-def _divide(rows: Sequence[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
-    """Divide images into groups of a bounded number of pixels."""
-    group: list[Mapping[str, Any]] = []
-    pixels = 0
-    for row in rows:
-        size = row["width"] * row["height"]
-        if group and pixels + size > _PIXELS:
-            yield group
-            group, pixels = [], 0
-        group.append(row)
-        pixels += size
-    if group:
-        yield group
 
 
 def _keep(regions: pa.Table, predictions: pa.Table, keep: Keep) -> pa.Table:

@@ -33,6 +33,7 @@ from ancd_ray.config.job import Job
 from ancd_ray.config.sections import BackboneConfig, MebinConfig, MergeConfig, UnknownConfig
 from ancd_ray.data.images import encode_png
 from ancd_ray.data.pixel_range import PixelRange
+from ancd_ray.data.roi import Roi
 from ancd_ray.data.roles import Classes, name_classes
 from ancd_ray.data.sources import attach_range
 from ancd_ray.data.store import Folder
@@ -99,6 +100,7 @@ class Model:
     unknown_rate: float
     class_ids: Sequence[str]  # by index; they outlive the model (see `jobs/identity/`)
     pixel_range: PixelRange | None = None  # of the deep images it was made from
+    roi: Roi | None = None  # region of interest
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     # --- saving and loading
@@ -133,6 +135,7 @@ class Model:
             unknown_rate=job.unknown.rate,
             class_ids=tuple(class_ids),
             pixel_range=PixelRange.find(artifacts.table("images").values),
+            roi=Roi.load(artifacts.files("roi").read) if "roi" in artifacts else None,
             provenance={"job": job.name, "ancd_ray": __version__, "steps": steps},
         )
 
@@ -157,6 +160,7 @@ class Model:
             "merge": self.merge.model_dump(mode="json"),
             "unknown": {"rate": self.unknown_rate},
             "pixel_range": asdict(self.pixel_range) if self.pixel_range else None,
+            "roi": self.roi.write() if self.roi else None,
             "classes": [
                 {"index": i, "id": class_id, "name": name, "is_normal": self.classes.has_normal and i == 0}
                 for i, (class_id, name) in enumerate(zip(self.class_ids, names, strict=True))
@@ -211,6 +215,7 @@ class Model:
             unknown_rate=unknown_rate,
             class_ids=class_ids,
             pixel_range=PixelRange.find(document),
+            roi=Roi.read(document["roi"]) if document.get("roi") else None,
             provenance=document["provenance"],
         )
 
@@ -250,10 +255,11 @@ class Model:
 
     def classify(self, opened: Sequence[Mapping[str, Any]]) -> Prediction:
         """Classify the images of rows of the table `images`, which may carry what is read; see `data/sources.py`."""
-        opened = attach_range(opened, self.pixel_range)
+        opened = attach_range(opened, self.pixel_range, self.roi)
         maps, bad = score_images(self._scorer, opened)
         maps_table = conform(maps, SCHEMAS["maps"])
-        cut, _, lost = CutRegions(self.mebin, self.score_range).cut(opened, maps_table.to_pylist())
+        cutter = CutRegions(self.mebin, self.score_range, None, self.detector.tile_size, self.roi)
+        cut, _, lost = cutter.cut(opened, maps_table.to_pylist())
         bad += lost
         regions = conform(cut, SCHEMAS["regions"])
         tables = {"regions": regions, "maps": maps_table}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,7 +11,8 @@ import numpy as np
 from ancd_ray.config.sections import BackboneConfig
 from ancd_ray.data.images import BadImage
 from ancd_ray.data.pixel_range import PixelRange
-from ancd_ray.data.sources import attach_range
+from ancd_ray.data.roi import Roi, apply_roi
+from ancd_ray.data.sources import attach_range, divide_rows
 from ancd_ray.data.store import Folder
 from ancd_ray.detectors.base import AnomalyMap, DetectorConfig, Scorer, State
 from ancd_ray.engine.artifacts import Files, Table
@@ -21,7 +22,7 @@ from ancd_ray.engine.outputs import Result, Shard, ShardResult, align_shards
 from ancd_ray.engine.shards import Work
 from ancd_ray.engine.stage import Stage
 
-_BATCH = 16  # images per call of the scorer; bounds memory
+_BATCH, _PIXELS = 16, 64_000_000  # images and pixels per call of the scorer, except for a single larger image
 _FLOAT16_MAX = float(np.finfo(np.float16).max)
 
 
@@ -37,6 +38,7 @@ class Detect(Stage):
         """Artifacts that the stage reads, by role."""
 
         images: Table
+        roi: Files | None = None
         detector_state: Files | None = None
         calibration: Files | None = None
 
@@ -56,7 +58,8 @@ class Detect(Stage):
     def run(self, context: Context, inputs: In) -> Work:
         """Compute the tables `maps` and `quarantine`."""
         folders = [files.folder for files in (inputs.detector_state, inputs.calibration) if files]
-        worker = ScoreImages(self.detector, self.backbone, folders, PixelRange.find(inputs.images.values))
+        roi = Roi.load(inputs.roi.read) if inputs.roi else None
+        worker = ScoreImages(self.detector, self.backbone, folders, PixelRange.find(inputs.images.values), roi)
         done = yield from context.map(worker, align_shards({"images": inputs.images}))
         return Result.of_shards(done)
 
@@ -73,16 +76,19 @@ class ScoreImages:
         Folders with the files of the detector's state.
     pixel_range
         Range of deep images.
+    roi
+        Region of interest.
     """
 
     detector: DetectorConfig
     backbone: BackboneConfig | None
     folders: Sequence[Folder]
     pixel_range: PixelRange | None = None
+    roi: Roi | None = None
 
     def __call__(self, shard: Shard) -> ShardResult:
         """Compute the rows of `maps` and `quarantine`."""
-        images = attach_range(shard.rows_of("images"), self.pixel_range)
+        images = attach_range(shard.rows_of("images"), self.pixel_range, self.roi)
         state = read_state(self.detector, self.folders)
         scorer = make_scorer(self.detector, self.backbone, state)
         rows, bad = score_images(scorer, [row for row in images if row["role"] != "normal"])
@@ -116,14 +122,28 @@ def score_images(
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Compute the rows of `maps` and `quarantine` of rows of `images`."""
     rows, bad = [], []
-    for start in range(0, len(images), _BATCH):
-        batch = images[start : start + _BATCH]
-        for image, found in zip(batch, scorer.score(batch), strict=True):
-            if isinstance(found, BadImage):
-                bad.append(quarantine_row(image, "detect", str(found)))
-            else:
-                rows.append(make_map_row(image, found))
+    for image, found in compute_maps(scorer, images):
+        if isinstance(found, BadImage):
+            bad.append(quarantine_row(image, "detect", str(found)))
+        else:
+            rows.append(make_map_row(image, found))
     return rows, bad
+
+
+def compute_maps(
+    scorer: Scorer, images: Sequence[Mapping[str, Any]]
+) -> Iterator[tuple[Mapping[str, Any], AnomalyMap | BadImage]]:
+    """Compute the map of each row of `images` in order, or the reason why there is none, a few images at a time."""
+    for batch in divide_rows(images, _BATCH, _PIXELS):
+        for image, found in zip(batch, scorer.score(batch), strict=True):
+            yield image, found if isinstance(found, BadImage) else _apply_roi(found, image)
+
+
+def _apply_roi(found: AnomalyMap, image: Mapping[str, Any]) -> AnomalyMap | BadImage:
+    try:
+        return apply_roi(found, image.get("roi"), (image["height"], image["width"]))
+    except BadImage as error:
+        return error
 
 
 def make_map_row(image: Mapping[str, Any], values: AnomalyMap) -> dict[str, Any]:

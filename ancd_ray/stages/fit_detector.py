@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ancd_ray.config.sections import BackboneConfig
 from ancd_ray.data.images import BadImage
 from ancd_ray.data.pixel_range import PixelRange
+from ancd_ray.data.roi import Roi
 from ancd_ray.data.sources import attach_range
 from ancd_ray.detectors.base import DetectorConfig
 from ancd_ray.engine.artifacts import Files, Table
@@ -40,6 +41,7 @@ class FitDetector(Stage):
         """Artifacts that the stage reads, by role."""
 
         images: Table
+        roi: Files | None = None
 
     class Out:
         """Artifacts that the stage makes, by role."""
@@ -66,7 +68,8 @@ class FitDetector(Stage):
         listed = inputs.images.read(["image_id", "role"])
         images = list(zip(listed.column("image_id").to_pylist(), listed.column("role").to_pylist(), strict=True))
         chosen = [part.choose_images(images) if part.learns else frozenset() for part in self.detector.parts]
-        worker = CollectPatches(self.detector, self.backbone, chosen, PixelRange.find(inputs.images.values))
+        roi = Roi.load(inputs.roi.read) if inputs.roi else None
+        worker = CollectPatches(self.detector, self.backbone, chosen, PixelRange.find(inputs.images.values), roi)
         done = yield from context.map(worker, align_shards({"images": inputs.images}))
         result = Result.of_shards(done)
         context.progress.note("fitting")
@@ -129,12 +132,13 @@ class CollectPatches:
     backbone: BackboneConfig | None
     chosen: Sequence[frozenset[str]]
     pixel_range: PixelRange | None = None
+    roi: Roi | None = None
 
     def __call__(self, shard: Shard) -> ShardResult:
         """Compute the rows of `patches` and `quarantine`; images to be classified are left to the detect step."""
         from ancd_ray.backbones.loaded import load_cached
 
-        images = attach_range(shard.rows_of("images"), self.pixel_range)
+        images = attach_range(shard.rows_of("images"), self.pixel_range, self.roi)
         rows: list[dict[str, Any]] = []
         bad = {}
         for i, (part, chosen) in enumerate(zip(self.detector.parts, self.chosen, strict=True)):

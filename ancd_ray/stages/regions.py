@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from ancd_ray.config.sections import MebinConfig
 from ancd_ray.data.images import BadImage, ImageU8, encode_png
 from ancd_ray.data.pixel_range import PixelRange
+from ancd_ray.data.roi import Roi
 from ancd_ray.data.sources import attach_range, has_mask, read_rgb
 from ancd_ray.data.tables import decode_anomaly_map
-from ancd_ray.engine.artifacts import Table
+from ancd_ray.engine.artifacts import Files, Table
 from ancd_ray.engine.calls import Resources
 from ancd_ray.engine.context import Context, quarantine_row
 from ancd_ray.engine.outputs import Result, Shard, ShardResult, align_shards
@@ -65,6 +66,7 @@ class Regions(Stage):
         images: Table
         maps: Table
         normal_scores: Table | None = None
+        roi: Files | None = None
 
     class Out:
         """Artifacts that the stage makes, by role."""
@@ -74,6 +76,7 @@ class Regions(Stage):
 
     mebin: MebinConfig
     from_masks: bool
+    tile: int | None = None  # side of the detector's tiles, pixels of the image
 
     def run(self, context: Context, inputs: In) -> Work:
         """Measure the score range, then binarize and crop every image."""
@@ -91,8 +94,8 @@ class Regions(Stage):
             )
             context.progress.note(values["warning"])
         shards = align_shards({"images": inputs.images, "maps": inputs.maps}, count="maps")
-        pixel_range = PixelRange.find(inputs.images.values)
-        worker = CutRegions(self.mebin, measured, pixel_range)
+        pixel_range, roi = PixelRange.find(inputs.images.values), Roi.load(inputs.roi.read) if inputs.roi else None
+        worker = CutRegions(self.mebin, measured, pixel_range, self.tile, roi)
         done = yield from context.map(worker, shards)
         return Result.of_shards(done, values)
 
@@ -117,30 +120,47 @@ def measure_score_range(maps: Table, config: MebinConfig, normal_scores: Table |
 
 @dataclass(frozen=True)
 class CutRegions:
-    """Cuts the sub-images of a shard; `measured` is None if the maps are masks."""
+    """Cuts the sub-images of a shard.
+
+    Parameters
+    ----------
+    config
+        Settings.
+    measured
+        Range of the scores; None if the maps are masks.
+    pixel_range
+        Range of deep images.
+    tile
+        Side of the detector's tiles, which limits what crops are relative to.
+    roi
+        Region of interest; an image without a main element is cut to its box.
+    """
 
     config: MebinConfig
     measured: Range | None
     pixel_range: PixelRange | None = None
+    tile: int | None = None
+    roi: Roi | None = None
 
     def __call__(self, shard: Shard) -> ShardResult:
         """Compute the rows of `regions`, of `region_masks` and of `quarantine`."""
-        rows, masks, bad = self.cut(attach_range(shard.rows_of("images"), self.pixel_range), shard.rows_of("maps"))
+        maps = shard.table("maps")
+        one_by_one = (maps.slice(i, 1).to_pylist()[0] for i in range(maps.num_rows))  # together they may be gigabytes
+        rows, masks, bad = self.cut(attach_range(shard.rows_of("images"), self.pixel_range), one_by_one)
         return ShardResult({"regions": rows, "region_masks": masks, "quarantine": bad})
 
     def cut(
         self, image_rows: Iterable[Mapping[str, Any]], map_rows: Iterable[Mapping[str, Any]]
     ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
-        """Compute the rows of `regions`, at least one for every usable image, of `region_masks` and of `quarantine`."""
-        maps = {row["image_id"]: row for row in map_rows}
+        """Compute the rows of `regions`, one or more of every image with a map, `region_masks` and `quarantine`."""
+        images = {image["image_id"]: image for image in image_rows}
         rows: list[dict[str, Any]] = []
         masks, bad = [], []
-        for image in image_rows:
-            if image["image_id"] not in maps:
-                continue  # quarantined by the detect step, or normal
+        for row in map_rows:
+            image = images[row["image_id"]]
             try:
                 rgb = read_rgb(image)
-                found, mask = self._cut_image(image, rgb, decode_anomaly_map(maps[image["image_id"]]))
+                found, mask = self._cut_image(image, rgb, decode_anomaly_map(row))
             except BadImage as error:
                 bad.append(quarantine_row(image, "regions", str(error)))
                 continue
@@ -171,11 +191,16 @@ class CutRegions:
             self.config.relative_to,
             self.config.keep,
             self.config.max_enlargement,
+            self.tile,
         )
         mask = binarized if self.measured is None else mask_to_image_size(binarized, height, width)
-        if self.config.crop == "image":
-            return mask, [Box(0, 0, width, height)]
-        return mask, mask_boxes(mask, params) if self.measured is None else region_boxes(mask, n_regions, params)
+        whole = Box(0, 0, width, height)
+        boxes = [whole]
+        if self.config.crop != "image":
+            boxes = mask_boxes(mask, params) if self.measured is None else region_boxes(mask, n_regions, params)
+        if self.roi is not None and boxes == [whole]:
+            boxes = [Box(*(self.roi.find_box((height, width)) or whole))]
+        return mask, boxes
 
     def _binarize(self, values: NDArray[Any]) -> tuple[ImageU8, int]:
         """Binarize a map, unless it is a mask; returns the mask at the map's size and the number of its regions."""

@@ -14,11 +14,13 @@ import torch
 from numpy.typing import NDArray
 
 from ancd_ray.backbones.lite import Lite
+from ancd_ray.data.images import BadImage
 from ancd_ray.detectors import mutual_scoring
 from ancd_ray.detectors.base import choose_references
 from ancd_ray.detectors.calibration import Calibration
 from ancd_ray.detectors.musc import MuSc
-from ancd_ray.detectors.patch_features import compute_features, make_map
+from ancd_ray.detectors.patch_features import ImageFeatures, compute_features
+from ancd_ray.detectors.patch_maps import make_map
 from tests.detectors.fitting import compute_maps, fit
 
 SIZE = 128
@@ -40,9 +42,8 @@ def _write(folder: Path, i: int, defect: bool = False) -> dict[str, str]:
 
 def _score_all_pairs(config: MuSc, images: list[dict[str, str]]) -> list[NDArray[Any]]:
     """The formula as it stands: a patch against each other image of the archive, by all of their patches."""
-    found = [
-        grids for _, grids in compute_features(Lite(), config, images, config.neighborhoods) if isinstance(grids, list)
-    ]
+    features = [found for _, found in compute_features(Lite(), config, images, config.neighborhoods)]
+    found = [next(iter(each.tiles))[1] for each in features if not isinstance(each, BadImage)]
     maps = []
     for i, own in enumerate(found):
         of_sides = []
@@ -52,8 +53,15 @@ def _score_all_pairs(config: MuSc, images: list[dict[str, str]]) -> list[NDArray
             nearest = torch.stack([torch.cdist(queries, other).amin(dim=1) for other in others], dim=1)
             k = max(1, math.ceil(config.nearest * len(others)))
             of_sides.append(nearest.sort(dim=1).values[:, :k].mean(dim=1).reshape(grid.features_RCD.shape[:2]))
-        maps.append(make_map([torch.stack(of_sides).mean(dim=0).float()], config, Lite().stride))
+        maps.append(_make_map(features[i], torch.stack(of_sides).mean(dim=0).float(), config))
     return maps
+
+
+def _make_map(features: ImageFeatures | BadImage, score_RC: torch.Tensor, config: MuSc) -> NDArray[Any]:
+    assert not isinstance(features, BadImage)
+    made = make_map(features, lambda _: [score_RC], config, Lite().stride)
+    assert not isinstance(made, BadImage)
+    return made
 
 
 def test_all_images_as_references_are_the_form_over_all_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,8 @@ from ancd_ray.backbones.lite import Lite
 from ancd_ray.data.images import BadImage
 from ancd_ray.detectors import memory_bank
 from ancd_ray.detectors.memory_bank import choose_coreset, nearest_distance
-from ancd_ray.detectors.patch_features import apply_gamma, prepare
+from ancd_ray.detectors.patch_features import prepare
+from ancd_ray.detectors.patch_maps import apply_gamma
 from ancd_ray.detectors.patchcore import PatchCore
 from tests.detectors.fitting import compute_maps, fit
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Union
 from pydantic import Field, PositiveInt, field_validator
 
 from ancd_ray.config.base import Name, Section
+from ancd_ray.data.roi import RoiConfig
 from ancd_ray.data.roles import GOOD
 from ancd_ray.detectors import DETECTORS
 
@@ -35,6 +36,8 @@ class ProductConfig(Section):
     # Anomaly maps of `detector.name: precomputed`: a folder, a Parquet file, or a template (`m/{class}/{stem}.npy`).
     maps: str | None = None
     bits: Annotated[int, Field(ge=8, le=32)] | None = None  # depth of the camera; null: measured over all images
+    # Part of the images that is looked at: `auto` (their largest foreground), a polygon, or a mask image; null: all.
+    roi: RoiConfig | None = None
     mask_threshold: Annotated[int, Field(ge=0)] | None = (
         None  # mask values above it are foreground; null: see docs/inputs.md
     )
