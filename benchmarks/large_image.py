@@ -82,7 +82,7 @@ def write_surface(path: Path, width: int, height: int, seed: int, dots: int = 0)
     places = [(int(rng.integers(200, width - 200)), int(rng.integers(200, height - 200))) for _ in range(dots)]
     for place in places:
         cv2.circle(image, place, 2, 10, -1)
-    cv2.imwrite(str(path), cv2.merge([image] * 3), [cv2.IMWRITE_JPEG_QUALITY, 95])
+    cv2.imwrite(str(path), cv2.merge([image] * 3))  # in JPEG with a quality of 95
     return places
 
 
