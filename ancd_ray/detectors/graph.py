@@ -22,6 +22,7 @@ from ancd_ray.config.base import Digest
 from ancd_ray.data.roles import ListedImage
 from ancd_ray.detectors.base import DetectorConfig, FitFigures, Scorer, State
 from ancd_ray.detectors.calibration import CALIBRATED
+from ancd_ray.detectors.tiles import TileConfig
 
 if TYPE_CHECKING:
     from ancd_ray.backbones.base import Backbone
@@ -42,10 +43,20 @@ class Graph(DetectorConfig):
     mean: PerChannel | None = None  # of pixels in 0..1, by channel; null: the graph normalizes by itself
     std: PerChannel | None = None
     output: str | None = None  # the one with the anomaly map; null: the only one that can be, or `anomaly_map`
+    # Large images in overlapping tiles, each of which is resized to the input; null: every image as a whole.
+    tile: TileConfig | None = None
 
     resources: ClassVar[Literal["images", "model"]] = "model"
     state_file: ClassVar[str | None] = "graph.zip"
-    score_keys: ClassVar[tuple[str, ...]] = ("input_size", "layout", "channel_order", "mean", "std", "output")
+    score_keys: ClassVar[tuple[str, ...]] = (
+        *("input_size", "layout", "channel_order", "mean", "std", "output"),
+        "tile",
+    )
+
+    @property
+    def tile_size(self) -> int | None:
+        """Side of its tiles, in pixels of the image."""
+        return self.tile.size if self.tile else None
 
     @property
     def n_normals(self) -> int | None:
@@ -93,11 +104,13 @@ class Graph(DetectorConfig):
         """Build the scorer from the packed graph, which is loaded once per process."""
         from ancd_ray.detectors.graph_file import GraphFiles
         from ancd_ray.detectors.graph_runtime import GraphScorer, load_cached
+        from ancd_ray.detectors.tiled_scorer import TiledScorer
 
         assert self.state_file, "the graph is its state"
         graph = GraphFiles.unpack(state[self.state_file])
         config = self.model_copy(update={"file": "", "sha256": None})  # the same wherever the graph came from
-        return GraphScorer(load_cached(graph, config), self.channel_order)
+        scorer = GraphScorer(load_cached(graph, config), self.channel_order)
+        return TiledScorer(scorer, self.tile) if self.tile else scorer
 
     def _read(self) -> GraphFiles:
         from ancd_ray.detectors.graph_file import GraphError, read_graph

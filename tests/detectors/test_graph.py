@@ -27,6 +27,7 @@ from ancd_ray.detectors.graph import Graph
 from ancd_ray.detectors.graph_file import GraphError, GraphFiles, read_graph
 from ancd_ray.detectors.graph_runtime import GraphScorer, load_onnxruntime
 from ancd_ray.detectors.graph_signature import read_signature
+from ancd_ray.detectors.tiles import TileConfig
 
 SIDE = 32
 Row = dict[str, Any]
@@ -215,6 +216,18 @@ def test_an_image_of_any_size_fills_the_graph(tmp_path: Path) -> None:
     whole = cv2.resize(tall, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
     (expected,) = compute(Graph(name="graph", file=str(path)), [{"image_bytes": encode_png(whole), "uri": "whole"}])
     np.testing.assert_array_equal(found, expected)
+
+
+def test_a_large_image_is_scored_in_tiles(tmp_path: Path) -> None:
+    """Tiles of the size of the graph's input are not resized: a smooth image is blended back together."""
+    side = 64  # the smallest tile
+    path = export(Channels(), tmp_path / "graph.onnx", (1, 3, side, side))
+    y, x = np.indices((100, 150))
+    large = np.repeat((x + y).astype(np.uint8)[..., None], 3, axis=2)
+    config = Graph(name="graph", file=str(path), tile=TileConfig(size=side, overlap=16))
+    (found,) = compute(config, [{"image_bytes": encode_png(large), "uri": "large"}])
+    np.testing.assert_allclose(found, large[..., 0] * (111 / 255), rtol=1e-3, atol=1e-2)
+    assert config.tile_size == side
 
 
 def test_weights_beside_the_graph_are_part_of_it(tmp_path: Path) -> None:
