@@ -132,7 +132,7 @@ def classify(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
     detected = time.perf_counter()
     low, high = json.loads((folder / "low.json").read_text()), maps[0]["score"]
     cutter = CutRegions(MebinConfig(keep="all"), Range(min(low, high), high), None, config.tile_size)
-    regions, bad = cutter.cut([row], maps)
+    regions, _, bad = cutter.cut([row], maps)
     assert not bad, bad
     ended, peak = time.perf_counter(), measure_peak()
     dots = json.loads((folder / "dots.json").read_text())
