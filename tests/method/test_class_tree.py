@@ -86,7 +86,8 @@ def test_a_cut_of_one_discovery_is_another_discovery(has_normal: bool, normal_by
         return cluster_regions(regions, None, "ward", Classes((), n_classes, has_normal), 0, "digest", scores, 6)
 
     three, five = discover(3), discover(5)
-    assert three.tree is not None and five.tree is not None
+    assert three.tree is not None
+    assert five.tree is not None
     told = int(three.normal is not None)
     again = three.regroup(three.tree.cut(5 - told))
     found = load_classifier(again.save().__getitem__)

@@ -1,7 +1,7 @@
 """Renders a `RunReport` as a self-contained HTML file.
 
 Everything is inline: style, scripts, plotly.js (once, 4.8 MB), and pictures as data URIs. File names and labels are
-untrusted input: templates escape everything they print, and a content security policy allows only the two scripts with
+untrusted input: templates escape everything they print, and a content security policy allows only the scripts with
 the given hashes. A script injected through a label does not run, and the page has no access to the network.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -73,7 +74,13 @@ def environment() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
     )
     templates.filters.update(
-        figure=_figure, number=_number, share=_share, duration=_duration, plot=_plot_json, basename=_basename
+        figure=_figure,
+        number=_number,
+        share=_share,
+        duration=_duration,
+        plot=_plot_json,
+        data=_data_json,
+        basename=_basename,
     )
     return templates
 
@@ -84,9 +91,10 @@ def inlined(templates: jinja2.Environment) -> dict[str, str]:
     Returns
     -------
     dict
-        Style, plotly.js, our script, and the hashes of both scripts for the content security policy.
+        Style, plotly.js, our scripts, and the hashes of all scripts for the content security policy.
     """
     scripts = {"plotly_js": get_plotlyjs(), "report_js": read_source(templates, "report.js")}
+    scripts["tree_js"] = read_source(templates, "tree.js")
     hashes = " ".join(map(hash_script, scripts.values()))
     return {**scripts, "style": read_source(templates, "report.css"), "script_hashes": hashes}
 
@@ -159,8 +167,15 @@ def _confusion_table(confusion: Confusion) -> ConfusionTable:
 
 
 def _plot_json(figure: go.Figure) -> Markup:
-    """Convert a figure to JSON in which no character sequence can end the surrounding script element."""
-    text = str(figure.to_json())
+    return _escape_json(str(figure.to_json()))
+
+
+def _data_json(values: object) -> Markup:
+    return _escape_json(json.dumps(values, ensure_ascii=False))
+
+
+def _escape_json(text: str) -> Markup:
+    """Escape JSON so that no character sequence can end the surrounding script element."""
     return Markup(text.replace("&", r"\u0026").replace("<", r"\u003c").replace(">", r"\u003e"))
 
 
