@@ -11,6 +11,7 @@ import pytest
 
 from ancd_ray.config.job import Job
 from ancd_ray.config.load import JobError
+from ancd_ray.data.roles import describe_number
 from ancd_ray.data.store import Folder
 from ancd_ray.jobs.bench.run import as_csv, markdown, measure
 from ancd_ray.jobs.bench.tables import TABLES
@@ -29,11 +30,16 @@ def test_clustering_with_an_estimated_number(small_job: MakeJob, run_job: Callab
     (manifest,) = (Folder(str(file)) for file in (tmp_path / "steps" / "count_classes").iterdir())
     values = manifest.read_json("manifest.json")["values"]
     assert values["numbers"] == [2, 3, 4, 5, 6]
-    assert values["n_classes"] == max(zip(values["silhouette"], values["numbers"], strict=True))[1]
+    assert values["n_classes"] == max(zip(values["agreement"][1:], values["numbers"][1:], strict=True))[1]
+    assert values["by_silhouette"] == max(zip(values["silhouette"], values["numbers"], strict=True))[1]
+    assert values["low"] <= values["n_classes"] <= values["high"]
+    (number,) = run.summary["class_numbers"]
+    assert number == {"product": "tile", **{key: values[key] for key in ("n_classes", "low", "high", "confidence")}}
     report = run.folder.read("report.html").decode()
-    assert f"{values['confidence']:.0%}".replace("%", " % of the resamples") in report
+    assert f"{values['confidence']:.0%}".replace("%", " % of the resamples is within the range") in report
     assert "Number of classes" in report
-    assert f"{values['n_classes']} classes have the best silhouette" in report
+    assert f"Clusterings agree best on {values['n_classes']}, the number that was taken" in report
+    assert f"there are {describe_number(values['low'], values['high'])} classes" in report
     again = run_job(small_job(tmp_path, *overrides, "merge.rule=average"))
     assert again.computed == {"merge", "evaluate"}
 

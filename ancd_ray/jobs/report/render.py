@@ -1,7 +1,7 @@
 """Renders a `RunReport` as a self-contained HTML file.
 
 Everything is inline: style, scripts, plotly.js (once, 4.8 MB), and pictures as data URIs. File names and labels are
-untrusted input: templates escape everything they print, and a content security policy allows only the scripts with
+untrusted input: templates escape everything they print, and a content security policy allows only the two scripts with
 the given hashes. A script injected through a label does not run, and the page has no access to the network.
 """
 
@@ -91,10 +91,10 @@ def inlined(templates: jinja2.Environment) -> dict[str, str]:
     Returns
     -------
     dict
-        Style, plotly.js, our scripts, and the hashes of all scripts for the content security policy.
+        Style, plotly.js, our script, and the hashes of both scripts for the content security policy.
     """
-    scripts = {"plotly_js": get_plotlyjs(), "report_js": read_source(templates, "report.js")}
-    scripts["tree_js"] = read_source(templates, "tree.js")
+    ours = "\n".join(read_source(templates, name) for name in ("report.js", "tree.js"))
+    scripts = {"plotly_js": get_plotlyjs(), "report_js": ours}
     hashes = " ".join(map(hash_script, scripts.values()))
     return {**scripts, "style": read_source(templates, "report.css"), "script_hashes": hashes}
 
