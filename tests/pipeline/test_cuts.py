@@ -14,7 +14,8 @@ from ancd_ray.cli.main import main
 from ancd_ray.config.job import Job
 from ancd_ray.config.load import parse, validate
 from ancd_ray.data.store import Folder
-from ancd_ray.jobs import cut as module
+from ancd_ray.jobs.cut import cut
+from ancd_ray.jobs.cut_source import CutError
 from ancd_ray.jobs.results import open_run, read_record
 from ancd_ray.jobs.run_folder import find_complete
 from ancd_ray.models.model import ImageInput, Model
@@ -94,9 +95,9 @@ def test_cuts_compose_and_ids_come_back(own: Ran) -> None:
     split = _cut(merged.uri, "--split", ids[3])
     assert len(_ids(split)) == 5
     assert len(set(_ids(split)) - set(ids)) <= 1, "a part that no run has had is a new class"
-    cut = (read_record(split) or {})["cut"]
-    assert cut["changes"]["tile"] == [{"merge": [ids[1], ids[2]]}, {"split": ids[3]}]
-    assert (cut["of"], cut["discovery"]) == (merged.uri.rpartition("/")[2], own.folder.uri.rpartition("/")[2])
+    record = (read_record(split) or {})["cut"]
+    assert record["changes"]["tile"] == [{"merge": [ids[1], ids[2]]}, {"split": ids[3]}]
+    assert (record["of"], record["discovery"]) == (merged.uri.rpartition("/")[2], own.folder.uri.rpartition("/")[2])
     undone = _cut(split.uri, "--k", "5")
     assert _of_regions(undone) == before, "the ids of the discovery are back"
     assert (read_record(undone) or {})["cut"]["changes"]["tile"] == [{"k": 5}]
@@ -133,5 +134,5 @@ def test_what_cannot_be_cut_is_one_line(own: Ran, finished: tuple[Job, Ran], clu
     fine = _cut(run, "--k", "8").uri
     assert "is a leaf of the tree" in _refuse(fine, "--split", "7")
     assert "classes of discovery.method=anomalyncd have no tree" in _refuse(finished[1].folder.uri, "--k", "3")
-    with pytest.raises(module.CutError, match="from 1 to 12"):
-        module.cut(clustered[1].folder, {"k": 13})
+    with pytest.raises(CutError, match="from 1 to 12"):
+        cut(clustered[1].folder, {"k": 13})

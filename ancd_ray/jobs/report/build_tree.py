@@ -41,6 +41,8 @@ def build_tree(
     read_items
         Returns the pictures of regions, by region id.
     """
+    if "trained" in artifacts:
+        return None
     classifier = load_classifier(artifacts.files("classifier").read)
     if isinstance(classifier, HeadsClassifier) or classifier.tree is None or classifier.tree.n_leaves < 2:
         return None
