@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -82,7 +83,7 @@ def test_the_head_that_serves_is_a_choice_of_its_own(
 @pytest.mark.slow
 def test_bench_runs_the_rows_of_a_table(small_job: MakeJob, run_job: Callable[[Job], Ran], tmp_path: Path) -> None:
     said: list[str] = []
-    base = ("discovery.method=ward",)
+    base = ("discovery.method=ward", "classes={novel: auto, max_classes: 5}")
     measured = measure(
         "VII",
         1,
@@ -93,6 +94,7 @@ def test_bench_runs_the_rows_of_a_table(small_job: MakeJob, run_job: Callable[[J
     rows = [row.name for row in TABLES["VII"].rows]
     assert [one.row.name for one in measured if one.level == "image"] == rows
     assert all(one.mean is not None for one in measured)
+    assert all(re.fullmatch(r"(\d|between \d and \d) classes, \d taken", one.note) for one in measured), "a range"
     text = markdown("VII", measured, "ancd-ray bench")
     assert "| eq. 10 | tile | image | 1 |" in text
     assert ".268 / .228 / .509" in text
