@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import click
@@ -25,6 +26,7 @@ def classes() -> None:
       ancd-ray classes list runs/plant
       ancd-ray classes name runs/plant tile-c0003 "edge crack"
       ancd-ray classes merge runs/plant tile-c0005 --into tile-c0003
+      ancd-ray classes cut runs/plant/runs/plant-1a2b3c --k 7      other classes of the same discovery
       ancd-ray classes export runs/plant > classes.csv
     """  # noqa: D301
 
@@ -149,6 +151,35 @@ def import_file(output: str, file: Path) -> None:
         from ancd_ray.jobs.identity.edits import import_csv
 
         click.echo(import_csv(Folder(output), file.read_text("utf-8-sig"), str(file)))
+
+
+@classes.command()
+@click.argument("run_folder", metavar="RUN")
+@click.option("--k", type=click.IntRange(min=1), help="Number of classes, the normal one included.")
+@click.option("--merge", "merged", metavar="A,B", help="Classes that become one, by id, name or index.")
+@click.option("--split", "divided", metavar="C", help="A class that becomes two.")
+@click.option("--product", help="Product that is cut, for a run with several products.")
+def cut(run_folder: str, k: int | None, merged: str | None, divided: str | None, product: str | None) -> None:
+    """Cut the classes of a finished discovery otherwise: more, fewer, two merged, one split.
+
+    RUN is the folder that `submit` printed, or that of a cut. The discovery has left a tree of its classes, and nothing
+    else is computed: predictions, a model and a report are there in seconds, as a run of their own whose folder is the
+    last line. RUN stays as it is; to undo a cut, use RUN, or cut it otherwise. Classes keep their ids.
+
+    \b
+      ancd-ray classes cut runs/plant/runs/plant-1a2b3c --k 7
+      ancd-ray classes cut runs/plant/runs/plant-4d5e6f --merge tile-c0003,tile-c0005
+      ancd-ray classes cut runs/plant/runs/plant-7a8b9c --split "edge crack"
+    """  # noqa: D301
+    with explain_errors():
+        given = {"k": k, "merge": merged.split(",") if merged else None, "split": divided}
+        change = {kind: value for kind, value in given.items() if value is not None}
+        if len(change) != 1:
+            raise click.UsageError("give one of --k, --merge and --split; a cut can be cut again")
+        from ancd_ray.data.store import Folder
+        from ancd_ray.jobs.cut import cut as cut_run
+
+        click.echo(str(cut_run(Folder(run_folder), change, product, partial(click.echo, err=True))))
 
 
 def _set_status(output: str, class_id: str, status: str) -> None:

@@ -19,6 +19,8 @@ def report(run_folder: str) -> None:
 
         folder = Folder(run_folder)
         for product in rerender(folder).products:
+            if number := product.estimated:
+                click.echo(f"{product.name:<20} {number.range} classes, {number.n_classes} taken")
             for level, scores in (("image", product.image_level), ("region", product.region_level)):
                 figures = [
                     f"{name} {_format_figure(value)}"

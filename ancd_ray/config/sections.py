@@ -117,7 +117,7 @@ class ClassesConfig(Section):
     # Whether one of them is normal; auto: if images are labeled as normal, or if nothing is labeled and `good` is not
     # excluded.
     normal: Literal["auto", "yes", "no"] = "auto"
-    max_classes: Annotated[int, Field(ge=3, le=64)] = 12  # the largest number that `auto` tries
+    max_classes: Annotated[int, Field(ge=3, le=64)] = 12  # the largest number of `auto` and of trees
 
     @field_validator("normal", mode="before")
     @classmethod

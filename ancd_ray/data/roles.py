@@ -60,6 +60,11 @@ class Classes:
         return len(self.base_classes)
 
 
+def describe_number(low: int, high: int) -> str:
+    """Describe a number of classes, or the range in which it lies."""
+    return str(low) if low == high else f"between {low} and {high}"
+
+
 def name_classes(n_novel: int, has_normal: bool) -> list[str]:
     """Return the names of the novel classes; the first one is `normal` if there is a normal class."""
     names = [f"class {i}" for i in range(n_novel)]

@@ -320,6 +320,8 @@ def sweep_schema(settings: Mapping[str, pa.DataType]) -> pa.Schema:
             pa.field("product", pa.string(), nullable=False),
             *(pa.field(key, kind) for key, kind in settings.items()),  # null where a trial ended before it
             *figures,
+            pa.field("classes_low", pa.int32()),  # range of an estimated number of classes; null: it was given
+            pa.field("classes_high", pa.int32()),
             pa.field("seconds", pa.float64(), nullable=False),  # of the trial: training and classification
             pa.field("status", pa.string(), nullable=False),  # done | stopped | failed
             pa.field("reason", pa.string()),  # of a trial without figures, one line

@@ -3,7 +3,8 @@
 Training results in the tail of the backbone and its heads, one of which classifies (`HeadsClassifier`). A clustering
 results in the clustered regions as references in frozen features (`ReferenceClassifier`). The files contain the classes
 and the index of the head that classifies, so that nothing is selected at inference. `novelty.safetensors` has the
-regions against which the novelty of others is measured (`novelty.py`).
+regions against which the novelty of others is measured (`novelty.py`), and `tree.safetensors` the tree of classes
+that are nested (`class_tree.py`).
 
 Shape suffixes: N regions, M references, D feature width, K classes, H heads.
 """
@@ -26,6 +27,7 @@ from ancd_ray.backbones.base import Backbone
 from ancd_ray.data.roles import Classes
 from ancd_ray.discovery.anomalyncd.learner import Learner
 from ancd_ray.discovery.anomalyncd.sources import ViewBank
+from ancd_ray.discovery.class_tree import ClassTree
 from ancd_ray.discovery.features.calibration import Calibration, Floats
 from ancd_ray.discovery.features.region_features import one_hot
 from ancd_ray.discovery.nearest import BLOCK, SAME, find_nearest, find_rows
@@ -122,6 +124,8 @@ class ReferenceClassifier:
         Number of nearest references that vote.
     n_added
         Number of the last classes that were added later; they have references only in `novelty`.
+    tree
+        Tree of the classes of the references; None if they are not nested.
     """
 
     classes: Classes
@@ -134,6 +138,7 @@ class ReferenceClassifier:
     novelty: Novelty
     votes: int = VOTES
     n_added: int = 0
+    tree: ClassTree | None = None
 
     def save(self) -> dict[str, bytes]:
         """Return the files of the classifier by name."""
@@ -143,6 +148,7 @@ class ReferenceClassifier:
             "method": self.method,
             "widths": list(self.calibration.widths),
             **({"votes": self.votes} if self.votes != VOTES else {}),
+            **({"has_tree": True} if self.tree else {}),
         }
         arrays = {
             "mean_D": self.calibration.mean_D,
@@ -153,7 +159,8 @@ class ReferenceClassifier:
         if self.normal:
             arrays |= {"normal_scores_S": self.normal.scores_S, "normal_probability_S": self.normal.probability_S}
         tensors = {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in arrays.items()}
-        return {DOCUMENT: _encode(document), WEIGHTS: save(tensors), **self.novelty.save()}
+        tree = self.tree.save() if self.tree else {}
+        return {DOCUMENT: _encode(document), WEIGHTS: save(tensors), **self.novelty.save(), **tree}
 
     def predict(self, masked_ND: Floats, image_score_N: Floats | None) -> Predicted:
         """Classify regions by their features, averaged inside the mask, and by the scores of their images.
@@ -197,7 +204,22 @@ class ReferenceClassifier:
         probs_MK[rows[is_voting]] = one_hot(columns[is_voting], n_classes)
         kept = np.setdiff1d(np.arange(len(probs_MK)), rows[~is_voting])
         kept = kept if len(kept) else np.arange(len(probs_MK))
-        return replace(self, references_MD=self.references_MD[kept], probs_MK=probs_MK[kept])
+        tree = self.tree.take(kept) if self.tree else None
+        return replace(self, references_MD=self.references_MD[kept], probs_MK=probs_MK[kept], tree=tree)
+
+    def regroup(self, tree: ClassTree) -> ReferenceClassifier:
+        """Return it with the classes of another cut of its tree, and none that were added."""
+        probs_MK, n_told = tree.probs_MK, int(self.normal is not None)
+        classes = replace(self.classes, n_novel=probs_MK.shape[1] + n_told)
+        found = replace(self, classes=classes, probs_MK=probs_MK, n_added=0, tree=tree)
+        of_tree_M = found._vote(self.novelty.references_MD).argmax(axis=1) + n_told
+        is_told_M = (self.novelty.cls_M < n_told) & (np.arange(len(of_tree_M)) >= self.novelty.n_corrected)
+        return replace(found, novelty=self.novelty.relabel(np.where(is_told_M, 0, of_tree_M)))
+
+    def find_leaves(self, masked_ND: Floats) -> NDArray[np.int64]:
+        """Find the leaf (N,) of the tree that regions fall into, whatever the scores of their images."""
+        assert self.tree is not None
+        return np.asarray(replace(self, probs_MK=self.tree.probs_ML)._vote(masked_ND).argmax(axis=1), np.int64)
 
     def _vote(self, masked_ND: Floats) -> Probs:
         voted_NK = np.empty((len(masked_ND), self.probs_MK.shape[1]), np.float32)
@@ -244,6 +266,7 @@ def load_classifier(read: Callable[[str], bytes]) -> Classifier:
         novelty,
         document.get("votes", VOTES),
         document["n_added"],
+        ClassTree.load(read) if document.get("has_tree") else None,
     )
 
 

@@ -10,9 +10,11 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ancd_ray.data.roles import Classes
+from ancd_ray.discovery.class_tree import ClassTree
 from ancd_ray.discovery.classifiers import (
     REJECT,
     VOTES,
@@ -21,16 +23,26 @@ from ancd_ray.discovery.classifiers import (
     put_normal_first,
     single_class,
 )
-from ancd_ray.discovery.clusterings import CLUSTERINGS, READ, TAKE_WEIGHTS
+from ancd_ray.discovery.clusterings import CLUSTERINGS, READ, TAKE_WEIGHTS, TREES
+from ancd_ray.discovery.clusterings.dendrogram import Dendrogram
 from ancd_ray.discovery.features.calibration import Floats
 from ancd_ray.discovery.features.region_features import Features, RegionFeatures, Scales, average_features, one_hot
 from ancd_ray.discovery.micro_clusters import find_micro_clusters
 from ancd_ray.discovery.normal_curve import NormalCurve
 from ancd_ray.discovery.novelty import Novelty
+from ancd_ray.engine.artifacts import Table
 
 MAX_REGIONS = 4000  # regions, or means of micro-clusters, that are clustered: all pairwise distances are computed
 _MAX_MEASURED = 8000  # regions of which references for novelty are chosen
 _MAX_IN_MEMORY = 2**20  # regions whose features are in memory at a time, in single precision
+
+
+class Clustered(NamedTuple):
+    """What was clustered: M regions or their means, with their probabilities, and the dendrogram of nested classes."""
+
+    regions: RegionFeatures
+    probs_MK: Probs
+    dendrogram: Dendrogram | None = None
 
 
 class ImageScores(NamedTuple):
@@ -41,6 +53,19 @@ class ImageScores(NamedTuple):
     reference: Floats | None = None
 
 
+def read_scores(features: Table, maps: Table | None, normal_scores: Table | None = None) -> ImageScores | None:
+    """Read the anomaly scores of images from the tables `maps` and `normal_scores`; None without maps."""
+    if maps is None:
+        return None
+    table = maps.read(["image_id", "score"])
+    score_I = table.column("score").to_numpy()
+    image_ids = features.read(["image_id"]).column("image_id")
+    image_N = pc.index_in(image_ids, value_set=table.column("image_id").combine_chunks()).to_numpy()
+    known = normal_scores.read(["score"]).column("score").to_numpy() if normal_scores else None
+    known = known if known is not None and len(known) else None  # it was not calibrated on normal images
+    return ImageScores(score_I, score_I[image_N], known)
+
+
 def cluster_regions(
     novel: Features,
     base: RegionFeatures | None,
@@ -49,6 +74,7 @@ def cluster_regions(
     seed: int,
     backbone_digest: str,
     scores: ImageScores | None = None,
+    max_classes: int = 0,
 ) -> ReferenceClassifier:
     """Cluster regions into the novel classes.
 
@@ -72,17 +98,26 @@ def cluster_regions(
     scores
         Anomaly scores. If given and there is a normal class, images are classified as normal by their scores, and only
         regions of the other images are clustered.
+    max_classes
+        The number of classes up to which their tree is kept, if they are nested; at least that of `classes`.
     """
     scales, normal = Scales(novel), None
     if classes.has_normal and scores is not None:
         normal = NormalCurve.fit(scores.images, scores.reference)
         rest = np.flatnonzero(normal.predict(scores.of_regions_N) < REJECT)
-        clustered, probs_MK = _cluster_rest(novel, scales, rest, base, method, classes.n_novel - 1, seed)
+        found = _cluster_rest(novel, scales, rest, base, method, classes.n_novel - 1, seed)
     else:
-        clustered, probs_MK = _cluster(novel, scales, np.arange(len(novel)), base, method, classes.n_novel, seed)
-        if classes.has_normal:
-            probs_MK = put_normal_first(probs_MK, clustered.score_N, clustered.weight_N)
-    found = ReferenceClassifier(
+        found = _cluster(novel, scales, np.arange(len(novel)), base, method, classes.n_novel, seed)
+    tree, (clustered, probs_MK, dendrogram) = None, found
+    has_normal = classes.has_normal and normal is None
+    if dendrogram:
+        n_leaves = max(max_classes, classes.n_novel) - (normal is not None)
+        tree = ClassTree.of(dendrogram, n_leaves, clustered.score_N, clustered.weight_N, has_normal)
+        tree = tree.cut(probs_MK.shape[1])
+        probs_MK = tree.probs_MK
+    elif has_normal:
+        probs_MK = put_normal_first(probs_MK, clustered.score_N, clustered.weight_N)
+    classifier = ReferenceClassifier(
         classes,
         backbone_digest,
         scales.masked,
@@ -92,8 +127,9 @@ def cluster_regions(
         method,
         Novelty.empty(scales.masked),
         VOTES if clustered.weight_N is None else 1,  # a mean of many regions speaks for those around it
+        tree=tree,
     )
-    return replace(found, novelty=_fit_novelty(found, novel, scores, seed))
+    return replace(classifier, novelty=_fit_novelty(classifier, novel, scores, seed))
 
 
 def _fit_novelty(found: ReferenceClassifier, novel: Features, scores: ImageScores | None, seed: int) -> Novelty:
@@ -114,8 +150,8 @@ def _cluster(
     method: str,
     n_classes: int,
     seed: int,
-) -> tuple[RegionFeatures, Probs]:
-    """Cluster the regions `rows_R`; returns what was clustered, M regions or their means, and probabilities (M, K)."""
+) -> Clustered:
+    """Cluster the regions `rows_R`."""
     names = READ.get(method, ("masked",))
     if len(rows_R) <= MAX_REGIONS:
         some = novel.take(rows_R, names)
@@ -124,9 +160,12 @@ def _cluster(
     else:
         chosen = np.sort(np.random.default_rng(seed).choice(len(rows_R), MAX_REGIONS, replace=False))
         some = novel.take(rows_R[chosen], names)
+    if method in TREES:
+        dendrogram = TREES[method](some, base, n_classes, seed)
+        return Clustered(some, one_hot(dendrogram.cut(n_classes), n_classes), dendrogram)
     if n_classes == 1:
-        return some, single_class(len(some))
-    return some, CLUSTERINGS[method](some, base, n_classes, seed)
+        return Clustered(some, single_class(len(some)))
+    return Clustered(some, CLUSTERINGS[method](some, base, n_classes, seed))
 
 
 def _cluster_rest(
@@ -137,12 +176,12 @@ def _cluster_rest(
     method: str,
     n_classes: int,
     seed: int,
-) -> tuple[RegionFeatures, Probs]:
+) -> Clustered:
     """Cluster only the regions `rest`; the result is empty if there are no regions or no classes left."""
     if not n_classes or not len(rest):
-        return novel.take(rest[:0]), np.zeros((0, max(n_classes, 0)), np.float32)
+        return Clustered(novel.take(rest[:0]), np.zeros((0, max(n_classes, 0)), np.float32))
     if n_classes >= len(rest):
-        return novel.take(rest), one_hot(np.zeros(len(rest), np.int64), n_classes)
+        return Clustered(novel.take(rest), one_hot(np.zeros(len(rest), np.int64), n_classes))
     return _cluster(novel, scales, rest, base, method, n_classes, seed)
 
 

@@ -17,8 +17,11 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ancd_ray.discovery.classifiers import HeadsClassifier, ReferenceClassifier
+from ancd_ray.discovery.cluster_regions import ImageScores
 from ancd_ray.discovery.features.calibration import Floats
+from ancd_ray.discovery.features.region_features import StoredFeatures
 from ancd_ray.discovery.matching import match_by_regions
+from ancd_ray.engine.artifacts import Table
 
 C = TypeVar("C", HeadsClassifier, ReferenceClassifier)
 MAX_KNOWN = 4000  # regions by which known classes are found again
@@ -108,6 +111,33 @@ def choose_known(known: Mapping[str, str], region_ids: Sequence[str]) -> list[st
         for own in of_class.values()
         for i in np.unique(np.linspace(0, len(own) - 1, min(most, len(own))).astype(int))
     ]
+
+
+def correct_clustered(
+    classifier: ReferenceClassifier,
+    features: Table,
+    scores: ImageScores | None,
+    given: Mapping[str, str],
+    known: Mapping[str, str],
+    normal_id: str,
+) -> tuple[ReferenceClassifier, dict[str, Any]]:
+    """Give regions of a table `features` the classes that people have put them into, as `correct_classifier` does.
+
+    Without such regions nothing is read, and nothing returned beside the classifier.
+    """
+    if not given:
+        return classifier, {}
+    ids = features.read(["region_id"]).column("region_id").to_pylist()
+    here = [row for row, region in enumerate(ids) if region in given]
+    known = {region: own for region, own in known.items() if region not in given}
+    chosen = set(choose_known(known, ids))
+    others = [row for row, region in enumerate(ids) if region in chosen]
+    rows = np.array(sorted([*here, *others]), np.int64)
+    masked_ND = StoredFeatures(features).take(rows, ("masked",)).masked_ND
+    found_N = classifier.predict_probs(masked_ND, scores.of_regions_N[rows] if scores else None).argmax(axis=1)
+    found = {ids[row]: int(index) for row, index in zip(rows, found_N, strict=True)}
+    own_CD = masked_ND[np.isin(rows, here)]
+    return correct_classifier(classifier, given, [ids[row] for row in here], own_CD, found, known, normal_id)
 
 
 def _find_classes(

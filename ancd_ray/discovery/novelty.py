@@ -151,6 +151,10 @@ class Novelty:
         cls_M = np.concatenate([cls_C, self.cls_M[is_left_M]])
         return replace(self, references_MD=references_MD, cls_M=cls_M, n_corrected=len(cls_C))
 
+    def relabel(self, cls_M: NDArray[np.int64]) -> Novelty:
+        """Return it with other classes of the references, of which none is given by a person."""
+        return replace(self, cls_M=np.asarray(cls_M, np.int64), n_corrected=0)
+
     def compute_prototypes(self, n_classes: int) -> NDArray[np.float32]:
         """Average the references of each class (K, D); those of a class without references are NaN."""
         found = np.full((n_classes, self.references_MD.shape[1]), np.nan, np.float32)

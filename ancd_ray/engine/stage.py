@@ -117,8 +117,8 @@ class Step:
     @cached_property
     def fingerprint(self) -> str:
         """Digest of everything that the result depends on."""
-        inputs = {role: [ref.step.fingerprint, ref.role] for role, ref in self.inputs.items()}
-        return digest([self.name, self.stage.version, self.product, self.stage.hashed, inputs])[:16]
+        inputs = {role: (ref.step.fingerprint, ref.role) for role, ref in self.inputs.items()}
+        return compute_fingerprint(self.stage, self.product, inputs)
 
     @cached_property
     def n_images(self) -> int:
@@ -170,6 +170,12 @@ class Flow:
             self.artifacts[role] = ref
         self.steps.append(step)
         return step
+
+
+def compute_fingerprint(stage: Stage, product: str, inputs: Mapping[str, tuple[str, str]]) -> str:
+    """Compute the digest of a step; `inputs` are the fingerprints of the steps that it reads, and their roles."""
+    read = {role: list(source) for role, source in inputs.items()}
+    return digest([stage.name, stage.version, product, stage.hashed, read])[:16]
 
 
 @cache

@@ -18,7 +18,7 @@ from ancd_ray.engine.outputs import MANIFEST, Output, Result
 from ancd_ray.engine.progress import Progress, StepProgress
 from ancd_ray.engine.runtime import Runtime
 from ancd_ray.engine.shards import Work, run_alone
-from ancd_ray.engine.stage import Stage, Step, get_roles
+from ancd_ray.engine.stage import Stage, Step, compute_fingerprint, get_roles
 from ancd_ray.engine.versions import read_versions
 
 _ATTEMPTS = "attempts/step.json"
@@ -50,6 +50,19 @@ class StepCall:
         inputs = {role: ref.bind(outputs[role]) for role, ref in step.inputs.items()}
         folder, n = step.folder(root), step.n_images
         return cls(step.stage, step.product, step.fingerprint, sources, inputs, root, folder, n, max_quarantined)
+
+    @classmethod
+    def of_artifacts(cls, stage: Stage, product: str, inputs: Mapping[str, Artifact], root: Folder) -> StepCall:
+        """Make the step of a stage that reads artifacts of finished steps, outside of any plan."""
+        read = {role: inputs[role] for role in stage.reads if role in inputs}
+        sources = {
+            role: {"step": str(each.output.manifest["step"]), "fingerprint": each.output.fingerprint}
+            for role, each in read.items()
+        }
+        keys = {role: (each.output.fingerprint, each.role) for role, each in read.items()}
+        fingerprint = compute_fingerprint(stage, product, keys)
+        folder = root / "steps" / stage.name / f"{product}-{fingerprint}"
+        return cls(stage, product, fingerprint, sources, read, root, folder, 0, 1.0)
 
     @property
     def resources(self) -> Resources:

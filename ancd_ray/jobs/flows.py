@@ -15,7 +15,7 @@ from ancd_ray.jobs.identity.corrections import NO_CORRECTIONS, Corrections
 from ancd_ray.stages.calibrate import Calibrate
 from ancd_ray.stages.catalog import Catalog
 from ancd_ray.stages.classify import Classify
-from ancd_ray.stages.cluster import Cluster
+from ancd_ray.stages.cluster import NESTED, Cluster
 from ancd_ray.stages.count_classes import CountClasses
 from ancd_ray.stages.detect import Detect
 from ancd_ray.stages.encode import Encode
@@ -125,7 +125,9 @@ def _cluster(flow: Flow, job: Job, classes: Classes, base: Flow | None, correcti
     """Add the stages of a clustering of frozen features."""
     flow.add(Encode(job.backbone, keep_views=False, max_features=None))
     _count_classes(flow, job, classes)
-    stage = Cluster(job.discovery.method, classes, job.train.seed, corrections.given, corrections.known)
+    method = job.discovery.method
+    max_classes = job.classes.max_classes if method in NESTED else 0
+    stage = Cluster(method, classes, job.train.seed, max_classes, corrections.given, corrections.known)
     flow.add(stage, base_features=base.artifacts.get("features") if base else None)
     flow.add(Classify("references", None, job.unknown.rate, stage.looks_at_scores))
 

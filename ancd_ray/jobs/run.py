@@ -166,7 +166,7 @@ def rerender(folder: Folder) -> RunReport:
     job, results = open_run(folder)
     record = read_record(folder) or {}
     titles = find_run_titles(locate_root(folder), folder)
-    report = build_report(job, results, datetime.now(timezone.utc), titles)
+    report = build_report(job, results, datetime.now(timezone.utc), titles, folder, record.get("cut"))
     folder.write(REPORT, render(report).encode())
     if "files" in record:
         record["files"][REPORT] = folder.sha256(REPORT)

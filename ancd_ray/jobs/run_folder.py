@@ -44,17 +44,9 @@ def write_results(plan: JobPlan, results: JobResults, folder: Folder) -> list[st
     from ancd_ray.jobs.report.build import build_report
     from ancd_ray.models.model import Model
 
-    if folder.exists(RECORD):
-        folder.delete(RECORD)
-    for name in _FOLDERS:
-        (folder / name).remove()
+    clear(folder)
     folder.write("job.yaml", dump_resolved(plan.job).encode())
-    for name, artifacts in results.products.items():
-        for role in COPIED:
-            table = artifacts.table(role)
-            for part in table.parts:
-                table.folder.copy_to(part.file, folder / role, f"{name}-{part.file.rpartition('part-')[2]}")
-    write_part(folder, "quarantine", 0, [row for artifacts in results.every for row in artifacts.quarantine_rows()])
+    copy_tables(results, folder)
     said: list[str] = []
     for product in plan.products:
         artifacts = results.products[product.name]
@@ -62,9 +54,27 @@ def write_results(plan: JobPlan, results: JobResults, folder: Folder) -> list[st
         Model.of(product.job, product.name, artifacts, discovered.ids).save(folder / "models" / product.name)
         discovered.write(plan.root, accept=plan.job.rediscover.accept == "auto")
         said += discovered.describe()
-    report = build_report(plan.job, results, datetime.now(timezone.utc), find_run_titles(plan.root, folder))
+    report = build_report(plan.job, results, datetime.now(timezone.utc), find_run_titles(plan.root, folder), folder)
     folder.write(REPORT, render(report).encode())
     return said
+
+
+def clear(folder: Folder) -> None:
+    """Delete the results of a run, its record first."""
+    if folder.exists(RECORD):
+        folder.delete(RECORD)
+    for name in _FOLDERS:
+        (folder / name).remove()
+
+
+def copy_tables(results: JobResults, folder: Folder) -> None:
+    """Write copies of the result tables."""
+    for name, artifacts in results.products.items():
+        for role in COPIED:
+            table = artifacts.table(role)
+            for part in table.parts:
+                table.folder.copy_to(part.file, folder / role, f"{name}-{part.file.rpartition('part-')[2]}")
+    write_part(folder, "quarantine", 0, [row for artifacts in results.every for row in artifacts.quarantine_rows()])
 
 
 def find_run_titles(root: Folder, folder: Folder) -> dict[str, list[ClassTitle]]:

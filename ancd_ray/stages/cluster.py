@@ -5,10 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
-
-import numpy as np
-import pyarrow.compute as pc
+from typing import ClassVar
 
 from ancd_ray.data.roles import Classes, make_normal_id
 from ancd_ray.engine.artifacts import Figures, Files, Table
@@ -16,10 +13,7 @@ from ancd_ray.engine.context import Context
 from ancd_ray.engine.outputs import Result
 from ancd_ray.engine.stage import Stage, unhashed
 
-if TYPE_CHECKING:
-    from ancd_ray.discovery.classifiers import ReferenceClassifier
-    from ancd_ray.discovery.cluster_regions import ImageScores
-    from ancd_ray.discovery.features.region_features import StoredFeatures
+NESTED = ("ward", "anomaly_clustering")  # methods that have a tree of classes
 
 
 @dataclass(frozen=True)
@@ -28,10 +22,11 @@ class Cluster(Stage):
 
     `corrections` are ids of regions and of the classes that people have put them into. `known` are those of other
     regions, by the discoveries before: they say which cluster such a class is, and nothing without corrections.
+    `max_classes` is the number of classes up to which the tree is kept, if the method has one.
     """
 
     name: ClassVar[str] = "cluster"
-    version: ClassVar[int] = 6
+    version: ClassVar[int] = 7
 
     @dataclass(frozen=True)
     class In:
@@ -51,6 +46,7 @@ class Cluster(Stage):
     method: str
     classes: Classes
     seed: int
+    max_classes: int = 0
     corrections: tuple[tuple[str, str], ...] = ()
     known: tuple[tuple[str, str], ...] = unhashed(())
 
@@ -78,28 +74,19 @@ class Cluster(Stage):
             There are fewer regions than classes.
         """
         from ancd_ray.discovery.class_number import check_class_count, resolve_class_count
-        from ancd_ray.discovery.cluster_regions import ImageScores, cluster_regions
+        from ancd_ray.discovery.cluster_regions import cluster_regions, read_scores
+        from ancd_ray.discovery.corrections import correct_clustered
         from ancd_ray.discovery.features.region_features import StoredFeatures, read_base_features
 
         classes = resolve_class_count(self.classes, inputs.class_count)
         novel = StoredFeatures(inputs.features)
         check_class_count(context.product, len(novel), classes)
         base = read_base_features(inputs.base_features) if inputs.base_features else None
-        scores = None
-        if inputs.maps:
-            table = inputs.maps.read(["image_id", "score"])
-            score_I = table.column("score").to_numpy()
-            image_ids = inputs.features.read(["image_id"]).column("image_id")
-            image_N = pc.index_in(image_ids, value_set=table.column("image_id").combine_chunks()).to_numpy()
-            known = inputs.normal_scores.read(["score"]).column("score").to_numpy() if inputs.normal_scores else None
-            known = known if known is not None and len(known) else None  # it was not calibrated on normal images
-            scores = ImageScores(score_I, score_I[image_N], known)
+        scores = read_scores(inputs.features, inputs.maps, inputs.normal_scores)
         digest = str(inputs.features.values["backbone_digest"])
-        classifier = cluster_regions(novel, base, self.method, classes, self.seed, digest, scores)
-        corrected: dict[str, Any] = {}
-        if self.corrections:
-            ids = inputs.features.read(["region_id"]).column("region_id").to_pylist()
-            classifier, corrected = self._correct(classifier, novel, ids, scores, make_normal_id(context.product))
+        classifier = cluster_regions(novel, base, self.method, classes, self.seed, digest, scores, self.max_classes)
+        given, known, normal_id = dict(self.corrections), dict(self.known), make_normal_id(context.product)
+        classifier, corrected = correct_clustered(classifier, inputs.features, scores, given, known, normal_id)
         files = classifier.save()
         for name, data in files.items():
             context.folder.write(name, data)
@@ -110,26 +97,3 @@ class Cluster(Stage):
             **corrected,
         }
         return Result({}, values, {name: hashlib.sha256(data).hexdigest() for name, data in files.items()})
-
-    def _correct(
-        self,
-        classifier: ReferenceClassifier,
-        novel: StoredFeatures,
-        region_ids: Sequence[str],
-        scores: ImageScores | None,
-        normal_id: str,
-    ) -> tuple[ReferenceClassifier, dict[str, Any]]:
-        """Give corrected regions their classes, and return what is recorded of it."""
-        from ancd_ray.discovery.corrections import choose_known, correct_classifier
-
-        given = dict(self.corrections)
-        known = {region: own for region, own in self.known if region not in given}
-        here = [row for row, region in enumerate(region_ids) if region in given]
-        chosen = set(choose_known(known, region_ids))
-        others = [row for row, region in enumerate(region_ids) if region in chosen]
-        rows = np.array(sorted([*here, *others]), np.int64)
-        masked_ND = novel.take(rows, ("masked",)).masked_ND
-        found_N = classifier.predict_probs(masked_ND, scores.of_regions_N[rows] if scores else None).argmax(axis=1)
-        found = {region_ids[row]: int(index) for row, index in zip(rows, found_N, strict=True)}
-        own_CD = masked_ND[np.isin(rows, here)]
-        return correct_classifier(classifier, given, [region_ids[row] for row in here], own_CD, found, known, normal_id)

@@ -1,4 +1,4 @@
-"""Count classes: estimates the number of classes (`classes.novel: auto`), with its curve and confidence."""
+"""Count classes: estimates the number of classes (`classes.novel: auto`), with its range, curves and confidence."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from ancd_ray.data.roles import describe_number
 from ancd_ray.engine.artifacts import Figures, Table
 from ancd_ray.engine.context import Context, StageError
 from ancd_ray.engine.outputs import Result
@@ -21,7 +22,7 @@ class CountClasses(Stage):
     """Estimates the number of classes, from 2 to `max_classes`."""
 
     name: ClassVar[str] = "count_classes"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
 
     @dataclass(frozen=True)
     class In:
@@ -38,7 +39,7 @@ class CountClasses(Stage):
     has_normal: bool
 
     def run(self, context: Context, inputs: In) -> Result:
-        """Compute `n_classes`, `confidence`, `numbers`, `silhouette`, `stability` and, if uncertain, `warning`.
+        """Compute the fields of `ClassNumber` and, if it is uncertain, `warning`.
 
         Raises
         ------
@@ -59,10 +60,12 @@ class CountClasses(Stage):
             raise StageError(f"product {context.product}: {error}; set classes.novel") from error
         values = asdict(found)
         what = "classes, the normal one included" if self.has_normal else "classes"
-        context.progress.note(f"{found.n_classes} {what}, confidence {found.confidence:.0%}")
+        number = describe_number(found.low, found.high)
+        taken = f", {found.n_classes} taken" if found.low < found.high else ""
+        context.progress.note(f"{number} {what}{taken}, confidence {found.confidence:.0%}")
         if found.confidence < DOUBTFUL:
             values["warning"] = (
-                f"{found.n_classes} classes were estimated, but only {found.confidence:.0%} of the resamples agree; "
-                "look at the curve, or set classes.novel"
+                f"{number} classes were estimated, but only {found.confidence:.0%} of the resamples agree; "
+                "look at the curves, or set classes.novel"
             )
         return Result({}, values)

@@ -18,6 +18,7 @@ from pathlib import Path
 from ancd_ray.engine.stage import Stage
 from ancd_ray.jobs import flows
 from ancd_ray.models.classify_images import ClassifyImages
+from ancd_ray.stages.cut import Cut
 
 RECORD = Path(__file__).with_name("digests.json")
 # what results come from, beside the stage
@@ -27,7 +28,7 @@ FOLLOWED = ("ancd_ray.method", "ancd_ray.discovery", "ancd_ray.detectors", "ancd
 def stages() -> dict[str, type[Stage]]:
     """Every stage of the flows, by name."""
     found = [value for value in vars(flows).values() if isinstance(value, type) and issubclass(value, Stage)]
-    found.append(ClassifyImages)  # its flow is the single stage
+    found += [ClassifyImages, Cut]  # their flows are single stages
     return {stage.name: stage for stage in found}
 
 

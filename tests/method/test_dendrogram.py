@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 from scipy.spatial.distance import pdist
+from sklearn.cluster import AgglomerativeClustering
 from sklearn.metrics import adjusted_rand_score, silhouette_score
 
+from ancd_ray.discovery import class_number
 from ancd_ray.discovery.class_number import estimate_class_number
 from ancd_ray.discovery.clusterings import algorithms
 from ancd_ray.discovery.clusterings.dendrogram import Dendrogram
@@ -71,5 +75,33 @@ def test_the_number_of_classes_is_that_of_separate_fits() -> None:
         )
     assert found.silhouette == curve
     assert found.stability == np.mean(agreed, axis=0).tolist()
-    assert found.n_classes == found.numbers[int(np.argmax(curve))]
-    assert found.confidence == votes.count(found.n_classes) / 10
+    assert found.by_silhouette == found.numbers[int(np.argmax(curve))]
+    members = {
+        k: [
+            *labels[k],
+            *(AgglomerativeClustering(k, metric="cosine", linkage="average").fit_predict(x) for x in sets),
+            *(algorithms.kmeans(x, k) for x in sets),
+        ]
+        for k in found.numbers
+    }
+    agreement = [np.mean([adjusted_rand_score(a, b) for a, b in combinations(each, 2)]) for each in members.values()]
+    assert found.agreement == pytest.approx(agreement)
+    assert found.n_classes == found.numbers[1 + int(np.argmax(agreement[1:]))]
+    assert found.confidence == sum(found.low <= vote <= found.high for vote in votes) / 10
+
+
+@pytest.mark.parametrize(("n_classes", "by_silhouette"), [(4, 4), (4, 5), (5, 2), (3, 9)])
+def test_the_range_reaches_from_one_estimate_towards_the_other(
+    monkeypatch: pytest.MonkeyPatch, n_classes: int, by_silhouette: int
+) -> None:
+    monkeypatch.setattr(class_number, "_compute_agreement", lambda *_: -np.abs(np.arange(2, 11) - n_classes) * 1.0)
+    monkeypatch.setattr(
+        class_number, "_compute_silhouettes", lambda *_: -np.abs(np.arange(2, 11) - by_silhouette) * 1.0
+    )
+    found = estimate_class_number([_points(60)], 10)
+    assert found.numbers == list(range(2, 11))
+    assert (found.n_classes, found.by_silhouette) == (n_classes, by_silhouette)
+    assert found.low <= found.n_classes <= found.high
+    assert found.high - found.low == min(abs(n_classes - by_silhouette), 2)
+    assert found.low <= max(min(by_silhouette, n_classes + 2), n_classes - 2) <= found.high
+    assert found.confidence == float(abs(n_classes - by_silhouette) <= 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from ancd_ray.config.job import Job
 from ancd_ray.config.load import JobError
+from ancd_ray.data.roles import describe_number
 from ancd_ray.data.store import Folder
 from ancd_ray.jobs.bench.run import as_csv, markdown, measure
 from ancd_ray.jobs.bench.tables import TABLES
@@ -29,11 +31,16 @@ def test_clustering_with_an_estimated_number(small_job: MakeJob, run_job: Callab
     (manifest,) = (Folder(str(file)) for file in (tmp_path / "steps" / "count_classes").iterdir())
     values = manifest.read_json("manifest.json")["values"]
     assert values["numbers"] == [2, 3, 4, 5, 6]
-    assert values["n_classes"] == max(zip(values["silhouette"], values["numbers"], strict=True))[1]
+    assert values["n_classes"] == max(zip(values["agreement"][1:], values["numbers"][1:], strict=True))[1]
+    assert values["by_silhouette"] == max(zip(values["silhouette"], values["numbers"], strict=True))[1]
+    assert values["low"] <= values["n_classes"] <= values["high"]
+    (number,) = run.summary["class_numbers"]
+    assert number == {"product": "tile", **{key: values[key] for key in ("n_classes", "low", "high", "confidence")}}
     report = run.folder.read("report.html").decode()
-    assert f"{values['confidence']:.0%}".replace("%", " % of the resamples") in report
+    assert f"{values['confidence']:.0%}".replace("%", " % of the resamples is within the range") in report
     assert "Number of classes" in report
-    assert f"{values['n_classes']} classes have the best silhouette" in report
+    assert f"Clusterings agree best on {values['n_classes']}, the number that was taken" in report
+    assert f"there are {describe_number(values['low'], values['high'])} classes" in report
     again = run_job(small_job(tmp_path, *overrides, "merge.rule=average"))
     assert again.computed == {"merge", "evaluate"}
 
@@ -76,7 +83,7 @@ def test_the_head_that_serves_is_a_choice_of_its_own(
 @pytest.mark.slow
 def test_bench_runs_the_rows_of_a_table(small_job: MakeJob, run_job: Callable[[Job], Ran], tmp_path: Path) -> None:
     said: list[str] = []
-    base = ("discovery.method=ward",)
+    base = ("discovery.method=ward", "classes={novel: auto, max_classes: 5}")
     measured = measure(
         "VII",
         1,
@@ -87,6 +94,7 @@ def test_bench_runs_the_rows_of_a_table(small_job: MakeJob, run_job: Callable[[J
     rows = [row.name for row in TABLES["VII"].rows]
     assert [one.row.name for one in measured if one.level == "image"] == rows
     assert all(one.mean is not None for one in measured)
+    assert all(re.fullmatch(r"(\d|between \d and \d) classes, \d taken", one.note) for one in measured), "a range"
     text = markdown("VII", measured, "ancd-ray bench")
     assert "| eq. 10 | tile | image | 1 |" in text
     assert ".268 / .228 / .509" in text

@@ -55,7 +55,7 @@ def test_long_columns_are_read_a_part_at_a_time(
     monkeypatch.setattr(build, "embedding_2d", lambda x, seed: embedded.append(len(x)) or embed(x, seed))
     classified = results.products["tile"].figures("classifier")
     titles = find_titles({}, make_class_ids("tile", classified["n_novel"], classified["has_normal"]))
-    report = build.build_report(job, results, datetime.now(timezone.utc), {"tile": titles})
+    report = build.build_report(job, results, datetime.now(timezone.utc), {"tile": titles}, Folder("runs/x"))
     assert not whole, "of no table all rows"
     assert embedded == [20], "t-SNE has the points that are shown"
     assert report.products[0].token_map is not None

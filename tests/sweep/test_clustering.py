@@ -18,10 +18,12 @@ def test_a_sweep_over_clusterings(
     small_sweep: Callable[..., Job], run_sweep: Callable[[Job], tuple[Folder, str]], tmp_path: Path
 ) -> None:
     parameters = {"backbone.color_normalization": {"grid": ["kept", "centred"]}, "merge.tau_alpha": {"grid": [10, 100]}}
-    job = small_sweep(tmp_path, "discovery.method=linked", products=["tile"], parameters=parameters, register_best=True)
+    auto = ("discovery.method=linked", "classes={novel: auto, max_classes: 5}")
+    job = small_sweep(tmp_path, *auto, products=["tile"], parameters=parameters, register_best=True)
     folder, _ = run_sweep(job)
     rows = pq.read_table(folder.path / "sweep.parquet").to_pylist()
     assert [row["status"] for row in rows] == ["done"] * 4
+    assert all(2 <= row["classes_low"] <= row["classes_high"] <= 5 for row in rows)
     assert all(row["nmi"] is not None and row["unsupervised"] is not None for row in rows)
 
     from mlflow import MlflowClient

@@ -1,7 +1,9 @@
 """Clusterings of frozen features, one module each, on the same regions and the same backbone as AnomalyNCD.
 
 Each module has a function `classes(novel, base, n_classes, seed)` that computes probabilities (N, K) without labels of
-novel regions. `discovery.method` names an entry of `CLUSTERINGS`.
+novel regions. `discovery.method` names an entry of `CLUSTERINGS`. Methods whose classes are nested have a function
+`tree` as well, with the same arguments, which computes the dendrogram; of these one discovery has every number of
+classes.
 """
 
 from __future__ import annotations
@@ -11,9 +13,11 @@ from typing import TypeAlias
 
 from ancd_ray.discovery.clusterings import anomaly_clustering, gcd, gmm, kmeans, linked, uniformaly, ward
 from ancd_ray.discovery.clusterings.algorithms import Probs
+from ancd_ray.discovery.clusterings.dendrogram import Dendrogram
 from ancd_ray.discovery.features.region_features import RegionFeatures
 
 Clustering: TypeAlias = Callable[[RegionFeatures, "RegionFeatures | None", int, int], Probs]
+Tree: TypeAlias = Callable[[RegionFeatures, "RegionFeatures | None", int, int], Dendrogram]
 
 CLUSTERINGS: dict[str, Clustering] = {
     "kmeans": kmeans.classes,
@@ -24,6 +28,9 @@ CLUSTERINGS: dict[str, Clustering] = {
     "gcd": gcd.classes,
     "linked": linked.classes,
 }
+
+TREES: dict[str, Tree] = {"ward": ward.tree, "anomaly_clustering": anomaly_clustering.tree}
+"""The dendrograms of clusterings whose classes are nested."""
 
 READ: dict[str, tuple[str, ...]] = {"linked": ("masked", "centred", "shape"), "uniformaly": ("masked", "top")}
 """The features that a clustering reads; all others read `masked`, of which classifiers are made."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.cluster import AgglomerativeClustering, KMeans
+from sklearn.cluster import KMeans
 from sklearn.mixture import GaussianMixture
 
 from ancd_ray.discovery.clusterings.dendrogram import Dendrogram, Labels
@@ -20,9 +20,7 @@ Probs = NDArray[np.float32]
 
 def ward(features_ND: Floats, n_classes: int, weight_N: Floats | None = None) -> Labels:
     """Cluster by Ward's agglomerative algorithm; `weight_N` is the number of points that each one stands for."""
-    if weight_N is not None:
-        return Dendrogram.of_weighted(features_ND, weight_N).cut(n_classes)
-    return np.asarray(AgglomerativeClustering(n_classes).fit_predict(features_ND), np.int64)
+    return Dendrogram.of_points(features_ND, weight_N).cut(n_classes)
 
 
 def kmeans(features_ND: Floats, n_classes: int, seed: int = 0, weight_N: Floats | None = None) -> Labels:

@@ -25,14 +25,25 @@ class Dendrogram:
     ----------
     children
         The two nodes (N - 1, 2) of each merge. Nodes 0 … N - 1 are the points, N + m is the result of merge m.
+    heights
+        Root (N - 1,) of twice what each merge adds to the sum of squares; of two points, their distance.
     """
 
     children: NDArray[np.int64]
+    heights: NDArray[np.float64]
+
+    @classmethod
+    def of_points(cls, features_ND: Floats, weight_N: Floats | None = None) -> Dendrogram:
+        """Apply Ward's algorithm to points, which may stand for several equal ones each."""
+        return cls.of_distances(pdist(features_ND)) if weight_N is None else cls.of_weighted(features_ND, weight_N)
 
     @classmethod
     def of_distances(cls, distances_P: Floats) -> Dendrogram:
         """Apply Ward's algorithm to the Euclidean distances of all pairs of points, condensed as by `pdist`."""
-        return cls(linkage(distances_P, "ward")[:, :2].astype(np.int64))
+        if not len(distances_P):  # of a single point
+            return cls(np.empty((0, 2), np.int64), np.empty(0))
+        merges = linkage(distances_P, "ward")
+        return cls(merges[:, :2].astype(np.int64), merges[:, 2])
 
     @classmethod
     def of_weighted(cls, features_ND: Floats, weight_N: Floats) -> Dendrogram:
@@ -63,7 +74,9 @@ class Dendrogram:
             costs.append(cost_NN[kept, gone])
             _merge(cost_NN, weight_N, kept, gone)
             is_open_N[gone] = False
-        return cls(_number_nodes([merges[m] for m in np.argsort(costs, kind="stable")], len(weight_N)))
+        order = np.argsort(costs, kind="stable")
+        heights = np.sqrt(2 * np.maximum(np.array(costs)[order], 0)) if merges else np.empty(0)
+        return cls(_number_nodes([merges[m] for m in order], len(weight_N)), heights)
 
     def cut(self, n_classes: int) -> Labels:
         """Undo the last merges until there are `n_classes`; returns the class (N,) of each point."""

@@ -14,6 +14,7 @@ from typing import Any
 
 from ancd_ray.config.errors import AncdError
 from ancd_ray.config.job import Job
+from ancd_ray.data.roles import describe_number
 from ancd_ray.data.store import Folder
 from ancd_ray.jobs.bench.tables import TABLES, Figures, Row
 from ancd_ray.jobs.results import RECORD
@@ -36,7 +37,8 @@ class Measured:
     runs
         Metrics by seed.
     note
-        Why there are no results, or the row that this one is identical to because its overrides have no effect.
+        Why there are no results, the row that this one is identical to because its overrides have no effect, or the
+        range of an estimated number of classes.
     """
 
     row: Row
@@ -84,6 +86,7 @@ def measure(number: str, seeds: int, load: LoadJob, run: RunJob, say: Callable[[
     for row in TABLES[number].rows:
         runs: dict[tuple[str, str], list[Figures]] = {}
         same: dict[str, str] = {}  # product → note about the identical row
+        numbers: dict[str, str] = {}  # product → an estimated number of classes
         note = ""
         for seed in range(seeds):
             say(f"{row.name}, seed {seed}")
@@ -97,13 +100,19 @@ def measure(number: str, seeds: int, load: LoadJob, run: RunJob, say: Callable[[
                 product = place.rsplit("/", 1)[1].rsplit("-", 1)[0]
                 if first.setdefault(place, row.name) != row.name:
                     same[product] = f"the same run as {first[place]}"
-            for result in folder.read_json("summary.json")["results"]:
+            summary = folder.read_json("summary.json")
+            for number_of in summary.get("class_numbers", ()):
+                low, high, product = (number_of[key] for key in ("low", "high", "product"))
+                numbers[product] = f"{describe_number(low, high)} classes, {number_of['n_classes']} taken"
+            for result in summary["results"]:
                 if result["nmi"] is not None:
                     figures = (result["nmi"], result["ari"], result["f1"])
                     runs.setdefault((result["product"], result["level"]), []).append(figures)
         if note or not runs:
             found.append(Measured(row, "", "", (), note or "nothing is labelled"))
-        found += [Measured(row, *where, tuple(each), same.get(where[0], "")) for where, each in runs.items()]
+        for where, each in runs.items():
+            notes = [of[where[0]] for of in (same, numbers) if where[0] in of]
+            found.append(Measured(row, *where, tuple(each), "; ".join(notes)))
     return found
 
 

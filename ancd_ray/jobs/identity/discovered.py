@@ -127,7 +127,7 @@ class Discovered:
             yield f"{self.product}: {lost:,} corrected region{'s' * (lost != 1)} not found in this discovery"
 
 
-def identify(root: Folder, product: str, artifacts: ArtifactSet) -> Discovered:
+def identify(root: Folder, product: str, artifacts: ArtifactSet, kin: Sequence[Mapping[str, str]] = ()) -> Discovered:
     """Give ids to the classes of a finished discovery.
 
     Parameters
@@ -138,6 +138,8 @@ def identify(root: Folder, product: str, artifacts: ArtifactSet) -> Discovered:
         Name of the product.
     artifacts
         Artifacts of the discovery.
+    kin
+        Ids of the classes of regions, by region id, in the runs that it was cut of, the first one first.
 
     Raises
     ------
@@ -149,7 +151,7 @@ def identify(root: Folder, product: str, artifacts: ArtifactSet) -> Discovered:
     predicted = artifacts.table("region_predictions").read(["region_id", "image_id", "cls", "novelty"])
     members = dict(zip(*(predicted.column(name).to_pylist() for name in ("region_id", "cls")), strict=True))
     classes = read_classes(root, product)
-    ids, known = _find_ids(root, product, classifier, members, classes, values.get("corrected", {}))
+    ids, known = _find_ids(root, product, classifier, members, classes, values.get("corrected", {}), kin)
     images = Counter(
         row["cls"] for row in predicted.group_by(["image_id", "cls"]).aggregate([]).select(["cls"]).to_pylist()
     )
@@ -190,20 +192,27 @@ def _find_ids(
     members: Mapping[str, int],
     classes: Mapping[str, Row],
     corrected: Mapping[str, int],
+    kin: Sequence[Mapping[str, str]],
 ) -> tuple[list[str], set[str]]:
     """Find the id of each class, and which of them are known; those that people have put regions into are `corrected`.
+
+    What a class was called in the runs that these were cut of comes first.
 
     A class that was merged keeps its id, too, if it is found again, and is shown as the one that it was merged into.
     """
     given = {index: class_id for class_id, index in corrected.items()}
     given |= {0: make_normal_id(product)} if classifier.classes.has_normal else {}
+    n_classes = classifier.classes.n_novel
+    for related in kin:
+        left = {region: index for region, index in members.items() if index not in given}
+        ids_left = sorted(set(related.values()) - {make_normal_id(product), *given.values()})
+        given |= match_by_regions(left, related, ids_left, n_classes)
     candidates = [each for each in classes if each not in {make_normal_id(product), *given.values()}]
     before = {region: row["class_id"] for region, row in read_members(root, product).items()}
     found = {region: index for region, index in members.items() if index not in given}
-    n_classes = classifier.classes.n_novel
     matched = match_by_regions(found, before, candidates, n_classes)
     with_members = {before[region] for region in found if region in before}
-    left = [k for k in range(n_classes) if k not in matched and k not in given]
+    rest = [k for k in range(n_classes) if k not in matched and k not in given]
     space = name_space(classifier)
     others = [
         class_id
@@ -212,12 +221,12 @@ def _find_ids(
         and classes[class_id]["prototype"]
         and classes[class_id]["space"] == space
     ]
-    if left and others:
+    if rest and others:
         calibration = classifier.novelty.calibration
         all_KD = calibration.apply(classifier.novelty.compute_prototypes(n_classes))
         known_JD = calibration.apply(np.array([classes[class_id]["prototype"] for class_id in others], np.float32))
-        near = match_by_prototypes(all_KD[left], known_JD, others, measure_spread(all_KD))
-        matched |= {left[row]: class_id for row, class_id in near.items()}
+        near = match_by_prototypes(all_KD[rest], known_JD, others, measure_spread(all_KD))
+        matched |= {rest[row]: class_id for row, class_id in near.items()}
     matched |= given
     number = find_next_number(product, classes)
     ids = []

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from ancd_ray.config.job import Job
 from ancd_ray.config.load import dump_resolved
+from ancd_ray.data.store import Folder
 from ancd_ray.data.tables import column_to_matrix
 from ancd_ray.engine.artifacts import ArtifactSet, Table
 from ancd_ray.engine.versions import read_versions
@@ -32,6 +33,7 @@ from ancd_ray.jobs.report import (
     group_quarantine,
 )
 from ancd_ray.jobs.report.build_detector import build_detector
+from ancd_ray.jobs.report.build_tree import build_tree
 from ancd_ray.jobs.results import JobResults
 from ancd_ray.method.metrics import confusion
 
@@ -49,10 +51,16 @@ def summarize(job: Job, results: JobResults) -> dict[str, Any]:
             figures = {key: values[level][key] for key in ("nmi", "ari", "f1", "n")}
             rows.append({"product": product.name, "level": level, **figures})
     counts = count_inputs(results)
+    estimates = {name: artifacts.figures("class_count") for name, artifacts in results.products.items()}
     return {
         "job": job.name,
         "results": rows,
         "detectors": detectors,
+        "class_numbers": [
+            {"product": name, **{key: values[key] for key in ("n_classes", "low", "high", "confidence")}}
+            for name, values in estimates.items()
+            if values
+        ],
         "images": counts.images,
         "regions": counts.regions,
         "quarantined": counts.quarantined,
@@ -76,9 +84,26 @@ def count_inputs(results: JobResults) -> Counts:
 
 
 def build_report(
-    job: Job, results: JobResults, created_at: datetime, titles: Mapping[str, Sequence[ClassTitle]]
+    job: Job,
+    results: JobResults,
+    created_at: datetime,
+    titles: Mapping[str, Sequence[ClassTitle]],
+    folder: Folder,
+    cut: Mapping[str, Any] | None = None,
 ) -> RunReport:
-    """Collect the content of the report; `titles` has what the classes of each product are called, by index."""
+    """Collect the content of the report.
+
+    Parameters
+    ----------
+    job, results, created_at
+        The job, its results, and the time.
+    titles
+        What the classes of each product are called, by index.
+    folder
+        The run folder.
+    cut
+        The record of what was cut of which run, if it is a cut.
+    """
     rows = (row for artifacts in results.every for row in artifacts.quarantine_rows())
     libraries = read_versions()
     return RunReport(
@@ -96,13 +121,35 @@ def build_report(
                 results.products[product.name],
                 titles[product.name],
                 count_points(len(job.data.products)),
+                folder,
+                is_alone=len(job.data.products) == 1,
             )
             for product in job.data.products
         ],
+        cut=describe_cut(cut) if cut else None,
     )
 
 
-def _build_product(name: str, artifacts: ArtifactSet, titles: Sequence[ClassTitle], max_points: int) -> ProductReport:
+def describe_cut(cut: Mapping[str, Any]) -> str:
+    """Describe of which run a cut is, and what was changed, in a line."""
+
+    def each(change: Mapping[str, Any]) -> str:
+        ((kind, value),) = change.items()
+        return f"cut into {value}" if kind == "k" else f"{kind} {' and '.join(value) if kind == 'merge' else value}"
+
+    changes = "; ".join(each(change) for own in cut["changes"].values() for change in own)
+    return f"A cut of the run {cut['discovery']}: {changes}."
+
+
+def _build_product(
+    name: str, artifacts: ArtifactSet, titles: Sequence[ClassTitle], max_points: int, folder: Folder, is_alone: bool
+) -> ProductReport:
+    def read_items(region_ids: Sequence[str]) -> dict[str, GalleryItem]:
+        crops = _read_crops(artifacts.table("regions"), set(region_ids))
+        uri_of = _read_uris(artifacts.table("image_predictions"), {crop["image_id"] for crop in crops.values()})
+        return {region: build_item(crop, 1.0, uri_of[crop["image_id"]]) for region, crop in crops.items()}
+
+    names = [title.name for title in titles]
     values = artifacts.figures("metrics")
     image, region = values["image"], values["region"]
     return ProductReport(
@@ -116,10 +163,11 @@ def _build_product(name: str, artifacts: ArtifactSet, titles: Sequence[ClassTitl
         mean_confidence=region["mean_confidence"],
         head_agreement=region["head_agreement"],
         losses=artifacts.figures("trained").get("losses", {}),
-        confusion=_build_confusion(artifacts, [title.name for title in titles]),
+        confusion=_build_confusion(artifacts, names),
         token_map=_build_token_map(artifacts, max_points),
         estimated=_build_estimate(artifacts),
         detector=build_detector(artifacts),
+        tree=build_tree(artifacts, names, folder, None if is_alone else name, read_items),
     )
 
 
@@ -128,8 +176,9 @@ def _build_estimate(artifacts: ArtifactSet) -> EstimatedNumber | None:
     values = artifacts.figures("class_count")
     if not values:
         return None
-    curve = list(zip(values["numbers"], values["silhouette"], values["stability"], strict=True))
-    return EstimatedNumber(values["n_classes"], values["confidence"], curve, values.get("warning"))
+    curves = (values[key] for key in ("numbers", "agreement", "silhouette", "stability"))
+    estimate = {key: values[key] for key in ("n_classes", "by_silhouette", "low", "high", "confidence")}
+    return EstimatedNumber(**estimate, curve=list(zip(*curves, strict=True)), warning=values.get("warning"))
 
 
 def _build_confusion(artifacts: ArtifactSet, names: Sequence[str]) -> Confusion | None:

@@ -9,11 +9,16 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ancd_ray.data.roles import describe_number
 from ancd_ray.jobs.report.detector_model import DetectorReport
+
+if TYPE_CHECKING:
+    from ancd_ray.jobs.report.tree_model import TreeReport
 
 EXAMPLES_PER_REASON = 20  # quarantined files listed per reason; the others are only counted
 MOST_CERTAIN, LEAST_CERTAIN = 8, 4  # maximum number of regions shown per class
@@ -137,20 +142,30 @@ class EstimatedNumber:
 
     Parameters
     ----------
-    n_classes
-        The estimate.
+    n_classes, by_silhouette
+        The estimates by agreement, which is taken, and by silhouette.
+    low, high
+        The range in which the number lies.
     confidence
-        Fraction of the resamples with the same estimate.
+        Fraction of the resamples whose silhouette is highest within the range.
     curve
-        Rows (number of classes, silhouette, stability).
+        Rows (number of classes, agreement, silhouette, stability).
     warning
         Set if the confidence is low.
     """
 
     n_classes: int
+    by_silhouette: int
+    low: int
+    high: int
     confidence: float
-    curve: Sequence[tuple[int, float, float]]
+    curve: Sequence[tuple[int, float, float, float]]
     warning: str | None = None
+
+    @property
+    def range(self) -> str:
+        """The range in words."""
+        return describe_number(self.low, self.high)
 
 
 @dataclass(frozen=True)
@@ -171,11 +186,16 @@ class ProductReport:
     token_map: TokenMap | None = None
     estimated: EstimatedNumber | None = None  # None if the number of classes was given
     detector: DetectorReport | None = None  # None if regions are cut from masks
+    tree: TreeReport | None = None  # None if the classes are not nested
 
 
 @dataclass(frozen=True)
 class RunReport:
-    """A run; `config` is the resolved job file as YAML, `libraries` maps packages to their versions."""
+    """A run.
+
+    `config` is the resolved job file as YAML, `libraries` maps packages to their versions; `cut` says of which run it
+    is a cut, if it is one.
+    """
 
     job: str
     created_at: datetime
@@ -186,6 +206,7 @@ class RunReport:
     stages: Sequence[StageTime]
     quarantine: Sequence[QuarantineGroup]
     products: Sequence[ProductReport]
+    cut: str | None = None
 
 
 def count_points(n_products: int) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -75,7 +76,13 @@ def environment() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
     )
     templates.filters.update(
-        figure=_figure, number=_number, share=_share, duration=_duration, plot=_plot_json, basename=_basename
+        figure=_figure,
+        number=_number,
+        share=_share,
+        duration=_duration,
+        plot=_plot_json,
+        data=_data_json,
+        basename=_basename,
     )
     return templates
 
@@ -88,7 +95,8 @@ def inlined(templates: jinja2.Environment) -> dict[str, str]:
     dict
         Style, plotly.js, our script, and the hashes of both scripts for the content security policy.
     """
-    scripts = {"plotly_js": get_plotlyjs(), "report_js": read_source(templates, "report.js")}
+    ours = "\n".join(read_source(templates, name) for name in ("report.js", "tree.js"))
+    scripts = {"plotly_js": get_plotlyjs(), "report_js": ours}
     hashes = " ".join(map(hash_script, scripts.values()))
     return {**scripts, "style": read_source(templates, "report.css"), "script_hashes": hashes}
 
@@ -161,8 +169,15 @@ def _confusion_table(confusion: Confusion) -> ConfusionTable:
 
 
 def _plot_json(figure: go.Figure) -> Markup:
-    """Convert a figure to JSON in which no character sequence can end the surrounding script element."""
-    text = str(figure.to_json())
+    return _escape_json(str(figure.to_json()))
+
+
+def _data_json(values: object) -> Markup:
+    return _escape_json(json.dumps(values, ensure_ascii=False))
+
+
+def _escape_json(text: str) -> Markup:
+    """Escape JSON so that no character sequence can end the surrounding script element."""
     return Markup(text.replace("&", r"\u0026").replace("<", r"\u003c").replace(">", r"\u003e"))
 
 

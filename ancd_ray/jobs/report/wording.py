@@ -105,6 +105,7 @@ def sections_of(product: ProductReport) -> list[tuple[str, str]]:
     parts = [
         ("figures", "Figures", True),
         ("classes", "Discovered classes", True),
+        ("tree", "Tree of classes", product.tree is not None),
         ("number", "Number of classes", product.estimated is not None),
         ("confusion", "Classes against labels", product.confusion is not None),
         ("map", "Map of regions", product.token_map is not None),

@@ -51,6 +51,8 @@ class Results:
             "seconds": record.seconds,
             "status": record.status,
             "reason": record.reason,
+            "classes_low": record.low,
+            "classes_high": record.high,
         }
         if not record.rows:
             return [{**common, **every, **dict.fromkeys(FIGURES)}]

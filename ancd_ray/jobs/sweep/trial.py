@@ -62,6 +62,8 @@ class Record:
     reason: str | None = None
     seconds: float = 0.0  # of training and classification, also if cached
     rows: Sequence[Mapping[str, Any]] = field(default_factory=tuple)  # {"settings": ..., "figures": ...}
+    low: int | None = None  # range of an estimated number of classes
+    high: int | None = None
 
     def write(self, folder: Folder) -> None:
         """Write the record to the sweep's folder of records."""
@@ -112,7 +114,9 @@ def make_record(task: Task, artifacts: ArtifactSet) -> Record:
     rows = [{"settings": dict(settings), "figures": regions.figures(merge)} for settings, merge in task.merges]
     made = {artifacts.artifacts[role].folder.uri: artifacts.artifacts[role].output for role in OWN if role in artifacts}
     seconds = sum(float(output.manifest["seconds"]) for output in made.values())
-    return Record(task.id, task.product, dict(task.settings), "done", None, round(seconds, 2), rows)
+    number = artifacts.figures("class_count")
+    between = (number.get("low"), number.get("high"))
+    return Record(task.id, task.product, dict(task.settings), "done", None, round(seconds, 2), rows, *between)
 
 
 def check_regions(product: str, regions: Table, n_classes: int) -> None:
