@@ -1,5 +1,8 @@
 """Makes a `ReferenceClassifier` by clustering frozen features of regions, optionally without normal images.
 
+Only the main region of each image is clustered: specks and splinters beside it distort any clustering. The classifier
+gives the others the vote of the nearest main regions.
+
 Shape suffixes: N regions, M references, K classes.
 """
 
@@ -27,6 +30,7 @@ from ancd_ray.discovery.features.region_features import Features, RegionFeatures
 from ancd_ray.discovery.micro_clusters import find_micro_clusters
 from ancd_ray.discovery.normal_curve import NormalCurve
 from ancd_ray.discovery.novelty import Novelty
+from ancd_ray.method.merging import find_main_regions
 
 MAX_REGIONS = 4000  # regions, or means of micro-clusters, that are clustered: all pairwise distances are computed
 _MAX_MEASURED = 8000  # regions of which references for novelty are chosen
@@ -50,10 +54,10 @@ def cluster_regions(
     backbone_digest: str,
     scores: ImageScores | None = None,
 ) -> ReferenceClassifier:
-    """Cluster regions into the novel classes.
+    """Cluster the main region of each image into the novel classes, or all regions of fewer images than classes.
 
-    Of more than `MAX_REGIONS`, the means of micro-clusters are clustered, weighted by their numbers of regions, or, by
-    methods without weights, a random sample.
+    The main region has the largest product of score and area. Of more than `MAX_REGIONS`, the means of micro-clusters
+    are clustered, weighted by their numbers of regions, or, by methods without weights, a random sample.
 
     Parameters
     ----------
@@ -115,8 +119,13 @@ def _cluster(
     n_classes: int,
     seed: int,
 ) -> tuple[RegionFeatures, Probs]:
-    """Cluster the regions `rows_R`; returns what was clustered, M regions or their means, and probabilities (M, K)."""
-    names = READ.get(method, ("masked",))
+    """Cluster the main ones of the regions `rows_R`.
+
+    Returns
+    -------
+    What was clustered, M regions or their means, and probabilities (M, K).
+    """
+    names, rows_R = READ.get(method, ("masked",)), _choose_main(novel, rows_R, n_classes)
     if len(rows_R) <= MAX_REGIONS:
         some = novel.take(rows_R, names)
     elif method in TAKE_WEIGHTS:
@@ -127,6 +136,15 @@ def _cluster(
     if n_classes == 1:
         return some, single_class(len(some))
     return some, CLUSTERINGS[method](some, base, n_classes, seed)
+
+
+def _choose_main(novel: Features, rows_R: NDArray[np.int64], n_classes: int) -> NDArray[np.int64]:
+    """Choose the main region of each image among `rows_R`, or all of them for fewer images than classes."""
+    if novel.image_N is None or novel.area_N is None:
+        return rows_R
+    image_R = np.unique(novel.image_N[rows_R], return_inverse=True)[1]
+    main = find_main_regions(image_R, novel.area_N[rows_R] * novel.score_N[rows_R], tau_alpha=1, rule="area")
+    return rows_R if len(main) < n_classes else np.sort(rows_R[main])
 
 
 def _cluster_rest(

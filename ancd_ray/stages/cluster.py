@@ -31,7 +31,7 @@ class Cluster(Stage):
     """
 
     name: ClassVar[str] = "cluster"
-    version: ClassVar[int] = 6
+    version: ClassVar[int] = 7
 
     @dataclass(frozen=True)
     class In:

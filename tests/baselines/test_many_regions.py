@@ -47,7 +47,8 @@ class _Stored:
             )
             for name, values in arrays.items()
         }
-        self.table = pa.table({**columns, "score": features.score_N})
+        about = {"score": features.score_N, "image_id": [str(i) for i in range(len(features))]}
+        self.table = pa.table({**columns, **about, "area": np.ones(len(features), np.int64)})
         self.num_rows = len(features)
         self.parts = [
             SimpleNamespace(start=s, rows=min(1000, len(features) - s)) for s in range(0, len(features), 1000)

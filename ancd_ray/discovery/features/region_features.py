@@ -29,7 +29,8 @@ class RegionFeatures:
     """Features of N regions in memory; those that were not read have a width of 0.
 
     `labels` are the known classes of a base set. `weight_N` is the number of regions that each row stands for; None if
-    it is one. `scales` are those of a larger set that the regions represent; None for their own.
+    it is one. `scales` are those of a larger set that the regions represent; None for their own. `image_N` is the index
+    of each region's image, None if each has one of its own, and `area_N` its anomalous pixels.
     """
 
     masked_ND: Floats
@@ -41,6 +42,8 @@ class RegionFeatures:
     labels: tuple[str, ...] | None = None
     weight_N: Floats | None = None
     scales: Scales | None = None
+    image_N: NDArray[np.int64] | None = None
+    area_N: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.masked_ND)
@@ -81,6 +84,17 @@ class StoredFeatures:
     def score_N(self) -> Floats:
         """Scores of the regions."""
         return np.asarray(self._features.read(["score"]).column("score").to_numpy())
+
+    @cached_property
+    def image_N(self) -> NDArray[np.int64]:
+        """Indices of the images of the regions."""
+        images = self._features.read(["image_id"]).column("image_id").combine_chunks()
+        return np.asarray(images.dictionary_encode().indices.to_numpy(), np.int64)
+
+    @cached_property
+    def area_N(self) -> Floats:
+        """Anomalous pixels of the regions."""
+        return np.asarray(self._features.read(["area"]).column("area").to_numpy())
 
     def __len__(self) -> int:
         return self._features.num_rows
@@ -195,7 +209,8 @@ def average_features(
     plain = features.take(rows_R[:0], names)
     arrays: dict[str, Any] = {_field(name): average(features.read(name, rows_R)) for name in names}
     score_M = average([features.score_N[rows_R, None]])[:, 0]
-    return replace(plain, **arrays, score_N=score_M, weight_N=weight_M, scales=scales)
+    whole: dict[str, Any] = {"image_N": None, "area_N": None}
+    return replace(plain, **arrays, **whole, score_N=score_M, weight_N=weight_M, scales=scales)
 
 
 def read_comparison_features(features: Table, rows_M: NDArray[np.int64] | None = None) -> NDArray[np.float64]:
