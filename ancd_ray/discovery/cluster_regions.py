@@ -1,7 +1,7 @@
 """Makes a `ReferenceClassifier` by clustering frozen features of regions, optionally without normal images.
 
-Only the main region of each image is clustered: specks and splinters beside it distort any clustering. The classifier
-gives the others the vote of the nearest main regions.
+Only the main region of each image is clustered (`main_regions.py`). The classifier gives the others the vote of the
+nearest main regions.
 
 Shape suffixes: N regions, M references, K classes.
 """
@@ -25,12 +25,13 @@ from ancd_ray.discovery.classifiers import (
     single_class,
 )
 from ancd_ray.discovery.clusterings import CLUSTERINGS, READ, TAKE_WEIGHTS
-from ancd_ray.discovery.features.calibration import Floats
+from ancd_ray.discovery.features.calibration import Calibration, Floats
 from ancd_ray.discovery.features.region_features import Features, RegionFeatures, Scales, average_features, one_hot
+from ancd_ray.discovery.main_regions import choose_main_regions
 from ancd_ray.discovery.micro_clusters import find_micro_clusters
 from ancd_ray.discovery.normal_curve import NormalCurve
 from ancd_ray.discovery.novelty import Novelty
-from ancd_ray.method.merging import find_main_regions
+from ancd_ray.engine.context import StageError
 
 MAX_REGIONS = 4000  # regions, or means of micro-clusters, that are clustered: all pairwise distances are computed
 _MAX_MEASURED = 8000  # regions of which references for novelty are chosen
@@ -56,8 +57,8 @@ def cluster_regions(
 ) -> ReferenceClassifier:
     """Cluster the main region of each image into the novel classes, or all regions of fewer images than classes.
 
-    The main region has the largest product of score and area. Of more than `MAX_REGIONS`, the means of micro-clusters
-    are clustered, weighted by their numbers of regions, or, by methods without weights, a random sample.
+    Of more than `MAX_REGIONS`, the means of micro-clusters are clustered, weighted by their numbers of regions, or, by
+    methods without weights, a random sample. Methods on averaged views cluster those that have views.
 
     Parameters
     ----------
@@ -76,28 +77,54 @@ def cluster_regions(
     scores
         Anomaly scores. If given and there is a normal class, images are classified as normal by their scores, and only
         regions of the other images are clustered.
+
+    Raises
+    ------
+    StageError
+        Fewer regions have the views that the method reads than there are classes.
     """
     scales, normal = Scales(novel), None
     if classes.has_normal and scores is not None:
         normal = NormalCurve.fit(scores.images, scores.reference)
         rest = np.flatnonzero(normal.predict(scores.of_regions_N) < REJECT)
+        rest = _choose(novel, rest, method, classes.n_novel - 1)
         clustered, probs_MK = _cluster_rest(novel, scales, rest, base, method, classes.n_novel - 1, seed)
     else:
-        clustered, probs_MK = _cluster(novel, scales, np.arange(len(novel)), base, method, classes.n_novel, seed)
+        rows = _choose(novel, np.arange(len(novel)), method, classes.n_novel)
+        if len(rows) < classes.n_novel:
+            raise StageError(f"{len(rows)} regions with views cannot be {classes.n_novel} classes; lower classes.novel")
+        clustered, probs_MK = _cluster(novel, scales, rows, base, method, classes.n_novel, seed)
         if classes.has_normal:
             probs_MK = put_normal_first(probs_MK, clustered.score_N, clustered.weight_N)
+    averages_views = "views" in READ.get(method, ())
+    if averages_views:
+        calibration, references_MD = _make_references(clustered, novel)
+    else:
+        calibration, references_MD = scales.masked, clustered.masked_ND
     found = ReferenceClassifier(
         classes,
         backbone_digest,
-        scales.masked,
-        np.asarray(clustered.masked_ND, np.float32),
+        calibration,
+        np.asarray(references_MD, np.float32),
         probs_MK,
         normal,
         method,
-        Novelty.empty(scales.masked),
+        Novelty.empty(calibration),
         VOTES if clustered.weight_N is None else 1,  # a mean of many regions speaks for those around it
+        feature="ringed" if averages_views else "masked",
     )
     return replace(found, novelty=_fit_novelty(found, novel, scores, seed))
+
+
+def _make_references(clustered: RegionFeatures, novel: Features) -> tuple[Calibration, Floats]:
+    """Return calibration and features of regions of which averages over views were clustered.
+
+    They are features of the clean view, whitened in the same way: regions that are classified have no other.
+    """
+    assert clustered.ringed_ND is not None
+    if not len(clustered):
+        return Calibration.fit_blocks(lambda: novel.read("ringed"), novel.widths), clustered.ringed_ND
+    return replace(clustered.whitening, mean_D=clustered.ringed_ND.mean(axis=0, dtype=np.float64)), clustered.ringed_ND
 
 
 def _fit_novelty(found: ReferenceClassifier, novel: Features, scores: ImageScores | None, seed: int) -> Novelty:
@@ -105,9 +132,9 @@ def _fit_novelty(found: ReferenceClassifier, novel: Features, scores: ImageScore
     rows = np.arange(len(novel))
     if len(rows) > _MAX_MEASURED:
         rows = np.sort(np.random.default_rng(seed).choice(rows, _MAX_MEASURED, replace=False))
-    masked_ND = novel.take(rows, ("masked",)).masked_ND
-    cls_N = found.predict_probs(masked_ND, scores.of_regions_N[rows] if scores else None).argmax(axis=1)
-    return Novelty.fit(masked_ND, cls_N, found.calibration, seed)
+    frozen_ND = np.concatenate(list(novel.read(found.feature, rows)))
+    cls_N = found.predict_probs(frozen_ND, scores.of_regions_N[rows] if scores else None).argmax(axis=1)
+    return Novelty.fit(frozen_ND, cls_N, found.calibration, seed)
 
 
 def _cluster(
@@ -119,13 +146,8 @@ def _cluster(
     n_classes: int,
     seed: int,
 ) -> tuple[RegionFeatures, Probs]:
-    """Cluster the main ones of the regions `rows_R`.
-
-    Returns
-    -------
-    What was clustered, M regions or their means, and probabilities (M, K).
-    """
-    names, rows_R = READ.get(method, ("masked",)), _choose_main(novel, rows_R, n_classes)
+    """Cluster the regions `rows_R`; returns what was clustered, M regions or their means, and probabilities (M, K)."""
+    names = READ.get(method, ("masked",))
     if len(rows_R) <= MAX_REGIONS:
         some = novel.take(rows_R, names)
     elif method in TAKE_WEIGHTS:
@@ -138,13 +160,14 @@ def _cluster(
     return some, CLUSTERINGS[method](some, base, n_classes, seed)
 
 
-def _choose_main(novel: Features, rows_R: NDArray[np.int64], n_classes: int) -> NDArray[np.int64]:
-    """Choose the main region of each image among `rows_R`, or all of them for fewer images than classes."""
-    if novel.image_N is None or novel.area_N is None:
-        return rows_R
-    image_R = np.unique(novel.image_N[rows_R], return_inverse=True)[1]
-    main = find_main_regions(image_R, novel.area_N[rows_R] * novel.score_N[rows_R], tau_alpha=1, rule="area")
-    return rows_R if len(main) < n_classes else np.sort(rows_R[main])
+def _choose(novel: Features, rows_R: NDArray[np.int64], method: str, n_classes: int) -> NDArray[np.int64]:
+    """Choose those of the regions `rows_R` that are clustered."""
+    main = rows_R
+    if novel.image_N is not None and novel.area_N is not None:
+        main = rows_R[choose_main_regions(novel.image_N[rows_R], novel.area_N[rows_R], novel.score_N[rows_R])]
+    if "views" in READ.get(method, ()):
+        main, rows_R = main[novel.has_views_N[main]], rows_R[novel.has_views_N[rows_R]]
+    return rows_R if len(main) < n_classes else main
 
 
 def _cluster_rest(
@@ -157,10 +180,11 @@ def _cluster_rest(
     seed: int,
 ) -> tuple[RegionFeatures, Probs]:
     """Cluster only the regions `rest`; the result is empty if there are no regions or no classes left."""
+    names = READ.get(method, ("masked",))
     if not n_classes or not len(rest):
-        return novel.take(rest[:0]), np.zeros((0, max(n_classes, 0)), np.float32)
+        return novel.take(rest[:0], names), np.zeros((0, max(n_classes, 0)), np.float32)
     if n_classes >= len(rest):
-        return novel.take(rest), one_hot(np.zeros(len(rest), np.int64), n_classes)
+        return novel.take(rest, names), one_hot(np.zeros(len(rest), np.int64), n_classes)
     return _cluster(novel, scales, rest, base, method, n_classes, seed)
 
 

@@ -113,7 +113,8 @@ def _train(flow: Flow, job: Job, classes: Classes, base: Flow | None, correction
 
 def _cluster(flow: Flow, job: Job, classes: Classes, base: Flow | None, corrections: Corrections) -> None:
     """Add the stages of a clustering of frozen features."""
-    flow.add(Encode(job.backbone, keep_views=False, max_features=None))
+    symmetry = job.discovery.symmetry if job.discovery.averages_views else None
+    flow.add(Encode(job.backbone, keep_views=False, max_features=None, symmetry=symmetry))
     _count_classes(flow, job, classes)
     stage = Cluster(job.discovery.method, classes, job.train.seed, corrections.given, corrections.known)
     flow.add(stage, base_features=base.artifacts.get("features") if base else None)

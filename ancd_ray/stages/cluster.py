@@ -57,7 +57,7 @@ class Cluster(Stage):
     @property
     def looks_at_scores(self) -> bool:
         """Whether images are first classified as normal by their anomaly scores."""
-        return self.method == "linked" and self.classes.has_normal
+        return self.method in ("linked", "spectral") and self.classes.has_normal
 
     @property
     def reads(self) -> Sequence[str]:
@@ -127,8 +127,8 @@ class Cluster(Stage):
         chosen = set(choose_known(known, region_ids))
         others = [row for row, region in enumerate(region_ids) if region in chosen]
         rows = np.array(sorted([*here, *others]), np.int64)
-        masked_ND = novel.take(rows, ("masked",)).masked_ND
-        found_N = classifier.predict_probs(masked_ND, scores.of_regions_N[rows] if scores else None).argmax(axis=1)
+        frozen_ND = np.concatenate(list(novel.read(classifier.feature, rows)))
+        found_N = classifier.predict_probs(frozen_ND, scores.of_regions_N[rows] if scores else None).argmax(axis=1)
         found = {region_ids[row]: int(index) for row, index in zip(rows, found_N, strict=True)}
-        own_CD = masked_ND[np.isin(rows, here)]
+        own_CD = frozen_ND[np.isin(rows, here)]
         return correct_classifier(classifier, given, [region_ids[row] for row in here], own_CD, found, known, normal_id)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
-from ancd_ray.discovery.clusterings import anomaly_clustering, gcd, gmm, kmeans, linked, uniformaly, ward
+from ancd_ray.discovery.clusterings import anomaly_clustering, gcd, gmm, kmeans, linked, spectral, uniformaly, ward
 from ancd_ray.discovery.clusterings.algorithms import Probs
 from ancd_ray.discovery.features.region_features import RegionFeatures
 
@@ -23,10 +23,15 @@ CLUSTERINGS: dict[str, Clustering] = {
     "uniformaly": uniformaly.classes,
     "gcd": gcd.classes,
     "linked": linked.classes,
+    "spectral": spectral.classes,
 }
 
-READ: dict[str, tuple[str, ...]] = {"linked": ("masked", "centred", "shape"), "uniformaly": ("masked", "top")}
-"""The features that a clustering reads; all others read `masked`, of which classifiers are made."""
+READ: dict[str, tuple[str, ...]] = {
+    "linked": ("masked", "centred", "shape"),
+    "uniformaly": ("masked", "top"),
+    "spectral": ("ringed", "views"),
+}
+"""The features that a clustering reads; all others read `masked`. Classifiers are made of `masked` or `ringed`."""
 
 TAKE_WEIGHTS = ("kmeans", "ward", "anomaly_clustering", "uniformaly", "linked")
 """Clusterings that take weights of regions into account."""
