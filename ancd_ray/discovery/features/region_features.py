@@ -33,7 +33,7 @@ class RegionFeatures:
     `labels` are the known classes of a base set. `weight_N` is the number of regions that each row stands for; None if
     it is one. `scales` are those of a larger set that the regions represent; None for their own. `image_N` is the index
     of each region's image, None if each has one of its own, and `area_N` its anomalous pixels. `ringed_ND` and
-    `views_NV2D` are None if they were not read.
+    `views_NV2D` are None if they were not read; of regions without views, the latter are NaN.
     """
 
     masked_ND: Floats
@@ -78,7 +78,9 @@ class RegionFeatures:
     @property
     def has_views_N(self) -> NDArray[np.bool_]:
         """Whether each region has views."""
-        return np.full(len(self), self.views_NV2D is not None)
+        if self.views_NV2D is None:
+            return np.zeros(len(self), bool)
+        return ~np.isnan(self.views_NV2D[:, 0, 0, 0])
 
     def read(self, name: str, rows_R: NDArray[np.int64] | None = None) -> Iterator[Floats]:
         """Read one of `FEATURES`, or `ringed`, of some rows in increasing order (None: of all), some rows at a time."""
@@ -134,13 +136,15 @@ class StoredFeatures:
     def take(self, rows: NDArray[np.int64], names: Sequence[str] = FEATURES) -> RegionFeatures:
         """Read some of the regions, in increasing order, and of these the features `names`.
 
-        They are of `FEATURES`, or `ringed`, or `views`, which all of the regions have to have.
+        They are of `FEATURES`, or `ringed`, or `views`, which are NaN of regions that have none.
         """
         found: dict[str, list[Any]] = {name: [] for name in (*names, "score")}
         for table, here in self._read_parts(list(found), rows):
             for name, blocks in found.items():
                 blocks.append(self._read_column(table.column(name), name, here))
-        arrays: dict[str, Any] = {_field(name): np.concatenate(found[name]) for name in names}
+        arrays: dict[str, Any] = {_field(name): np.concatenate(found[name]) for name in names if name != "views"}
+        if "views" in names:
+            arrays[_field("views")] = decode_views([data for part in found["views"] for data in part], sum(self.widths))
         absent: dict[str, Any] = {
             _field(name): np.empty((len(rows), 0), np.float32) for name in FEATURES if name not in names
         }
@@ -149,12 +153,13 @@ class StoredFeatures:
             **absent,
             score_N=np.concatenate(found["score"]),
             widths=self.widths,
+            image_N=self.image_N[rows],
+            area_N=self.area_N[rows],
         )
 
     def _read_column(self, column: pa.ChunkedArray, name: str, here: Any) -> Any:
         if name == "views":
-            views = [np.frombuffer(data, np.float16) for data in column.take(np.arange(len(column))[here]).to_pylist()]
-            return np.array(views, np.float16).reshape(len(views), -1, 2, sum(self.widths))
+            return column.take(np.arange(len(column))[here]).to_pylist()
         return (column.to_numpy() if name == "score" else column_to_matrix(column))[here]
 
     def _read_parts(self, names: list[str], rows_R: NDArray[np.int64] | None) -> Iterator[tuple[pa.Table, Any]]:
@@ -202,6 +207,15 @@ class Scales:
         """Calibrate features (N, D) of views without their mean color, and append weighted shape cues (N, S)."""
         cues_NS = _SHAPE_WEIGHT * standardize(shape_NS, self._shape_NS)
         return np.concatenate([self._centred.apply(centred_ND), cues_NS], axis=1)
+
+
+def decode_views(encoded: Sequence[bytes | None], width: int) -> NDArray[np.float16]:
+    """Decode a column `views` to an array (N, V, 2, width); regions without views are NaN."""
+    sizes = {len(data) for data in encoded if data is not None}
+    shape = (max(sizes, default=0) // (4 * width), 2, width)
+    nothing = np.full(shape, np.nan, np.float16)
+    found = [nothing if data is None else np.frombuffer(data, np.float16).reshape(shape) for data in encoded]
+    return np.array(found, np.float16).reshape(len(encoded), *shape)
 
 
 def read_base_features(features: Table) -> RegionFeatures:
