@@ -52,7 +52,7 @@ def fit_whitening(
         scatter_DD += deviations_ND.T @ deviations_ND
     scatter_DD /= views_NV2D.shape[0] * views_NV2D.shape[1]
     mean_variance = np.trace(scatter_DD) / len(scatter_DD)
-    if mean_variance == 0:  # all views of a region are equal
+    if mean_variance < 1e-12:  # all views of a region are equal
         return replace(calibration, whitening_DD=np.eye(len(scale_D), dtype=np.float32))
     variance_D, directions_DD = np.linalg.eigh(scatter_DD + ridge * mean_variance * np.eye(len(scale_D)))
     whitening_DD = (directions_DD / np.sqrt(variance_D)) @ directions_DD.T
