@@ -34,7 +34,8 @@ detector:
   name: {detector}     # patchcore learns from normal images; ground_truth takes masks for maps; precomputed reads maps
 
 discovery:
-  method: linked     # clusters frozen features, in minutes; anomalyncd: the training of the paper
+  method: spectral     # clusters frozen features, in minutes; anomalyncd: the training of the paper
+  symmetry: square     # turned and mirrored, a defect is of the same class; rotations: only turned; none: neither
 
 classes:
   novel: {novel}     # how many to look for, the normal one included: a number, from_labels, or auto (estimated)
