@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from ancd_ray.config.sections import BackboneConfig
 from ancd_ray.data.images import decode_mask, decode_rgb
 from ancd_ray.discovery.features import FEATURES
-from ancd_ray.discovery.features.viewed import Symmetry, Viewed
+from ancd_ray.discovery.features.viewed import N_VIEWS, Symmetry, Viewed
 from ancd_ray.engine.artifacts import Table
 from ancd_ray.engine.calls import Resources
 from ancd_ray.engine.context import Context, is_sampled
@@ -74,6 +74,11 @@ class Encode(Stage):
     def makes(self) -> Sequence[str]:
         """Roles that it makes."""
         return ["clean_views", "features"] if self.keep_views else ["features"]
+
+    @property
+    def passes(self) -> int:
+        """Passes of the trunk, in pairs: with its colors and without, and those of the fixed views."""
+        return 1 if self.symmetry is None else 1 + (1 + N_VIEWS[self.symmetry]) // 2
 
     def run(self, context: Context, inputs: In) -> Work:
         """Encode the regions; the value `widths` holds the scales of a token."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
 from ancd_ray.discovery.clusterings import algorithms, spectral
 from ancd_ray.discovery.features.region_features import RegionFeatures, decode_views
 from ancd_ray.discovery.features.ring import find_rings, subtract_rings
-from ancd_ray.discovery.features.viewed import Symmetry
+from ancd_ray.discovery.features.viewed import N_VIEWS, Symmetry, Viewed
 from ancd_ray.discovery.features.views import make_fixed_views
 from ancd_ray.discovery.features.whitening import average_views, fit_whitening
 from ancd_ray.method.metrics import cluster_scores
@@ -34,7 +35,7 @@ def test_a_share_of_the_ring_is_subtracted() -> None:
     assert subtract_rings(averages, 0).tolist() == [[3.0, 2.0]]
 
 
-@pytest.mark.parametrize(("symmetry", "count"), [("square", 12), ("rotations", 8), ("none", 5)])
+@pytest.mark.parametrize(("symmetry", "count"), N_VIEWS.items())
 def test_fixed_views_are_turns_and_scales_of_image_and_mask(symmetry: Symmetry, count: int) -> None:
     image = np.random.default_rng(0).integers(0, 256, (256, 256, 3)).astype(np.uint8)
     mask = np.zeros((256, 256), np.uint8)
@@ -47,6 +48,19 @@ def test_fixed_views_are_turns_and_scales_of_image_and_mask(symmetry: Symmetry, 
     assert all((mask > 0).sum() == (turned[0][1] > 0).sum() for _, mask in turned)
     assert all(each[mask > 0].sum() == turned[0][0][turned[0][1] > 0].sum() for each, mask in turned)
     assert views[-4][0].mean() == pytest.approx(0.8 * image.mean(), abs=2)
+
+
+def test_regions_that_may_be_clustered_have_views() -> None:
+    ids = [f"{image * 2**26:08x}" for image in range(64) for _ in range(2)]
+    names = [f"{image_id}-{number % 2:03d}" for number, image_id in enumerate(ids)]
+    area, score = np.tile([5, 9], 64), np.tile([1.0, 0.5], 64)
+    regions = pa.table({"region_id": names, "image_id": ids, "area": area, "score": score})
+    assert Viewed("square", is_main=True, share=1.0).find(regions) == set(names[::2])  # 5 x 1 against 9 x .5
+    assert Viewed("square", is_main=False, share=2.0).find(regions) == set(names)
+    some = Viewed("square", is_main=True, share=0.25).find(regions)
+    assert len(some) == 16
+    assert some < set(names[::2])
+    assert Viewed("square", is_main=True, share=1.0).find(regions.slice(0, 0)) == set()
 
 
 def test_views_of_regions_that_have_none_are_nan() -> None:

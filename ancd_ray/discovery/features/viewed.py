@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Symmetry = Literal["square", "rotations", "none"]
+N_VIEWS: dict[Symmetry, int] = {"square": 12, "rotations": 8, "none": 5}
+"""Number of fixed views: eight, four or no turns, and four scales."""
 
 
 @dataclass(frozen=True)
