@@ -8,8 +8,8 @@ are constant within classes remain, so that unlike in spectral clustering the nu
 known before; there is one tree for every number, and nothing random.
 
 The features are those less the ring around a region, averaged over views and whitened by what differs between them. The
-probability of a class is the mean of 1 or 0 for the region's own cluster, and of the share of the class among the
-regions that it is linked to.
+probability of a class is the mean of 1 or 0 for the region's own cluster, which counts twice, and of the share of the
+class among the regions that it is linked to.
 
 Shape suffixes: N regions, D feature width, C coordinates, K classes.
 """
@@ -36,7 +36,7 @@ def classes(novel: RegionFeatures, base: RegionFeatures | None, n_classes: int, 
     links_NN = link_neighbors(novel.whitened_ND)
     own_NK = one_hot(cluster_by_diffusion(links_NN).cut(n_classes), n_classes)
     near_NK = links_NN @ own_NK / links_NN.sum(axis=1, keepdims=True)
-    return np.asarray((own_NK + near_NK) / 2, np.float32)
+    return np.asarray((2 * own_NK + near_NK) / 3, np.float32)  # the own cluster is always the most probable
 
 
 def tree(novel: RegionFeatures, base: RegionFeatures | None, n_classes: int, seed: int) -> Dendrogram:  # noqa: ARG001
