@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -22,7 +22,9 @@ from ancd_ray.discovery.main_regions import choose_main_regions
 from ancd_ray.method.merging import merge_images
 
 Labels = NDArray[np.int64]
-TURNS = 8  # the views of a square's symmetry, before those of other scales; the first four are rotations
+# Views of the symmetry `square`: rotations, mirrored ones, and other scales.
+ROTATIONS, MIRRORED, SCALES = [0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]
+VIEWS = [*ROTATIONS, *SCALES]  # of the default symmetry
 
 
 class Sample(NamedTuple):
@@ -67,7 +69,9 @@ def _discover(method: str, *, centred: bool = False, every: bool = False, merged
 
     def find(sample: Sample) -> Labels:
         regions, looks_at_scores = sample.regions, sample.scores is not None
-        some = replace(regions, masked_ND=regions.centred_ND) if centred else regions
+        assert regions.views_NV2D is not None
+        some = replace(regions, views_NV2D=regions.views_NV2D[:, VIEWS])
+        some = replace(some, masked_ND=regions.centred_ND) if centred else some
         clustered = replace(some, image_N=None, area_N=None) if every else some
         classes = Classes((), sample.n_classes, has_normal=looks_at_scores)
         scores = sample.scores if method in ("linked", "spectral") else None
@@ -91,7 +95,7 @@ def _discover(method: str, *, centred: bool = False, every: bool = False, merged
 def _spectral(
     *,
     share: float = RING,
-    views: slice | list[int] = slice(None),
+    views: Sequence[int] = VIEWS,
     ridge: float | None = 0.3,
     cluster: Callable[[Floats, int], Labels] | None = None,
     time: float = TIME,
@@ -139,9 +143,9 @@ ABLATION: dict[str, Method] = {
     "not whitened": _spectral(ridge=None),
     "ridge .1": _spectral(ridge=0.1),
     "ridge 1": _spectral(ridge=1.0),
-    "rotations": _spectral(views=[0, 1, 2, 3, 8, 9, 10, 11]),
-    "no turns": _spectral(views=[0, 8, 9, 10, 11]),
-    "no scales": _spectral(views=slice(TURNS)),
+    "symmetry: square": _spectral(views=[*ROTATIONS, *MIRRORED, *SCALES]),
+    "symmetry: none": _spectral(views=[0, *SCALES]),
+    "no scales": _spectral(views=ROTATIONS),
     "time 4": _spectral(time=4),
     "time 6": _spectral(time=6),
     "time 12": _spectral(time=12),

@@ -35,7 +35,7 @@ detector:
 
 discovery:
   method: spectral     # clusters frozen features, in minutes; anomalyncd: the training of the paper
-  symmetry: square     # turned and mirrored, a defect is of the same class; rotations: only turned; none: neither
+  symmetry: rotations     # a defect turned is of the same class; square: mirrored, too; none: neither
 
 classes:
   novel: {novel}     # how many to look for, the normal one included: a number, from_labels, or auto (estimated)

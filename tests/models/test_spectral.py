@@ -16,7 +16,7 @@ from tests.conftest import Ran
 def test_the_model_agrees_with_the_run(
     small_job: Callable[..., Job], run_job: Callable[[Job], Ran], tmp_path: Path
 ) -> None:
-    run = run_job(small_job(tmp_path, "discovery={method: spectral, symmetry: rotations}", "classes.novel=3"))
+    run = run_job(small_job(tmp_path, "discovery={method: spectral, symmetry: square}", "classes.novel=3"))
     assert "cluster" in run.computed
     assert "train" not in run.computed
     model = Model.load(run.folder.path / "models" / "tile")
