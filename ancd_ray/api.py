@@ -43,8 +43,8 @@ def discover(
     """Discover the classes of the anomalies in a folder of images.
 
     A folder gets the job that `ancd-ray init` drafts for it: its layout is recognized, and frozen features are
-    clustered (`discovery.method: linked`). Called again, only what has changed is computed; images that are new in the
-    folder are classified with the model of the first run.
+    clustered (`discovery.method: spectral`). Called again, only what has changed is computed; images that are new in
+    the folder are classified with the model of the first run.
 
     Parameters
     ----------

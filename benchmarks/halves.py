@@ -21,7 +21,7 @@ from sklearn.metrics import adjusted_rand_score
 from ancd_ray.data.roles import Classes
 from ancd_ray.data.store import Folder
 from ancd_ray.discovery.cluster_regions import cluster_regions
-from ancd_ray.discovery.features import FEATURES
+from ancd_ray.discovery.features import FEATURES, VIEW_FEATURES
 from ancd_ray.discovery.features.region_features import RegionFeatures, StoredFeatures
 from ancd_ray.engine.artifacts import Table
 from ancd_ray.engine.outputs import Output
@@ -55,7 +55,8 @@ def _find_features(output: Path) -> Iterator[tuple[str, Table]]:
 def _measure(table: Table, method: str, seed: int) -> tuple[float, float, float]:
     """Return the ARI of half of the images, classified by the other half; of that; and of the former in all."""
     stored = StoredFeatures(table)
-    every = stored.take(np.arange(len(stored)), FEATURES)
+    names = (*FEATURES, *VIEW_FEATURES) if method == "spectral" else FEATURES
+    every = stored.take(np.arange(len(stored)), names)
     rows = table.read(["image_id", "label", "area"])
     ids, image_N = np.unique(np.asarray(rows.column("image_id")), return_inverse=True)
     labels = np.array([label or "" for label in rows.column("label").to_pylist()])
@@ -68,7 +69,9 @@ def _measure(table: Table, method: str, seed: int) -> tuple[float, float, float]
     def classify(known: NDArray[np.bool_]) -> NDArray[np.int64]:
         some: RegionFeatures = every.take(np.flatnonzero(known))
         found = cluster_regions(some, None, method, classes, 0, "")
-        return merge_images(image_N, found.predict(every.masked_ND, None).probs_NK, area_N, 50.0).argmax(axis=1)
+        return merge_images(
+            image_N, found.predict(getattr(every, f"{found.feature}_ND"), None).probs_NK, area_N, 50.0
+        ).argmax(axis=1)
 
     by_half_I, by_all_I = classify(is_first_N), classify(np.ones(len(labels), bool))
     return (

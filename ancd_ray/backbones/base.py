@@ -101,6 +101,7 @@ class Backbone(Protocol):
     color_normalization: ColorNormalization  # applied to views before the trunk
     multiple: int  # sides of images for `patch_features` are multiples of it, pixels
     detector_layers: tuple[int, ...]  # layers used by detectors, the finest first; patches are those of `stride`
+    class_layers: tuple[int, ...]  # layers whose features, of the widths above, tell classes of defects apart
     stride: int  # side of a patch of the first of these layers, pixels of the image
     lr: float  # default learning rate of the tail
     projector_width: int  # hidden width of the projector

@@ -58,6 +58,7 @@ class Lite:
     std = (0.229, 0.224, 0.225)
     multiple = 32
     detector_layers: tuple[int, ...] = (8, 16, 32)
+    class_layers: tuple[int, ...] = STRIDES
     stride = 16
     projector_width = 512
     color_normalization: ColorNormalization = "kept"

@@ -99,6 +99,7 @@ class TimmViT:
         self.multiple = self.stride = int(model.patch_embed.patch_size[0])
         # blocks 6 and 9 of 12; all blocks have the same scale
         self.detector_layers: tuple[int, ...] = (depth // 2 - 1, 3 * depth // 4 - 1)
+        self.class_layers: tuple[int, ...] = (max(depth - 2, 0),)  # what the trainable block reads
         config = resolve_model_data_config(model)
         self.mean: tuple[float, float, float] = config["mean"]
         self.std: tuple[float, float, float] = config["std"]

@@ -48,6 +48,7 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[Situation], bool]], ...] = (
     (("backbone.mask_layers",), lambda s: s.job.backbone.name == "lite"),  # it has one block
     (("train.lambda_", "train.views.base", "train.regularize"), lambda s: not s.has_base),
     (("train.correction",), lambda s: not s.has_normal),
+    (("discovery.symmetry",), lambda s: not s.job.discovery.averages_views),
     (("merge.tau_alpha",), lambda s: s.job.merge.rule != "paper"),
 )
 

@@ -102,12 +102,19 @@ class MergeConfig(Section):
 class DiscoveryConfig(Section):
     """Method of discovery: the paper's training, or a clustering of frozen features (`discovery/clusterings`)."""
 
-    method: Literal["anomalyncd", "linked", "kmeans", "ward", "gmm", "anomaly_clustering", "uniformaly", "gcd"] = (
-        "anomalyncd"
-    )
+    method: Literal[
+        "anomalyncd", "spectral", "linked", "kmeans", "ward", "gmm", "anomaly_clustering", "uniformaly", "gcd"
+    ] = "anomalyncd"
+    # Turns and mirrorings after which a defect is of the same class, for methods that average over views.
+    symmetry: Literal["square", "rotations", "none"] = "rotations"
     max_regions: PositiveInt = 20_000  # images it looks at, a seeded sample, and regions it trains on, at most
     # Growth of the archive after which its classes are discovered anew; null: new images are classified with the model.
     refit_when_grown_by: Annotated[float, Field(ge=0)] | None = None
+
+    @property
+    def averages_views(self) -> bool:
+        """Whether the method clusters averages over views."""
+        return self.method == "spectral"
 
 
 class ClassesConfig(Section):

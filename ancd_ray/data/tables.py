@@ -192,6 +192,10 @@ FEATURES = _schema(
         pa.field("centred", _FLOATS, nullable=False),  # the same for the view without its mean color
         pa.field("top", _FLOATS, nullable=False),  # mean of the tenth of the patches with most of the mask
         pa.field("shape", _FLOATS, nullable=False),  # see `discovery.features.shape.CUES`
+        # Only for methods on averaged views: `masked` less its ring, without mean color; and, of regions that may be
+        # clustered, the averages of each fixed view in float16 (views, 2, D), inside the mask and in the ring.
+        pa.field("ringed", _FLOATS),
+        pa.field("views", pa.binary()),
     ],
 )
 

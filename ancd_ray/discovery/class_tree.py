@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load, save
 
-from ancd_ray.discovery.clusterings.dendrogram import Dendrogram, Labels
+from ancd_ray.discovery.clusterings.dendrogram import Dendrogram, Labels, Nested
 from ancd_ray.discovery.features.calibration import Floats
 from ancd_ray.discovery.features.region_features import one_hot
 
@@ -35,7 +35,7 @@ class ClassTree:
     heights
         Heights (L - 1,) of the merges.
     probs_ML
-        Probabilities of the leaves for each reference; 1 and 0 where it is a member of one.
+        Probabilities of the leaves for each reference, which sum to 1.
     score_L, weight_L
         Mean anomaly score, and number of regions of each leaf.
     cls_L
@@ -53,15 +53,13 @@ class ClassTree:
     has_normal: bool
 
     @classmethod
-    def of(
-        cls, dendrogram: Dendrogram, n_leaves: int, score_M: Floats, weight_M: Floats | None, has_normal: bool
-    ) -> ClassTree:
-        """Make the tree of a dendrogram of the references; it has one class until it is cut.
+    def of(cls, nested: Nested, n_leaves: int, score_M: Floats, weight_M: Floats | None, has_normal: bool) -> ClassTree:
+        """Make the tree of nested classes of the references; it has one class until it is cut.
 
         Parameters
         ----------
-        dendrogram
-            Merges of the references.
+        nested
+            Nested classes of the references.
         n_leaves
             Number of leaves, if there are as many references.
         score_M, weight_M
@@ -70,6 +68,7 @@ class ClassTree:
             Whether the class with the lowest score is called normal, and comes first.
         """
         n_leaves = min(n_leaves, len(score_M))
+        dendrogram = nested.dendrogram
         leaf_M, n_merges = dendrogram.cut(n_leaves), n_leaves - 1
         weight_M = np.ones(len(leaf_M)) if weight_M is None else weight_M
         weight_L = np.bincount(leaf_M, weight_M)
@@ -80,7 +79,7 @@ class ClassTree:
         return cls(
             np.asarray(children, np.int64).reshape(n_merges, 2),
             dendrogram.heights[len(dendrogram.heights) - n_merges :],
-            one_hot(leaf_M, n_leaves),
+            nested.cut(n_leaves),
             np.asarray(np.bincount(leaf_M, weight_M * score_M) / weight_L, np.float64),
             np.asarray(weight_L, np.float64),
             np.zeros(n_leaves, np.int64),

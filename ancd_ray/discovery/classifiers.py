@@ -15,7 +15,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, NamedTuple, Union
+from typing import Any, Literal, NamedTuple, Union
 
 import numpy as np
 import torch
@@ -111,7 +111,7 @@ class ReferenceClassifier:
     calibration
         Calibration of the features, fitted to all regions of the discovery.
     references_MD
-        Features of the references, averaged inside the mask, not calibrated.
+        Features of the references, not calibrated.
     probs_MK
         Their probabilities; without the normal class if `normal` is given.
     normal
@@ -126,6 +126,8 @@ class ReferenceClassifier:
         Number of the last classes that were added later; they have references only in `novelty`.
     tree
         Tree of the classes of the references; None if they are not nested.
+    feature
+        Name of the features: averages inside the mask, `masked`, or these less their rings, `ringed`.
     """
 
     classes: Classes
@@ -139,6 +141,7 @@ class ReferenceClassifier:
     votes: int = VOTES
     n_added: int = 0
     tree: ClassTree | None = None
+    feature: Literal["masked", "ringed"] = "masked"
 
     def save(self) -> dict[str, bytes]:
         """Return the files of the classifier by name."""
@@ -149,6 +152,7 @@ class ReferenceClassifier:
             "widths": list(self.calibration.widths),
             **({"votes": self.votes} if self.votes != VOTES else {}),
             **({"has_tree": True} if self.tree else {}),
+            **({"feature": self.feature} if self.feature != "masked" else {}),
         }
         arrays = {
             "mean_D": self.calibration.mean_D,
@@ -156,41 +160,43 @@ class ReferenceClassifier:
             "references_MD": self.references_MD,
             "probs_MK": self.probs_MK,
         }
+        if self.calibration.whitening_DD is not None:
+            arrays["whitening_DD"] = self.calibration.whitening_DD
         if self.normal:
             arrays |= {"normal_scores_S": self.normal.scores_S, "normal_probability_S": self.normal.probability_S}
         tensors = {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in arrays.items()}
         tree = self.tree.save() if self.tree else {}
         return {DOCUMENT: _encode(document), WEIGHTS: save(tensors), **self.novelty.save(), **tree}
 
-    def predict(self, masked_ND: Floats, image_score_N: Floats | None) -> Predicted:
-        """Classify regions by their features, averaged inside the mask, and by the scores of their images.
+    def predict(self, features_ND: Floats, image_score_N: Floats | None) -> Predicted:
+        """Classify regions by their features and by the scores of their images.
 
         Parameters
         ----------
-        masked_ND
-            Features as in the column `masked` of the table `features`.
+        features_ND
+            Features as in the column `feature` of the table `features`.
         image_score_N
             Anomaly score of each region's image; not used if `normal` is None.
         """
-        frozen_ND = np.asarray(masked_ND, np.float32)
+        frozen_ND = np.asarray(features_ND, np.float32)
         measured = self.novelty.measure(frozen_ND)
         probs_NK = _add_classes(self.predict_probs(frozen_ND, image_score_N), measured, self.n_added)
         return Predicted(probs_NK, probs_NK.argmax(axis=1)[:, None], frozen_ND, measured.novelty_N, frozen_ND)
 
-    def predict_probs(self, masked_ND: Floats, image_score_N: Floats | None) -> Probs:
+    def predict_probs(self, features_ND: Floats, image_score_N: Floats | None) -> Probs:
         """Compute the probabilities of the classes of the discovery."""
         if self.normal is None:
-            return self._vote(masked_ND)
+            return self._vote(features_ND)
         assert image_score_N is not None
         probability_N = self.normal.predict(image_score_N)
-        probs_NK = np.zeros((len(masked_ND), self.classes.n_novel - self.n_added), np.float32)
+        probs_NK = np.zeros((len(features_ND), self.classes.n_novel - self.n_added), np.float32)
         # Below the threshold it is set to 0: uncertainty about the other classes is no evidence for "normal".
         probs_NK[:, 0] = np.where(probability_N < REJECT, 0, probability_N)
         if not len(self.references_MD):
             probs_NK[:, 0] = 1.0
             return probs_NK
         is_open_N = probs_NK[:, 0] < 1  # of a certainly normal region the other classes are 0 by any vote
-        probs_NK[is_open_N, 1:] = (1 - probs_NK[is_open_N, :1]) * self._vote(masked_ND[is_open_N])
+        probs_NK[is_open_N, 1:] = (1 - probs_NK[is_open_N, :1]) * self._vote(features_ND[is_open_N])
         return probs_NK
 
     def correct_references(self, features_CD: Floats, cls_C: NDArray[np.int64]) -> ReferenceClassifier:
@@ -221,11 +227,11 @@ class ReferenceClassifier:
         assert self.tree is not None
         return np.asarray(replace(self, probs_MK=self.tree.probs_ML)._vote(masked_ND).argmax(axis=1), np.int64)
 
-    def _vote(self, masked_ND: Floats) -> Probs:
-        voted_NK = np.empty((len(masked_ND), self.probs_MK.shape[1]), np.float32)
-        for start in range(0, len(masked_ND), BLOCK):
-            features_ND = self.calibration.apply(masked_ND[start : start + BLOCK])
-            voted_NK[start : start + BLOCK] = knn_vote(features_ND, self._known_MD, self.probs_MK, self.votes)
+    def _vote(self, features_ND: Floats) -> Probs:
+        voted_NK = np.empty((len(features_ND), self.probs_MK.shape[1]), np.float32)
+        for start in range(0, len(features_ND), BLOCK):
+            block_ND = self.calibration.apply(features_ND[start : start + BLOCK])
+            voted_NK[start : start + BLOCK] = knn_vote(block_ND, self._known_MD, self.probs_MK, self.votes)
         return voted_NK
 
     @cached_property
@@ -251,7 +257,8 @@ def load_classifier(read: Callable[[str], bytes]) -> Classifier:
             classes, document["backbone_digest"], state, document["served_head"], novelty, document["n_added"]
         )
     arrays = {name: tensor.numpy() for name, tensor in state.items()}
-    calibration = Calibration(arrays["mean_D"], tuple(arrays["lengths"].tolist()), tuple(document["widths"]))
+    lengths, widths = tuple(arrays["lengths"].tolist()), tuple(document["widths"])
+    calibration = Calibration(arrays["mean_D"], lengths, widths, arrays.get("whitening_DD"))
     normal = None
     if "normal_scores_S" in arrays:
         normal = NormalCurve(arrays["normal_scores_S"], arrays["normal_probability_S"])
@@ -267,6 +274,7 @@ def load_classifier(read: Callable[[str], bytes]) -> Classifier:
         document.get("votes", VOTES),
         document["n_added"],
         ClassTree.load(read) if document.get("has_tree") else None,
+        document.get("feature", "masked"),
     )
 
 

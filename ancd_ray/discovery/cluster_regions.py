@@ -1,5 +1,8 @@
 """Makes a `ReferenceClassifier` by clustering frozen features of regions, optionally without normal images.
 
+Only the main region of each image is clustered (`main_regions.py`). The classifier gives the others the vote of the
+nearest main regions.
+
 Shape suffixes: N regions, M references, K classes.
 """
 
@@ -24,13 +27,15 @@ from ancd_ray.discovery.classifiers import (
     single_class,
 )
 from ancd_ray.discovery.clusterings import CLUSTERINGS, READ, TAKE_WEIGHTS, TREES
-from ancd_ray.discovery.clusterings.dendrogram import Dendrogram
-from ancd_ray.discovery.features.calibration import Floats
+from ancd_ray.discovery.clusterings.dendrogram import Nested
+from ancd_ray.discovery.features.calibration import Calibration, Floats
 from ancd_ray.discovery.features.region_features import Features, RegionFeatures, Scales, average_features, one_hot
+from ancd_ray.discovery.main_regions import choose_main_regions
 from ancd_ray.discovery.micro_clusters import find_micro_clusters
 from ancd_ray.discovery.normal_curve import NormalCurve
 from ancd_ray.discovery.novelty import Novelty
 from ancd_ray.engine.artifacts import Table
+from ancd_ray.engine.context import StageError
 
 MAX_REGIONS = 4000  # regions, or means of micro-clusters, that are clustered: all pairwise distances are computed
 _MAX_MEASURED = 8000  # regions of which references for novelty are chosen
@@ -38,11 +43,11 @@ _MAX_IN_MEMORY = 2**20  # regions whose features are in memory at a time, in sin
 
 
 class Clustered(NamedTuple):
-    """What was clustered: M regions or their means, with their probabilities, and the dendrogram of nested classes."""
+    """What was clustered: M regions or their means, with their probabilities, and nested classes."""
 
     regions: RegionFeatures
     probs_MK: Probs
-    dendrogram: Dendrogram | None = None
+    nested: Nested | None = None
 
 
 class ImageScores(NamedTuple):
@@ -76,10 +81,10 @@ def cluster_regions(
     scores: ImageScores | None = None,
     max_classes: int = 0,
 ) -> ReferenceClassifier:
-    """Cluster regions into the novel classes.
+    """Cluster the main region of each image into the novel classes, or all regions of fewer images than classes.
 
     Of more than `MAX_REGIONS`, the means of micro-clusters are clustered, weighted by their numbers of regions, or, by
-    methods without weights, a random sample.
+    methods without weights, a random sample. Methods on averaged views cluster those that have views.
 
     Parameters
     ----------
@@ -100,36 +105,62 @@ def cluster_regions(
         regions of the other images are clustered.
     max_classes
         The number of classes up to which their tree is kept, if they are nested; at least that of `classes`.
+
+    Raises
+    ------
+    StageError
+        Fewer regions have the views that the method reads than there are classes.
     """
     scales, normal = Scales(novel), None
     if classes.has_normal and scores is not None:
         normal = NormalCurve.fit(scores.images, scores.reference)
         rest = np.flatnonzero(normal.predict(scores.of_regions_N) < REJECT)
+        rest = _choose(novel, rest, method, classes.n_novel - 1)
         found = _cluster_rest(novel, scales, rest, base, method, classes.n_novel - 1, seed)
     else:
-        found = _cluster(novel, scales, np.arange(len(novel)), base, method, classes.n_novel, seed)
-    tree, (clustered, probs_MK, dendrogram) = None, found
+        rows = _choose(novel, np.arange(len(novel)), method, classes.n_novel)
+        if len(rows) < classes.n_novel:
+            raise StageError(f"{len(rows)} regions with views cannot be {classes.n_novel} classes; lower classes.novel")
+        found = _cluster(novel, scales, rows, base, method, classes.n_novel, seed)
+    tree, (clustered, probs_MK, nested) = None, found
     has_normal = classes.has_normal and normal is None
-    if dendrogram:
+    if nested:
         n_leaves = max(max_classes, classes.n_novel) - (normal is not None)
-        tree = ClassTree.of(dendrogram, n_leaves, clustered.score_N, clustered.weight_N, has_normal)
+        tree = ClassTree.of(nested, n_leaves, clustered.score_N, clustered.weight_N, has_normal)
         tree = tree.cut(probs_MK.shape[1])
         probs_MK = tree.probs_MK
     elif has_normal:
         probs_MK = put_normal_first(probs_MK, clustered.score_N, clustered.weight_N)
+    averages_views = "views" in READ.get(method, ())
+    if averages_views:
+        calibration, references_MD = _make_references(clustered, novel)
+    else:
+        calibration, references_MD = scales.masked, clustered.masked_ND
     classifier = ReferenceClassifier(
         classes,
         backbone_digest,
-        scales.masked,
-        np.asarray(clustered.masked_ND, np.float32),
+        calibration,
+        np.asarray(references_MD, np.float32),
         probs_MK,
         normal,
         method,
-        Novelty.empty(scales.masked),
+        Novelty.empty(calibration),
         VOTES if clustered.weight_N is None else 1,  # a mean of many regions speaks for those around it
         tree=tree,
+        feature="ringed" if averages_views else "masked",
     )
     return replace(classifier, novelty=_fit_novelty(classifier, novel, scores, seed))
+
+
+def _make_references(clustered: RegionFeatures, novel: Features) -> tuple[Calibration, Floats]:
+    """Return calibration and features of regions of which averages over views were clustered.
+
+    They are features of the clean view, whitened in the same way: regions that are classified have no other.
+    """
+    assert clustered.ringed_ND is not None
+    if not len(clustered):
+        return Calibration.fit_blocks(lambda: novel.read("ringed"), novel.widths), clustered.ringed_ND
+    return replace(clustered.whitening, mean_D=clustered.ringed_ND.mean(axis=0, dtype=np.float64)), clustered.ringed_ND
 
 
 def _fit_novelty(found: ReferenceClassifier, novel: Features, scores: ImageScores | None, seed: int) -> Novelty:
@@ -137,9 +168,9 @@ def _fit_novelty(found: ReferenceClassifier, novel: Features, scores: ImageScore
     rows = np.arange(len(novel))
     if len(rows) > _MAX_MEASURED:
         rows = np.sort(np.random.default_rng(seed).choice(rows, _MAX_MEASURED, replace=False))
-    masked_ND = novel.take(rows, ("masked",)).masked_ND
-    cls_N = found.predict_probs(masked_ND, scores.of_regions_N[rows] if scores else None).argmax(axis=1)
-    return Novelty.fit(masked_ND, cls_N, found.calibration, seed)
+    frozen_ND = np.concatenate(list(novel.read(found.feature, rows)))
+    cls_N = found.predict_probs(frozen_ND, scores.of_regions_N[rows] if scores else None).argmax(axis=1)
+    return Novelty.fit(frozen_ND, cls_N, found.calibration, seed)
 
 
 def _cluster(
@@ -161,11 +192,21 @@ def _cluster(
         chosen = np.sort(np.random.default_rng(seed).choice(len(rows_R), MAX_REGIONS, replace=False))
         some = novel.take(rows_R[chosen], names)
     if method in TREES:
-        dendrogram = TREES[method](some, base, n_classes, seed)
-        return Clustered(some, one_hot(dendrogram.cut(n_classes), n_classes), dendrogram)
+        nested = TREES[method](some, base, n_classes, seed)
+        return Clustered(some, nested.cut(n_classes), nested)
     if n_classes == 1:
         return Clustered(some, single_class(len(some)))
     return Clustered(some, CLUSTERINGS[method](some, base, n_classes, seed))
+
+
+def _choose(novel: Features, rows_R: NDArray[np.int64], method: str, n_classes: int) -> NDArray[np.int64]:
+    """Choose those of the regions `rows_R` that are clustered."""
+    main = rows_R
+    if novel.image_N is not None and novel.area_N is not None:
+        main = rows_R[choose_main_regions(novel.image_N[rows_R], novel.area_N[rows_R], novel.score_N[rows_R])]
+    if "views" in READ.get(method, ()):
+        main, rows_R = main[novel.has_views_N[main]], rows_R[novel.has_views_N[rows_R]]
+    return rows_R if len(main) < n_classes else main
 
 
 def _cluster_rest(
@@ -178,10 +219,11 @@ def _cluster_rest(
     seed: int,
 ) -> Clustered:
     """Cluster only the regions `rest`; the result is empty if there are no regions or no classes left."""
+    names = READ.get(method, ("masked",))
     if not n_classes or not len(rest):
-        return Clustered(novel.take(rest[:0]), np.zeros((0, max(n_classes, 0)), np.float32))
+        return Clustered(novel.take(rest[:0], names), np.zeros((0, max(n_classes, 0)), np.float32))
     if n_classes >= len(rest):
-        return Clustered(novel.take(rest), one_hot(np.zeros(len(rest), np.int64), n_classes))
+        return Clustered(novel.take(rest, names), one_hot(np.zeros(len(rest), np.int64), n_classes))
     return _cluster(novel, scales, rest, base, method, n_classes, seed)
 
 

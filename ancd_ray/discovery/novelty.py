@@ -99,6 +99,7 @@ class Novelty:
 
     def save(self) -> dict[str, bytes]:
         """Return the file by its name."""
+        whitening_DD = self.calibration.whitening_DD
         arrays = {
             "mean_D": self.calibration.mean_D,
             "lengths": np.array(self.calibration.lengths),
@@ -106,6 +107,7 @@ class Novelty:
             "references_MD": self.references_MD,
             "cls_M": self.cls_M,
             "distances_Q": self.distances_Q,
+            **({"whitening_DD": whitening_DD} if whitening_DD is not None else {}),
             **({"n_corrected": np.array([self.n_corrected])} if self.n_corrected else {}),
         }
         return {FILE: save({name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()})}
@@ -115,7 +117,7 @@ class Novelty:
         """Load it; `read` returns the bytes of a file by name."""
         arrays = {name: tensor.numpy() for name, tensor in load(read(FILE)).items()}
         lengths, widths = tuple(arrays["lengths"].tolist()), tuple(arrays["widths"].tolist())
-        calibration = Calibration(arrays["mean_D"], lengths, widths)
+        calibration = Calibration(arrays["mean_D"], lengths, widths, arrays.get("whitening_DD"))
         n_corrected = int(arrays["n_corrected"][0]) if "n_corrected" in arrays else 0
         return cls(calibration, arrays["references_MD"], arrays["cls_M"], arrays["distances_Q"], n_corrected)
 

@@ -36,7 +36,8 @@ detector:
       # masks for maps, precomputed reads maps, graph runs an exported detector (docs/detectors.md)
 
 discovery:
-  method: linked     # clusters frozen features, in minutes; anomalyncd: the training of the paper
+  method: spectral     # clusters frozen features, in minutes; anomalyncd: the training of the paper
+  symmetry: rotations     # a defect turned is of the same class; square: mirrored, too; none: neither
 
 classes:
   novel: {novel}     # how many to look for, the normal one included: a number, from_labels, or auto (estimated)

@@ -123,7 +123,8 @@ def _train(flow: Flow, job: Job, classes: Classes, base: Flow | None, correction
 
 def _cluster(flow: Flow, job: Job, classes: Classes, base: Flow | None, corrections: Corrections) -> None:
     """Add the stages of a clustering of frozen features."""
-    flow.add(Encode(job.backbone, keep_views=False, max_features=None))
+    symmetry = job.discovery.symmetry if job.discovery.averages_views else None
+    flow.add(Encode(job.backbone, keep_views=False, max_features=None, symmetry=symmetry))
     _count_classes(flow, job, classes)
     method = job.discovery.method
     max_classes = job.classes.max_classes if method in NESTED else 0

@@ -40,18 +40,17 @@ from ancd_ray.data.store import Folder
 from ancd_ray.data.tables import SCHEMAS, conform
 from ancd_ray.detectors.base import DetectorConfig, Scorer, State
 from ancd_ray.discovery.classifiers import Classifier, HeadsClassifier, load_classifier
-from ancd_ray.discovery.features import FEATURES
+from ancd_ray.discovery.features import FEATURES, VIEW_FEATURES
 from ancd_ray.engine.artifacts import ArtifactSet
 from ancd_ray.models.format import DOCUMENT, FORMAT, ModelError, check_weights, read_backbone, read_document
 from ancd_ray.stages.catalog import make_image_id, open_files
-from ancd_ray.stages.classify import CLASSIFIED, classify_regions
+from ancd_ray.stages.classify import classify_regions
 from ancd_ray.stages.detect import make_scorer, read_state, score_images
 from ancd_ray.stages.encode import encode_regions
 from ancd_ray.stages.merge import MergeRegions
 from ancd_ray.stages.regions import CutRegions, Range
 
-_UNREAD = set(FEATURES) - set(CLASSIFIED)
-_FEATURES = pa.schema([field for field in SCHEMAS["features"] if field.name not in _UNREAD])  # what classifiers read
+_ABOUT = pa.schema([field for field in SCHEMAS["features"] if field.name not in (*FEATURES, *VIEW_FEATURES)])
 
 
 @dataclass(frozen=True)
@@ -264,10 +263,11 @@ class Model:
         regions = conform(cut, SCHEMAS["regions"])
         tables = {"regions": regions, "maps": maps_table}
         is_trained = isinstance(self.classifier, HeadsClassifier)
-        share = 0.0 if is_trained else 1.0
-        views, features = encode_regions(self._backbone, regions.to_pylist(), is_trained, share, CLASSIFIED)
+        read = () if isinstance(self.classifier, HeadsClassifier) else (self.classifier.feature,)
+        views, features = encode_regions(self._backbone, regions.to_pylist(), is_trained, float(not is_trained), read)
         tables |= {"clean_views": conform(views, SCHEMAS["clean_views"])} if is_trained else {}
-        tables |= {"features": conform(features, _FEATURES)}
+        schema = pa.schema([*_ABOUT, *(SCHEMAS["features"].field(name) for name in read)], _ABOUT.metadata)
+        tables |= {"features": conform(features, schema)}
         found = classify_regions(self.classifier, self.backbone, self.unknown_rate, tables)
         classified = conform(found, SCHEMAS["region_predictions"])
         merged = MergeRegions(self.merge, self.classes.has_normal).merge(opened, classified)

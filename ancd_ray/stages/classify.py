@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from ancd_ray.discovery.classifiers import Predicted
 
-CLASSIFIED = ("masked",)  # features that references are compared in
 _COPIED = ("region_id", "image_id", "product", "label", "area", "score")
 
 
@@ -130,7 +129,7 @@ def classify_regions(
             maps = tables["maps"].select(["image_id", "score"]).to_pydict()
             of_image = dict(zip(maps["image_id"], maps["score"], strict=True))
             scores = np.array([of_image[image_id] for image_id in regions.column("image_id").to_pylist()])
-        predicted = classifier.predict(column_to_matrix(regions.column("masked")), scores)
+        predicted = classifier.predict(column_to_matrix(regions.column(classifier.feature)), scores)
     return _make_rows(regions.select(list(_COPIED)).to_pylist(), predicted, unknown_rate)
 
 

@@ -13,7 +13,7 @@ from ancd_ray.engine.context import Context
 from ancd_ray.engine.outputs import Result
 from ancd_ray.engine.stage import Stage, unhashed
 
-NESTED = ("ward", "anomaly_clustering")  # methods that have a tree of classes
+NESTED = ("ward", "anomaly_clustering", "spectral")  # methods that have a tree of classes
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Cluster(Stage):
     @property
     def looks_at_scores(self) -> bool:
         """Whether images are first classified as normal by their anomaly scores."""
-        return self.method == "linked" and self.classes.has_normal
+        return self.method in ("linked", "spectral") and self.classes.has_normal
 
     @property
     def reads(self) -> Sequence[str]:

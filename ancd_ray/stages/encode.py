@@ -2,7 +2,9 @@
 
 The trunk encodes a view once. Its output gives both the visible tokens for a trained classifier (`clean_views`) and the
 features for clustering, the number of classes, and the selection of a head (`features`). For regions with features, a
-second view without its mean color is encoded.
+second view without its mean color is encoded. Methods that cluster averages over views get features less the ring
+around a region of the clean view, and of the regions that may be clustered those of all fixed views, some five to
+twelve passes more.
 
 Shape suffixes: B regions, N patches, D token width.
 """
@@ -14,9 +16,13 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+import pyarrow.compute as pc
+
 from ancd_ray.config.sections import BackboneConfig
 from ancd_ray.data.images import decode_mask, decode_rgb
 from ancd_ray.discovery.features import FEATURES
+from ancd_ray.discovery.features.viewed import N_VIEWS, Symmetry, Viewed
 from ancd_ray.engine.artifacts import Table
 from ancd_ray.engine.calls import Resources
 from ancd_ray.engine.context import Context, is_sampled
@@ -31,6 +37,7 @@ if TYPE_CHECKING:
     from ancd_ray.backbones.base import Backbone
 
 _BATCH = 32
+_FEW_IMAGES = 100  # of fewer, all regions have views: there may be fewer images than classes
 _TOP = 0.1  # share of the patches that `top` averages (UniFormaly takes a few per cent of a whole image)
 
 
@@ -39,7 +46,7 @@ class Encode(Stage):
     """Computes clean views and features of regions.
 
     `keep_views`: whether the table `clean_views` is written. `max_features`: approximate number of regions with
-    features, sampled by image; None for all.
+    features, sampled by image; None for all. `symmetry`: turns among the fixed views; None if there are no such views.
     """
 
     name: ClassVar[str] = "encode"
@@ -61,11 +68,17 @@ class Encode(Stage):
     backbone: BackboneConfig
     keep_views: bool
     max_features: int | None
+    symmetry: Symmetry | None = None
 
     @property
     def makes(self) -> Sequence[str]:
         """Roles that it makes."""
         return ["clean_views", "features"] if self.keep_views else ["features"]
+
+    @property
+    def passes(self) -> int:
+        """Passes of the trunk, in pairs: with its colors and without, and those of the fixed views."""
+        return 1 if self.symmetry is None else 1 + (1 + N_VIEWS[self.symmetry]) // 2
 
     def run(self, context: Context, inputs: In) -> Work:
         """Encode the regions; the value `widths` holds the scales of a token."""
@@ -74,20 +87,34 @@ class Encode(Stage):
         share = 1.0
         if self.max_features is not None and inputs.regions.num_rows:
             share = min(1.0, self.max_features / inputs.regions.num_rows)
+        viewed = self._choose_viewed(inputs.regions) if self.symmetry else None
         done = yield from context.map(
-            EncodeRegions(self.backbone, self.keep_views, share), align_shards({"regions": inputs.regions})
+            EncodeRegions(self.backbone, self.keep_views, share, viewed), align_shards({"regions": inputs.regions})
         )
         model = load_cached(self.backbone)
         return Result.of_shards(done, {"widths": list(model.widths), "backbone_digest": model.digest()})
 
+    def _choose_viewed(self, regions: Table) -> Viewed:
+        """Choose the regions that have views: about as many as are clustered."""
+        from ancd_ray.discovery.cluster_regions import MAX_REGIONS
+
+        assert self.symmetry is not None
+        n_images = len(pc.unique(regions.read(["image_id"]).column("image_id")))
+        is_main = n_images >= _FEW_IMAGES
+        return Viewed(self.symmetry, is_main, MAX_REGIONS / max(n_images if is_main else regions.num_rows, 1))
+
 
 @dataclass(frozen=True)
 class EncodeRegions:
-    """Encodes the regions of a shard; `share` is the share of images whose regions have features."""
+    """Encodes the regions of a shard.
+
+    `share` is the share of images whose regions have features; `viewed` tells those that have features of fixed views.
+    """
 
     backbone: BackboneConfig
     keep_views: bool
     share: float
+    viewed: Viewed | None = None
 
     def __call__(self, shard: Shard) -> ShardResult:
         """Compute the rows of `clean_views`, a batch at a time since they may be gigabytes, and of `features`."""
@@ -105,10 +132,17 @@ class EncodeRegions:
 
     def _encode(self, regions: pa.Table) -> Iterator[tuple[list[dict[str, Any]], list[dict[str, Any]]]]:
         from ancd_ray.backbones.loaded import load_cached
+        from ancd_ray.discovery.features.views import add_fixed_views
 
         model = load_cached(self.backbone)
+        names = (*FEATURES, "ringed") if self.viewed else FEATURES
+        chosen = self.viewed.find(regions) if self.viewed else set()
         for start in range(0, regions.num_rows, _BATCH):
-            yield encode_regions(model, regions.slice(start, _BATCH).to_pylist(), self.keep_views, self.share)
+            rows = regions.slice(start, _BATCH).to_pylist()
+            views, features = encode_regions(model, rows, self.keep_views, self.share, names)
+            if self.viewed:
+                add_fixed_views(model, rows, features, chosen, self.viewed.symmetry)
+            yield views, features
 
 
 def encode_regions(
@@ -131,7 +165,7 @@ def encode_regions(
     share
         Share of the images whose regions have features.
     names
-        Features that are computed; `centred` needs another pass of the trunk.
+        Features that are computed, `FEATURES` or `ringed`; `centred` and `ringed` need another pass of the trunk each.
     """
     views, features = [], []
     for start in range(0, len(regions), _BATCH):
@@ -149,6 +183,7 @@ def _encode_batch(
     import torch
 
     from ancd_ray.backbones.base import view_rows
+    from ancd_ray.discovery.features.ring import encode_rings, subtract_rings
     from ancd_ray.discovery.features.shape import compute_shape_cues
     from ancd_ray.method.views import clean_view, normalize_color, tensors
 
@@ -170,16 +205,20 @@ def _encode_batch(
             views = view_rows(encoded, [(region, 0) for region in regions])
         if not chosen:
             return views, []
-        if not keep_views or not model.tokens_ignore_mask:
-            encoded = model.encode(own_BCHW, all_BHW)
-        masks_BHW = full_BHW
-        found = {name: values[chosen] for name, values in _summarize(encoded.tokens_BND, masks_BHW, model).items()}
-        found["centred"] = found["masked"]
+        masks_BHW, found = full_BHW, {}
+        if {"masked", "top", "centred"} & set(names):
+            if not keep_views or not model.tokens_ignore_mask:
+                encoded = model.encode(own_BCHW, all_BHW)
+            found = {name: values[chosen] for name, values in _summarize(encoded.tokens_BND, masks_BHW, model).items()}
+            found["centred"] = found["masked"]
         if "centred" in names and model.color_normalization != "centred":
             centred_BCHW = normalize_color(images_BCHW[chosen], "centred")
             tokens_BND = model.encode(centred_BCHW, all_BHW[chosen]).tokens_BND
             found["centred"] = _summarize(tokens_BND, masks_BHW[chosen], model)["masked"]
     arrays = {name: values.cpu().numpy() for name, values in found.items() if name in names}
+    if "ringed" in names:
+        rings_B2D = encode_rings(model, [pairs[i] for i in chosen]).numpy()
+        arrays["ringed"] = subtract_rings(rings_B2D).astype(np.float32)
     features = []
     for row, i in enumerate(chosen):
         region = regions[i]

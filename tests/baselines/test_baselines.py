@@ -19,7 +19,9 @@ def _regions(seed: int, labels: tuple[str, ...] | None = None, shift: float = 0.
     tokens = centres[np.arange(60) % 3] + 0.4 * rng.normal(size=(60, 6))
     shape = rng.normal(size=(60, 5))
     score = np.linspace(0, 1, 60)
-    return RegionFeatures(tokens, tokens, tokens, shape, score, (6,), labels)
+    views = np.zeros((60, 4, 2, 6))
+    views[:, :, 0] = tokens[:, None] + 0.1 * rng.normal(size=(60, 4, 6))
+    return RegionFeatures(tokens, tokens, tokens, shape, score, (6,), labels, ringed_ND=tokens, views_NV2D=views)
 
 
 @pytest.mark.parametrize("name", sorted(CLUSTERINGS))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -32,7 +33,10 @@ def _regions(n: int, seed: int = 0) -> tuple[RegionFeatures, np.ndarray]:
     cls[rng.permutation(n)[:RARE]] = 4
     values = (centres[cls] + 0.4 * rng.normal(size=(n, sum(WIDTHS)))).astype(np.float32)
     shape = rng.normal(size=(n, 5)).astype(np.float32)
-    return RegionFeatures(values, values, values, shape, np.ones(n, np.float32), WIDTHS), cls
+    views = np.zeros((n, 3, 2, sum(WIDTHS)), np.float16)
+    views[:, :, 0] = values[:, None] + 0.1 * rng.normal(size=(n, 3, sum(WIDTHS)))
+    found = RegionFeatures(values, values, values, shape, np.ones(n, np.float32), WIDTHS)
+    return replace(found, ringed_ND=values, views_NV2D=views), cls
 
 
 class _Stored:
@@ -40,14 +44,16 @@ class _Stored:
 
     def __init__(self, features: RegionFeatures) -> None:
         arrays = {"masked": features.masked_ND, "centred": features.centred_ND, "top": features.top_ND}
-        arrays["shape"] = features.shape_NS
+        arrays |= {"shape": features.shape_NS, "ringed": features.ringed_ND}
         columns: dict[str, Any] = {
             name: pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1]).cast(
                 pa.list_(pa.float32())
             )
             for name, values in arrays.items()
         }
-        self.table = pa.table({**columns, "score": features.score_N})
+        about = {"score": features.score_N, "image_id": [str(i) for i in range(len(features))]}
+        views = pa.array([views.tobytes() for views in features.views_NV2D], pa.binary())
+        self.table = pa.table({**columns, **about, "area": np.ones(len(features), np.int64), "views": views})
         self.num_rows = len(features)
         self.parts = [
             SimpleNamespace(start=s, rows=min(1000, len(features) - s)) for s in range(0, len(features), 1000)

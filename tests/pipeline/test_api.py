@@ -137,7 +137,7 @@ def test_arguments_are_keys_of_the_job(planned: list[tuple[Job, str | None]], de
     assert [address for _, address in planned] == ["auto", None, None]
     assert first.data.root == str(tmp_path / "parts")
     assert (first.name, first.output_root, first.classes.novel) == ("parts", "runs/parts", "auto")
-    assert (first.detector.name, first.discovery.method) == ("patchcore", "linked")
+    assert (first.detector.name, first.discovery.method) == ("patchcore", "spectral")
     (product,) = first.data.products
     assert product.model_dump()["normals"] == "fine"
     assert (second.detector.name, second.classes.novel, second.output_root) == ("precomputed", 4, "there: #1")

@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
-from ancd_ray.discovery.clusterings import anomaly_clustering, gcd, gmm, kmeans, linked, uniformaly, ward
+from ancd_ray.discovery.clusterings import anomaly_clustering, gcd, gmm, kmeans, linked, spectral, uniformaly, ward
 from ancd_ray.discovery.clusterings.algorithms import Probs
-from ancd_ray.discovery.clusterings.dendrogram import Dendrogram
+from ancd_ray.discovery.clusterings.dendrogram import Nested
 from ancd_ray.discovery.features.region_features import RegionFeatures
 
 Clustering: TypeAlias = Callable[[RegionFeatures, "RegionFeatures | None", int, int], Probs]
-Tree: TypeAlias = Callable[[RegionFeatures, "RegionFeatures | None", int, int], Dendrogram]
+Tree: TypeAlias = Callable[[RegionFeatures, "RegionFeatures | None", int, int], Nested]
 
 CLUSTERINGS: dict[str, Clustering] = {
     "kmeans": kmeans.classes,
@@ -27,13 +27,18 @@ CLUSTERINGS: dict[str, Clustering] = {
     "uniformaly": uniformaly.classes,
     "gcd": gcd.classes,
     "linked": linked.classes,
+    "spectral": spectral.classes,
 }
 
-TREES: dict[str, Tree] = {"ward": ward.tree, "anomaly_clustering": anomaly_clustering.tree}
-"""The dendrograms of clusterings whose classes are nested."""
+TREES: dict[str, Tree] = {"ward": ward.tree, "anomaly_clustering": anomaly_clustering.tree, "spectral": spectral.tree}
+"""The trees of clusterings whose classes are nested."""
 
-READ: dict[str, tuple[str, ...]] = {"linked": ("masked", "centred", "shape"), "uniformaly": ("masked", "top")}
-"""The features that a clustering reads; all others read `masked`, of which classifiers are made."""
+READ: dict[str, tuple[str, ...]] = {
+    "linked": ("masked", "centred", "shape"),
+    "uniformaly": ("masked", "top"),
+    "spectral": ("ringed", "views"),
+}
+"""The features that a clustering reads; all others read `masked`. Classifiers are made of `masked` or `ringed`."""
 
 TAKE_WEIGHTS = ("kmeans", "ward", "anomaly_clustering", "uniformaly", "linked")
 """Clusterings that take weights of regions into account."""

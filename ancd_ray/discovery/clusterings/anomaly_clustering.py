@@ -7,15 +7,15 @@ regions are clustered and then merged to images, instead of whole images.
 from __future__ import annotations
 
 from ancd_ray.discovery.clusterings.algorithms import Probs
-from ancd_ray.discovery.clusterings.dendrogram import Dendrogram
-from ancd_ray.discovery.features.region_features import RegionFeatures, one_hot
+from ancd_ray.discovery.clusterings.dendrogram import Dendrogram, Nested
+from ancd_ray.discovery.features.region_features import RegionFeatures
 
 
 def classes(novel: RegionFeatures, base: RegionFeatures | None, n_classes: int, seed: int) -> Probs:
     """Compute probabilities (N, K)."""
-    return one_hot(tree(novel, base, n_classes, seed).cut(n_classes), n_classes)
+    return tree(novel, base, n_classes, seed).cut(n_classes)
 
 
-def tree(novel: RegionFeatures, base: RegionFeatures | None, n_classes: int, seed: int) -> Dendrogram:  # noqa: ARG001
-    """Compute the dendrogram, which is the same for every number of classes."""
-    return Dendrogram.of_points(novel.masked_ND, novel.weight_N)
+def tree(novel: RegionFeatures, base: RegionFeatures | None, n_classes: int, seed: int) -> Nested:  # noqa: ARG001
+    """Compute the tree, which is the same for every number of classes."""
+    return Nested(Dendrogram.of_points(novel.masked_ND, novel.weight_N))

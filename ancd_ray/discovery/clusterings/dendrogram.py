@@ -6,7 +6,7 @@ Shape suffixes: N points, P pairs of points, D feature width.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,6 +87,26 @@ class Dendrogram:
         while not np.array_equal(above := top[top], top):
             top = above
         return np.asarray(np.unique(top[:n_points], return_inverse=True)[1], np.int64)
+
+
+class Nested(NamedTuple):
+    """Nested classes of N points.
+
+    Parameters
+    ----------
+    dendrogram
+        Merges of the points.
+    share_NN
+        How much each point (row) belongs to the class of each other one; rows sum to 1. None: to its own class alone.
+    """
+
+    dendrogram: Dendrogram
+    share_NN: Floats | None = None
+
+    def cut(self, n_classes: int) -> NDArray[np.float32]:
+        """Compute probabilities (N, K) of the classes of a cut."""
+        own_NK = np.eye(n_classes, dtype=np.float32)[self.dendrogram.cut(n_classes)]
+        return own_NK if self.share_NN is None else np.asarray(self.share_NN @ own_NK, np.float32)
 
 
 def _merge(cost_NN: Floats, weight_N: Floats, kept: int, gone: int) -> None:

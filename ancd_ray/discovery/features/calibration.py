@@ -1,4 +1,4 @@
-"""Calibration of frozen features: centered, and each scale of the trunk with the same share of the length.
+"""Calibration of frozen features: centered, each scale of the trunk with the same share of the length, maybe whitened.
 
 Shape suffixes: N regions, D feature width, W scales.
 """
@@ -28,11 +28,14 @@ class Calibration:
         Root mean square length of the centered features at each scale.
     widths
         Number of features of each scale.
+    whitening_DD
+        Matrix that calibrated features are multiplied by; their length is 1 then (see `whitening.py`). None: none.
     """
 
     mean_D: NDArray[np.float64]
     lengths: tuple[float, ...]
     widths: tuple[int, ...]
+    whitening_DD: NDArray[np.float32] | None = None
 
     @classmethod
     def fit(cls, features_ND: Floats, widths: Sequence[int]) -> Calibration:
@@ -64,7 +67,13 @@ class Calibration:
         """Calibrate features (N, D); the features of the fit get a mean square length of 1."""
         parts = np.split(np.asarray(features_ND, np.float64) - self.mean_D, np.cumsum(self.widths)[:-1], axis=1)
         scaled = [part / length for part, length in zip(parts, self.lengths, strict=True)]
-        return np.asarray(np.concatenate(scaled, axis=1) / len(self.widths) ** 0.5)
+        calibrated_ND = np.concatenate(scaled, axis=1) / len(self.widths) ** 0.5
+        if self.whitening_DD is None:
+            return np.asarray(calibrated_ND)
+        # one sum per element: of a matrix product, the last bits depend on the number of rows
+        whitened_ND = np.einsum("nd,de->ne", calibrated_ND, self.whitening_DD)
+        length_N1 = np.linalg.norm(whitened_ND, axis=1, keepdims=True)
+        return np.asarray(whitened_ND / np.maximum(length_N1, 1e-12))
 
 
 def calibrate(features_ND: Floats, widths: Sequence[int]) -> NDArray[np.float64]:

@@ -242,5 +242,5 @@ def _find_ids(
 
 def name_space(classifier: Classifier) -> str:
     """Name the space of its frozen features: prototypes of one space can be compared."""
-    kind = "tokens" if isinstance(classifier, HeadsClassifier) else "masked"
+    kind = "tokens" if isinstance(classifier, HeadsClassifier) else classifier.feature
     return f"{classifier.backbone_digest[:16]}/{kind}"

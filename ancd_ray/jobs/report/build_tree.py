@@ -51,7 +51,7 @@ def build_tree(
     rows = np.linspace(0, features.num_rows - 1, min(features.num_rows, _SAMPLE)).astype(int)
     table = features.read(["region_id", "label"]).take(rows)
     ids, labels = table.column("region_id").to_pylist(), table.column("label").to_pylist()
-    leaf_N = classifier.find_leaves(StoredFeatures(features).take(rows, ("masked",)).masked_ND)
+    leaf_N = classifier.find_leaves(np.concatenate(list(StoredFeatures(features).read(classifier.feature, rows))))
     found = artifacts.table("region_predictions").read(["region_id", "cls", "confidence"]).to_pydict()
     of_region = dict(zip(found["region_id"], zip(found["cls"], found["confidence"], strict=True), strict=True))
     members: list[list[int]] = [[] for _ in range(tree.n_leaves)]
