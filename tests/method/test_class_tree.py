@@ -10,7 +10,7 @@ from ancd_ray.discovery.class_tree import ClassTree
 from ancd_ray.discovery.classifiers import ReferenceClassifier, load_classifier
 from ancd_ray.discovery.cluster_regions import ImageScores, cluster_regions
 from ancd_ray.discovery.clusterings import TREES
-from ancd_ray.discovery.clusterings.dendrogram import Dendrogram
+from ancd_ray.discovery.clusterings.dendrogram import Dendrogram, Nested
 from ancd_ray.stages.cluster import NESTED
 from tests.baselines.test_baselines import _regions, _scores
 
@@ -19,7 +19,7 @@ def _tree(n_leaves: int = 8, has_normal: bool = False, n_points: int = 60) -> tu
     rng = np.random.default_rng(0)
     points, score_N = rng.normal(size=(n_points, 3)), rng.random(n_points)
     dendrogram = Dendrogram.of_points(points)
-    return dendrogram, ClassTree.of(dendrogram, n_leaves, score_N, None, has_normal)
+    return dendrogram, ClassTree.of(Nested(dendrogram), n_leaves, score_N, None, has_normal)
 
 
 def test_methods_with_a_tree_are_those_that_say_so() -> None:

@@ -19,6 +19,7 @@ from ancd_ray.engine.progress import Display
 from ancd_ray.jobs.classify import publish
 from ancd_ray.jobs.classify.plan import make
 from ancd_ray.jobs.classify.run import run
+from ancd_ray.models.classify_images import UNCERTAIN
 from tests.conftest import Ran
 
 
@@ -80,8 +81,9 @@ def test_one_pass_gives_the_rows_of_the_stages(
     assert images == expected
     assert (summary["images"], summary["new"], summary["quarantined"]) == (25, 25, 0)
     kept = ds.dataset(str(step.folder(Folder(str(tmp_path))).path / "regions")).to_table().num_rows
-    n_regions = len(_rows(folder, "region_predictions"))
-    assert kept == n_regions if keep == "all" else kept < n_regions
+    n_uncertain = sum(row["confidence"] < UNCERTAIN or row["is_unknown"] for row in regions.values())
+    assert n_uncertain > 0
+    assert kept == {"none": 0, "uncertain": n_uncertain, "all": len(regions)}[keep]
 
 
 def test_only_what_is_new_is_classified(finished: tuple[Job, Ran], archive: Path, tmp_path: Path) -> None:
