@@ -18,7 +18,8 @@ from ancd_ray.config.registration import RegisterConfig
 class MebinConfig(Section):
     """Main element binarization (Section III-B) and cropping."""
 
-    binarize: Literal["mebin", "otsu", "fixed"] = "mebin"  # Table III; otsu and fixed take one threshold, no erosion
+    # Table III; otsu and fixed take one threshold, no erosion. calibrated: above the 99 % quantile of normal images.
+    binarize: Literal["mebin", "otsu", "fixed", "calibrated"] = "mebin"
     threshold: Share = 0.5  # epsilon of `binarize: fixed`, of the normalised map
     crop: Literal["regions", "image"] = "regions"  # Table VI; image: the whole image with its mask is one region
     levels: Annotated[int, Field(ge=8, le=256)] = 64

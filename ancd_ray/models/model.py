@@ -15,7 +15,7 @@ checked when they are loaded.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -154,7 +154,7 @@ class Model:
             "product": self.product,
             "detector": self.detector.model_dump(mode="json"),
             "mebin": self.mebin.model_dump(mode="json"),
-            "score_range": [self.score_range.low, self.score_range.high] if self.score_range else None,
+            "score_range": list(astuple(self.score_range)) if self.score_range else None,
             "backbone": {**self.backbone.model_dump(mode="json"), "digest": self.classifier.backbone_digest},
             "merge": self.merge.model_dump(mode="json"),
             "unknown": {"rate": self.unknown_rate},

@@ -5,8 +5,8 @@ Two passes: the score range of the whole product (a scan of one column), then th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,9 +19,11 @@ from ancd_ray.data.pixel_range import PixelRange
 from ancd_ray.data.roi import Roi
 from ancd_ray.data.sources import attach_range, has_mask, read_rgb
 from ancd_ray.data.tables import decode_anomaly_map
+from ancd_ray.detectors.base import CALIBRATION
+from ancd_ray.detectors.calibration import Calibration
 from ancd_ray.engine.artifacts import Files, Table
 from ancd_ray.engine.calls import Resources
-from ancd_ray.engine.context import Context, quarantine_row
+from ancd_ray.engine.context import Context, StageError, quarantine_row
 from ancd_ray.engine.outputs import Result, Shard, ShardResult, align_shards
 from ancd_ray.engine.shards import Work
 from ancd_ray.engine.stage import Stage
@@ -37,18 +39,28 @@ from ancd_ray.method.crops import (
     square,
 )
 from ancd_ray.method.mebin import MebinParams, binarize
-from ancd_ray.method.thresholds import threshold_mask
+from ancd_ray.method.thresholds import exceed_normal, threshold_mask
 
 STORED_SIDE = 256  # pixels of a sub-image, from which views are made
+CUT_QUANTILE = "0.99"  # of the pixels of normal images; chosen by the overlap with masks on five sets
 CUTS_TOO_MUCH = 0.5  # if the lowest score is a larger share of the highest, no image looks normal
 
 
 @dataclass(frozen=True)
 class Range:
-    """Score range of a product, over which the levels of binarization are spaced."""
+    """Score range of a product, over which the levels of binarization are spaced.
+
+    Parameters
+    ----------
+    low, high
+        Its ends.
+    cut
+        Pixels above it are anomalous; None: binarization is not `calibrated`.
+    """
 
     low: float
     high: float
+    cut: float | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +78,7 @@ class Regions(Stage):
         images: Table
         maps: Table
         normal_scores: Table | None = None
+        calibration: Files | None = None
         roi: Files | None = None
 
     class Out:
@@ -78,13 +91,28 @@ class Regions(Stage):
     from_masks: bool
     tile: int | None = None  # side of the detector's tiles, pixels of the image
 
+    @property
+    def reads(self) -> Sequence[str]:
+        """Roles that it reads."""
+        is_calibrated = self.mebin.binarize == "calibrated"
+        return ["images", "maps", "normal_scores", "roi", *(["calibration"] if is_calibrated else [])]
+
     def run(self, context: Context, inputs: In) -> Work:
-        """Measure the score range, then binarize and crop every image."""
+        """Measure the score range, then binarize and crop every image.
+
+        Raises
+        ------
+        StageError
+            Binarization is calibrated, and there is nothing to calibrate it with.
+        """
         measured = None if self.from_masks else measure_score_range(inputs.maps, self.mebin, inputs.normal_scores)
-        values: dict[str, Any] = {"range": [measured.low, measured.high] if measured else None, "warning": None}
+        if measured and inputs.calibration:
+            measured = replace(measured, cut=_find_cut(inputs.calibration, context.product))
+        values: dict[str, Any] = {"range": list(astuple(measured)) if measured else None, "warning": None}
         if (
             measured
             and self.mebin.range == "measured"
+            and self.mebin.binarize == "mebin"
             and self.mebin.floor is None
             and measured.low > CUTS_TOO_MUCH * measured.high
         ):
@@ -98,6 +126,14 @@ class Regions(Stage):
         worker = CutRegions(self.mebin, measured, pixel_range, self.tile, roi)
         done = yield from context.map(worker, shards)
         return Result.of_shards(done, values)
+
+
+def _find_cut(calibration: Files, product: str) -> float:
+    """Return the quantile of the pixels of normal images above which pixels are anomalous."""
+    found = Calibration.read(calibration.read(CALIBRATION))
+    if not found.normal_scores and not found.reference_scores:
+        raise StageError(f"product {product}: has no image with a map to calibrate mebin.binarize with; take mebin")
+    return found.pixel_quantiles[CUT_QUANTILE]
 
 
 def measure_score_range(maps: Table, config: MebinConfig, normal_scores: Table | None = None) -> Range:
@@ -207,7 +243,9 @@ class CutRegions:
         if self.measured is None:
             return values, 0
         low, high = self.measured.low, self.measured.high
-        if self.config.binarize != "mebin":
+        if self.measured.cut is not None:
+            return exceed_normal(values, self.measured.cut)
+        if self.config.binarize in ("otsu", "fixed"):
             return threshold_mask(values, low, high, self.config.binarize, self.config.threshold)
         found = binarize(values, low, high, make_mebin_params(self.config))
         return found.mask, found.n_regions

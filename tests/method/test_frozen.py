@@ -13,7 +13,7 @@ from ancd_ray.discovery.features.calibration import Calibration, calibrate
 from ancd_ray.discovery.features.shape import CUES, compute_shape_cues
 from ancd_ray.discovery.normal_curve import NormalCurve
 from ancd_ray.method.metrics import cluster_scores
-from ancd_ray.method.thresholds import threshold_mask
+from ancd_ray.method.thresholds import exceed_normal, threshold_mask
 
 SIZES = (40, 25, 12)
 
@@ -126,3 +126,16 @@ def test_single_thresholds() -> None:
     assert threshold_mask(values, 3.0, 3.0, "otsu")[1] == 0
     with pytest.raises(ValueError, match="finite"):
         threshold_mask(np.full((2, 2), np.nan), 0.0, 1.0, "otsu")
+
+
+def test_pixels_above_normal_ones() -> None:
+    values = np.zeros((20, 20), np.float32)
+    values[2:8, 2:8], values[10:14, 10:14], values[18, 18] = 10.0, 6.0, 6.0
+    mask, n_regions = exceed_normal(values, 5.0)
+    assert n_regions == 2, "a speck is dropped"
+    assert np.array_equal(mask > 0, (values > 5) & ~np.eye(20, dtype=bool)[:, ::-1] & (np.arange(20) < 18))
+    mask, n_regions = exceed_normal(values, 50.0)
+    assert n_regions == 1, "the peak is marked in any case"
+    assert np.array_equal(mask > 0, values == 10)
+    with pytest.raises(ValueError, match="finite"):
+        exceed_normal(np.full((2, 2), np.nan), 1.0)
