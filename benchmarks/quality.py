@@ -156,6 +156,8 @@ def write_tables(found: Figures, methods: list[str], names: list[str]) -> Iterat
     for m in methods:
         lines.append(f"| {m} | {' | '.join('/'.join(_short(v) for v in found[m, s, 0]) for s in names)} |")
     yield "\n".join(lines)
+    if len(names) == 1:
+        return  # there are no others to choose by
     chosen = {s: _choose(mean, methods, [other for other in names if other != s]) for s in names}
     left_out = {s: mean[chosen[s], s] for s in names}
     each = ", ".join(f"{s}: {chosen[s]} {_short(left_out[s])}" for s in names)
