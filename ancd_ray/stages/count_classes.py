@@ -13,7 +13,7 @@ from ancd_ray.engine.context import Context, StageError
 from ancd_ray.engine.outputs import Result
 from ancd_ray.engine.stage import Stage
 
-_SAMPLE = 2000  # maximum number of regions that are used
+_SAMPLE = 2000  # maximum number of main regions that are used
 DOUBTFUL = 0.5  # confidence below which a warning is given
 
 
@@ -22,7 +22,7 @@ class CountClasses(Stage):
     """Estimates the number of classes, from 2 to `max_classes`."""
 
     name: ClassVar[str] = "count_classes"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
 
     @dataclass(frozen=True)
     class In:
@@ -49,9 +49,12 @@ class CountClasses(Stage):
         from ancd_ray.discovery.class_number import estimate_class_number
         from ancd_ray.discovery.features.calibration import calibrate
         from ancd_ray.discovery.features.region_features import StoredFeatures
+        from ancd_ray.discovery.main_regions import choose_main_regions
 
         stored = StoredFeatures(inputs.features)
-        rows = np.linspace(0, len(stored) - 1, min(len(stored), _SAMPLE)).astype(int)
+        main = choose_main_regions(stored.image_N, stored.area_N, stored.score_N)
+        main = np.arange(len(stored)) if len(main) <= self.max_classes else main  # fewer images than classes
+        rows = main[np.linspace(0, len(main) - 1, min(len(main), _SAMPLE)).astype(int)]
         regions = stored.take(rows, ("centred", "shape"))
         sets = [calibrate(regions.centred_ND, regions.widths), regions.appearance_shape_ND]
         try:

@@ -68,7 +68,7 @@ def worst(kind: str, index: int, score: float) -> WorstImage:
 
 
 def detected(scores: np.ndarray, anomalous: np.ndarray) -> DetectorReport:
-    """What labels and masks tell of a detector that has normal images to compare with."""
+    """What labels and masks say about a detector that has normal images to compare with."""
     fpr = np.linspace(0, 0.3, 40)
     return DetectorReport(
         scores=ImageScores(scores, anomalous),
