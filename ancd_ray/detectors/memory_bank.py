@@ -1,19 +1,28 @@
-"""Memory banks of patch features, and the greedy choice of what they keep (PatchCore).
+"""Memory banks of patch features, and distances of patches to them (PatchCore).
 
-Shape suffixes: N patches, M memory bank, D feature width.
+Shape suffixes: R C rows and columns of patches, N patches, M memory bank, D feature width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load, save
 from torch import Tensor
 
-_BLOCK = 4096  # candidates per product with the choices of a round
+from ancd_ray.backbones.base import Backbone
+from ancd_ray.data.images import BadImage
+from ancd_ray.detectors.base import AnomalyMap, ImageRow
+from ancd_ray.detectors.patch_features import PatchGrid, compute_features
+from ancd_ray.detectors.patch_maps import make_map
+from ancd_ray.detectors.patchcore import NEIGHBORHOOD, PatchCore
+
+_BLOCK = 4096  # queries per product with the memory bank: 4096 x 8000 distances are 130 MB
 _ROUND = 2048  # candidates of a round of the greedy choice
 _PROJECTION = 64  # dimension of the random projection for the greedy choice (Johnson-Lindenstrauss)
 
@@ -30,6 +39,11 @@ class MemoryBank(NamedTuple):
         found = [(number_image(image_id), torch.from_numpy(values.copy())) for image_id, values in patches]
         numbers = [torch.full((len(values),), number) for number, values in found]
         return cls(torch.cat([values for _, values in found]), torch.cat(numbers))
+
+    def without(self, image: int) -> Tensor:
+        """Return the features that are not from an image; all of them if there are no others."""
+        kept = self.features_MD[self.images_M != image]
+        return kept if len(kept) else self.features_MD
 
 
 def number_image(image_id: str) -> int:
@@ -75,3 +89,80 @@ def choose_coreset(candidates_ND: Tensor, size: int, seed: int = 0) -> Tensor:
             torch.minimum(distance, torch.addmv(lengths + lengths[pick], rows, rows[pick], alpha=-2), out=distance)
             distance[pick] = -torch.inf  # also where rounding leaves a distance to itself
     return torch.tensor(chosen)
+
+
+def nearest_distance(queries_ND: Tensor, memory_MD: Tensor, norms_M: Tensor | None = None) -> Tensor:
+    """Compute the Euclidean distance (N,) of each query to its nearest row of the memory bank, block by block.
+
+    `norms_M` are the squared lengths of the rows, if they are known.
+    """
+    norms_M = memory_MD.square().sum(dim=1) if norms_M is None else norms_M
+    found = []
+    for block in torch.split(queries_ND, _BLOCK):
+        squared = torch.addmm(norms_M, block, memory_MD.T, alpha=-2).amin(dim=1) + block.square().sum(dim=1)
+        found.append(squared.clamp(min=0).sqrt())
+    return torch.cat(found)
+
+
+def pack_banks(banks: Mapping[int, MemoryBank]) -> bytes:
+    """Serialize memory banks by image size as one safetensors file."""
+    tensors = {f"memory_{size}": bank.features_MD.contiguous() for size, bank in banks.items()}
+    tensors |= {f"images_{size}": bank.images_M.contiguous() for size, bank in banks.items()}
+    data: bytes = save(tensors)
+    return data
+
+
+def unpack_banks(data: bytes) -> dict[int, MemoryBank]:
+    """Read memory banks by image size; the inverse of `pack_banks`."""
+    tensors = load(data)
+    sizes = [int(name.removeprefix("memory_")) for name in tensors if name.startswith("memory_")]
+    return {size: MemoryBank(tensors[f"memory_{size}"], tensors[f"images_{size}"]) for size in sizes}
+
+
+class MemoryBanks:
+    """Scores images by their distance to memory banks; see `base.Scorer`.
+
+    Parameters
+    ----------
+    backbone
+        Computes patch features of images.
+    config
+        Settings of the detector.
+    banks
+        Memory bank of each size.
+    """
+
+    def __init__(self, backbone: Backbone, config: PatchCore, banks: Mapping[int, MemoryBank]) -> None:
+        self._backbone, self._config = backbone, config
+        self._banks = [
+            MemoryBank(banks[size].features_MD.float().to(backbone.device), banks[size].images_M.to(backbone.device))
+            for size in config.sizes
+        ]
+        self._norms = [bank.features_MD.square().sum(dim=1) for bank in self._banks]
+        self._known = frozenset(number for bank in self._banks for number in bank.images_M.tolist())
+
+    @torch.no_grad()
+    def score(self, images: Sequence[ImageRow]) -> list[AnomalyMap | BadImage]:
+        """Compute maps at the resolution of the first size."""
+        maps: list[AnomalyMap | BadImage] = []
+        for image, found in compute_features(self._backbone, self._config, images, (NEIGHBORHOOD,)):
+            if isinstance(found, BadImage):
+                maps.append(found)
+                continue
+            score = partial(self._score_tile, number_image(image["image_id"]))
+            maps.append(make_map(found, score, self._config, self._backbone.stride))
+        return maps
+
+    def _score_tile(self, number: int, grids: Sequence[PatchGrid]) -> list[Tensor]:
+        """Compute the scores (R, C) of a tile of an image at each size."""
+        left_out = number if number in self._known else None
+        return [self._score_patches(i, each.features_RCD, left_out) for i, each in enumerate(grids)]
+
+    def _score_patches(self, i: int, features_RCD: Tensor, left_out: int | None) -> Tensor:
+        """Compute the distances (R, C) of patches to the i-th memory bank."""
+        bank, queries_ND = self._banks[i], features_RCD.flatten(0, 1)
+        if left_out is None:
+            distance_N = nearest_distance(queries_ND, bank.features_MD, self._norms[i])
+        else:
+            distance_N = nearest_distance(queries_ND, bank.without(left_out))
+        return distance_N.reshape(features_RCD.shape[:2])

@@ -42,11 +42,10 @@ class PatchCore(PatchDetector):
 
     def make_scorer(self, backbone: Callable[[], Backbone], state: State) -> Scorer:
         """Build the scorer from the memory banks."""
-        from ancd_ray.detectors.bank_scorer import BankScorer
-        from ancd_ray.detectors.compact_bank import unpack_banks
+        from ancd_ray.detectors.memory_bank import MemoryBanks, unpack_banks
 
         assert self.state_file, "PatchCore is fitted"
-        return BankScorer(backbone(), self, unpack_banks(state[self.state_file]))
+        return MemoryBanks(backbone(), self, unpack_banks(state[self.state_file]))
 
     def collect(
         self, images: Sequence[ImageRow], backbone: Backbone, n_images: int
@@ -68,15 +67,14 @@ class PatchCore(PatchDetector):
 
     def fit(self, patches: Callable[[int, int], Iterator[tuple[str, NDArray[np.float16]]]]) -> tuple[bytes, FitFigures]:
         """Choose a coreset of the patches of each size as its memory bank."""
-        from ancd_ray.detectors.compact_bank import CompactBank, pack_banks
-        from ancd_ray.detectors.memory_bank import MemoryBank, choose_coreset
+        from ancd_ray.detectors.memory_bank import MemoryBank, choose_coreset, pack_banks
 
         banks, candidates = {}, 0
         for size in self.sizes:
             whole = MemoryBank.of_images(patches(size, NEIGHBORHOOD))
             candidates += len(whole.features_MD)
             chosen = choose_coreset(whole.features_MD.float(), self.coreset)
-            banks[size] = CompactBank.of(MemoryBank(whole.features_MD[chosen], whole.images_M[chosen]))
-        (dim,) = {len(bank.mean_D) for bank in banks.values()}
-        memory = sum(len(bank.memory_MP) for bank in banks.values())
+            banks[size] = MemoryBank(whole.features_MD[chosen], whole.images_M[chosen])
+        (dim,) = {bank.features_MD.shape[1] for bank in banks.values()}
+        memory = sum(len(bank.features_MD) for bank in banks.values())
         return pack_banks(banks), {"candidates": candidates, "memory": memory, "dim": dim}

@@ -34,7 +34,7 @@ class FitDetector(Stage):
     """
 
     name: ClassVar[str] = "fit_detector"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 4
 
     @dataclass(frozen=True)
     class In:

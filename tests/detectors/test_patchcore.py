@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 
 from ancd_ray.backbones.lite import Lite
 from ancd_ray.data.images import BadImage
-from ancd_ray.detectors import compact_bank, memory_bank
-from ancd_ray.detectors.compact_bank import CompactBank, pack_banks, unpack_banks
-from ancd_ray.detectors.memory_bank import MemoryBank, choose_coreset
+from ancd_ray.detectors import memory_bank
+from ancd_ray.detectors.memory_bank import choose_coreset, nearest_distance
 from ancd_ray.detectors.patch_features import prepare
 from ancd_ray.detectors.patch_maps import apply_gamma
 from ancd_ray.detectors.patchcore import PatchCore
@@ -27,25 +26,13 @@ def _points(n: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(n, 32, generator=torch.Generator().manual_seed(seed))
 
 
-def test_distances_to_a_memory_bank(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are exact where components span the features, and close where residuals are small."""
-    queries, memory = _points(50), _points(40, 1)
+def test_nearest_distance_is_the_smallest_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    queries, memory = _points(50), _points(20, 1)
     expected = torch.cdist(queries, memory).amin(dim=1)
-    bank = CompactBank.of(MemoryBank(memory, torch.arange(40) // 4))
-    (unpacked,) = unpack_banks(pack_banks({320: bank})).values()
-    torch.testing.assert_close(unpacked.measure_distances(queries), expected, atol=1e-4, rtol=1e-4)
-    monkeypatch.setattr(compact_bank, "_BLOCK", 7)
-    torch.testing.assert_close(bank.measure_distances(queries), expected, atol=1e-4, rtol=1e-4)
-    others = torch.cdist(queries, memory[4:]).amin(dim=1)
-    torch.testing.assert_close(bank.without(0).measure_distances(queries), others, atol=1e-4, rtol=1e-4)
-    alone = CompactBank.of(MemoryBank(memory, torch.zeros(40)))
-    assert alone.without(0) is alone
-    scales = 0.9 ** torch.arange(32)
-    monkeypatch.setattr(compact_bank, "_COMPONENTS", 16)
-    reduced = CompactBank.of(MemoryBank(memory * scales, torch.zeros(40)))
-    assert reduced.memory_MP.shape == (40, 16)
-    expected = torch.cdist(queries * scales, memory * scales).amin(dim=1)
-    torch.testing.assert_close(reduced.measure_distances(queries * scales), expected, atol=0, rtol=0.1)
+    torch.testing.assert_close(nearest_distance(queries, memory), expected, atol=1e-4, rtol=1e-4)
+    monkeypatch.setattr(memory_bank, "_BLOCK", 7)
+    torch.testing.assert_close(nearest_distance(queries, memory), expected, atol=1e-4, rtol=1e-4)
+    assert float(nearest_distance(memory, memory).max()) < 1e-2
 
 
 def test_coreset_is_greedy(monkeypatch: pytest.MonkeyPatch) -> None:
