@@ -34,7 +34,8 @@ def _prediction_bytes(run: Ran) -> dict[str, bytes]:
 def test_summary_and_report(finished: tuple[Job, Ran]) -> None:
     _, run = finished
     summary = run.summary
-    assert set(summary) == {"job", "results", "detectors", "images", "regions", "quarantined", "stages", "versions"}
+    counted = {"images", "regions", "quarantined"}
+    assert set(summary) == {"job", "results", "detectors", "class_numbers", *counted, "stages", "versions"}
     assert [(result["product"], result["level"]) for result in summary["results"]] == [
         ("tile", "image"),
         ("tile", "region"),
