@@ -1,6 +1,6 @@
 """Detectors over data sets: quality of maps and of the discovery after them, and seconds an image.
 
-    python benchmarks/detectors.py benchmarks/detectors.yaml data.root=/archive output=/tmp/detectors \
+    python benchmarks/detectors.py benchmarks/detectors.yaml data.root=/archive output=runs/detectors \
         --detector '{name: patchcore}' --detector '{name: musc}'
 
 Each detector is one job over all products of the job file; a table of Markdown is printed. Steps that are done are not

@@ -6,7 +6,6 @@ Shape suffixes: R C rows and columns of patches, N patches, M memory bank, D fea
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -18,8 +17,8 @@ from torch import Tensor
 from ancd_ray.backbones.base import Backbone
 from ancd_ray.data.images import BadImage
 from ancd_ray.detectors.base import AnomalyMap, ImageRow
-from ancd_ray.detectors.patch_features import PatchGrid, compute_features
-from ancd_ray.detectors.patch_maps import make_map
+from ancd_ray.detectors.patch_features import PatchGrid
+from ancd_ray.detectors.patch_maps import make_maps
 from ancd_ray.detectors.patchcore import NEIGHBORHOOD, PatchCore
 
 _BLOCK = 4096  # queries per product with the memory bank: 4096 x 8000 distances are 130 MB
@@ -144,17 +143,11 @@ class MemoryBanks:
     @torch.no_grad()
     def score(self, images: Sequence[ImageRow]) -> list[AnomalyMap | BadImage]:
         """Compute maps at the resolution of the first size."""
-        maps: list[AnomalyMap | BadImage] = []
-        for image, found in compute_features(self._backbone, self._config, images, (NEIGHBORHOOD,)):
-            if isinstance(found, BadImage):
-                maps.append(found)
-                continue
-            score = partial(self._score_tile, number_image(image["image_id"]))
-            maps.append(make_map(found, score, self._config, self._backbone.stride))
-        return maps
+        return make_maps(self._backbone, self._config, images, (NEIGHBORHOOD,), self._score_tile)
 
-    def _score_tile(self, number: int, grids: Sequence[PatchGrid]) -> list[Tensor]:
+    def _score_tile(self, image_id: str, grids: Sequence[PatchGrid]) -> list[Tensor]:
         """Compute the scores (R, C) of a tile of an image at each size."""
+        number = number_image(image_id)
         left_out = number if number in self._known else None
         return [self._score_patches(i, each.features_RCD, left_out) for i, each in enumerate(grids)]
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from safetensors.torch import load, save
@@ -21,8 +20,8 @@ from ancd_ray.detectors.base import AnomalyMap, ImageRow
 from ancd_ray.detectors.calibration import Calibration
 from ancd_ray.detectors.memory_bank import MemoryBank, number_image
 from ancd_ray.detectors.musc import MuSc
-from ancd_ray.detectors.patch_features import PatchGrid, compute_features
-from ancd_ray.detectors.patch_maps import make_map
+from ancd_ray.detectors.patch_features import PatchGrid
+from ancd_ray.detectors.patch_maps import make_maps
 
 _COLUMNS = 4096  # patches of references in a product of matrices: 400 x 4096 distances are 7 MB
 
@@ -122,18 +121,11 @@ class MutualScorer:
     @torch.no_grad()
     def score(self, images: Sequence[ImageRow]) -> list[AnomalyMap | BadImage]:
         """Compute maps at the resolution of the first size."""
-        maps: list[AnomalyMap | BadImage] = []
-        for image, found in compute_features(self._backbone, self._config, images, self._config.neighborhoods):
-            if isinstance(found, BadImage):
-                maps.append(found)
-                continue
-            score = partial(self._score_tile, number_image(image["image_id"]))
-            maps.append(make_map(found, score, self._config, self._backbone.stride))
-        return maps
+        return make_maps(self._backbone, self._config, images, self._config.neighborhoods, self._score_tile)
 
-    def _score_tile(self, number: int, grids: Sequence[PatchGrid]) -> list[Tensor]:
+    def _score_tile(self, image_id: str, grids: Sequence[PatchGrid]) -> list[Tensor]:
         """Compute the scores (R, C) of a tile of an image at each size."""
-        scores = []
+        number, scores = number_image(image_id), []
         for size in self._config.sizes:
             of_size = [self._score_patches(each, number) for each in grids if each.image_size == size]
             scores.append(torch.stack(of_size).mean(dim=0))

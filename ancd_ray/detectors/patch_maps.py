@@ -6,18 +6,37 @@ Shape suffixes: H W pixels of the map, R C rows and columns of patches of a tile
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ancd_ray.backbones.base import Backbone
 from ancd_ray.data.images import BadImage
 from ancd_ray.data.roi import OUTSIDE
-from ancd_ray.detectors.base import AnomalyMap
-from ancd_ray.detectors.patch_features import ImageFeatures, PatchGrid
+from ancd_ray.detectors.base import AnomalyMap, ImageRow
+from ancd_ray.detectors.patch_features import ImageFeatures, PatchGrid, compute_features
 from ancd_ray.detectors.patches import PatchDetector
 from ancd_ray.detectors.tiles import Blend, TileGrid, limit_map
+
+
+def make_maps(
+    backbone: Backbone,
+    config: PatchDetector,
+    images: Sequence[ImageRow],
+    neighborhoods: Sequence[int],
+    score: Callable[[str, list[PatchGrid]], Sequence[Tensor]],
+) -> list[AnomalyMap | BadImage]:
+    """Make the map of each image, or the reason why there is none; `score` gets the id of the image and a tile."""
+    maps: list[AnomalyMap | BadImage] = []
+    for image, found in compute_features(backbone, config, images, neighborhoods):
+        if isinstance(found, BadImage):
+            maps.append(found)
+        else:
+            maps.append(make_map(found, partial(score, image["image_id"]), config, backbone.stride))
+    return maps
 
 
 def make_map(

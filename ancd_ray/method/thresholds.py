@@ -43,9 +43,7 @@ def threshold_mask(
     ValueError
         The map has values that are not finite.
     """
-    values_HW = np.asarray(map_HW, np.float32)
-    if not np.isfinite(values_HW).all():
-        raise ValueError("the anomaly map has values that are not finite")
+    values_HW = _read_finite(map_HW)
     if high <= low:
         return np.zeros(values_HW.shape, np.uint8), 0
     levels_HW = (np.clip((values_HW - low) / (high - low), 0, 1) * _LEVELS).round().astype(np.uint8)
@@ -78,9 +76,7 @@ def exceed_normal(map_HW: NDArray[Any], cut: float) -> tuple[NDArray[np.uint8], 
     ValueError
         The map has values that are not finite.
     """
-    values_HW = np.asarray(map_HW, np.float32)
-    if not np.isfinite(values_HW).all():
-        raise ValueError("the anomaly map has values that are not finite")
+    values_HW = _read_finite(map_HW)
     is_marked_HW = values_HW >= min(cut, _PEAK * float(values_HW.max()))
     count, labels_HW, stats, _ = cv2.connectedComponentsWithStats(is_marked_HW.astype(np.uint8), connectivity=8)
     areas = stats[1:, cv2.CC_STAT_AREA]
@@ -88,3 +84,10 @@ def exceed_normal(map_HW: NDArray[Any], cut: float) -> tuple[NDArray[np.uint8], 
         return np.zeros(values_HW.shape, np.uint8), 0
     is_kept = np.concatenate([[False], areas >= _SMALLEST * areas.max()])
     return np.asarray(is_kept[labels_HW] * 255, np.uint8), int(is_kept.sum())
+
+
+def _read_finite(map_HW: NDArray[Any]) -> NDArray[np.float32]:
+    values_HW = np.asarray(map_HW, np.float32)
+    if not np.isfinite(values_HW).all():
+        raise ValueError("the anomaly map has values that are not finite")
+    return values_HW

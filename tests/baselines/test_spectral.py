@@ -124,6 +124,6 @@ def test_few_or_equal_regions_are_clustered(n_regions: int, are_equal: bool) -> 
     views = np.repeat(views, n_regions // len(views), axis=0)
     none = np.zeros((n_regions, 0))
     novel = RegionFeatures(none, none, none, none, np.ones(n_regions), (4,), views_NV2D=views)
-    probs = spectral.classes(novel, None, 2, 0)
+    probs = spectral.tree(novel, None, 2, 0).cut(2)
     assert probs.shape == (n_regions, 2)
     np.testing.assert_allclose(probs.sum(axis=1), 1, rtol=1e-5)

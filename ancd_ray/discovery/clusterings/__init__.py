@@ -2,8 +2,7 @@
 
 Each module has a function `classes(novel, base, n_classes, seed)` that computes probabilities (N, K) without labels of
 novel regions. `discovery.method` names an entry of `CLUSTERINGS`. Methods whose classes are nested have a function
-`tree` as well, with the same arguments, which computes the dendrogram; of these one discovery has every number of
-classes.
+`tree` with the same arguments instead, of which the classes are a cut: one discovery has every number of them.
 """
 
 from __future__ import annotations
@@ -19,19 +18,24 @@ from ancd_ray.discovery.features.region_features import RegionFeatures
 Clustering: TypeAlias = Callable[[RegionFeatures, "RegionFeatures | None", int, int], Probs]
 Tree: TypeAlias = Callable[[RegionFeatures, "RegionFeatures | None", int, int], Nested]
 
+TREES: dict[str, Tree] = {"ward": ward.tree, "anomaly_clustering": anomaly_clustering.tree, "spectral": spectral.tree}
+"""The trees of clusterings whose classes are nested."""
+
+
+def _cut(tree: Tree) -> Clustering:
+    return lambda novel, base, n_classes, seed: tree(novel, base, n_classes, seed).cut(n_classes)
+
+
 CLUSTERINGS: dict[str, Clustering] = {
     "kmeans": kmeans.classes,
-    "ward": ward.classes,
+    "ward": _cut(ward.tree),
     "gmm": gmm.classes,
-    "anomaly_clustering": anomaly_clustering.classes,
+    "anomaly_clustering": _cut(anomaly_clustering.tree),
     "uniformaly": uniformaly.classes,
     "gcd": gcd.classes,
     "linked": linked.classes,
-    "spectral": spectral.classes,
+    "spectral": _cut(spectral.tree),
 }
-
-TREES: dict[str, Tree] = {"ward": ward.tree, "anomaly_clustering": anomaly_clustering.tree, "spectral": spectral.tree}
-"""The trees of clusterings whose classes are nested."""
 
 READ: dict[str, tuple[str, ...]] = {
     "linked": ("masked", "centred", "shape"),

@@ -20,7 +20,6 @@ import numpy as np
 from scipy.linalg import eigh
 from scipy.spatial.distance import pdist, squareform
 
-from ancd_ray.discovery.clusterings.algorithms import Probs
 from ancd_ray.discovery.clusterings.dendrogram import Dendrogram, Nested
 from ancd_ray.discovery.features.calibration import Floats
 from ancd_ray.discovery.features.region_features import RegionFeatures
@@ -29,11 +28,6 @@ TIME = 8  # steps of the walk
 _NEIGHBOURS, _FEWEST = 0.7, 5  # neighbors of a region: this many square roots of the number of regions, and the least
 _OWN_SCALE = 7  # the scale of a region's surroundings is the distance to this neighbor
 _COORDINATES = 100  # further ones are nearly 0 after the time
-
-
-def classes(novel: RegionFeatures, base: RegionFeatures | None, n_classes: int, seed: int) -> Probs:
-    """Compute probabilities (N, K)."""
-    return tree(novel, base, n_classes, seed).cut(n_classes)
 
 
 def tree(novel: RegionFeatures, base: RegionFeatures | None, n_classes: int, seed: int) -> Nested:  # noqa: ARG001

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from ancd_ray.discovery.clusterings.algorithms import Probs
 from ancd_ray.discovery.clusterings.dendrogram import Dendrogram, Nested
 from ancd_ray.discovery.features.region_features import RegionFeatures
-
-
-def classes(novel: RegionFeatures, base: RegionFeatures | None, n_classes: int, seed: int) -> Probs:
-    """Compute probabilities (N, K)."""
-    return tree(novel, base, n_classes, seed).cut(n_classes)
 
 
 def tree(novel: RegionFeatures, base: RegionFeatures | None, n_classes: int, seed: int) -> Nested:  # noqa: ARG001
