@@ -172,12 +172,11 @@ def cut(run_folder: str, k: int | None, merged: str | None, divided: str | None,
       ancd-ray classes cut runs/plant/runs/plant-7a8b9c --split "edge crack"
     """  # noqa: D301
     with explain_errors():
-        given = {"k": k, "merge": merged.split(",") if merged else None, "split": divided}
-        change = {kind: value for kind, value in given.items() if value is not None}
-        if len(change) != 1:
-            raise click.UsageError("give one of --k, --merge and --split; a cut can be cut again")
         from ancd_ray.data.store import Folder
         from ancd_ray.jobs.cut import cut as cut_run
+        from ancd_ray.jobs.cut_source import make_change
+
+        change = make_change(k, merged.split(",") if merged else None, divided)
 
         click.echo(str(cut_run(Folder(run_folder), change, product, partial(click.echo, err=True))))
 

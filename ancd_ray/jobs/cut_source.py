@@ -60,7 +60,7 @@ def open_source(folder: Folder, product: str | None) -> Source:
     job, results = open_run(folder)
     names = list(results.products)
     if product is None and len(names) > 1:
-        raise CutError(f"{folder}: has the products {', '.join(names)}; say which: --product")
+        raise CutError(f"{folder}: has the products {', '.join(names)}; say which: --product, or product= in Python")
     product = product or names[0]
     if product not in names:
         raise CutError(f"{folder}: has no product {product!r}; there are {', '.join(names)}")
@@ -74,6 +74,15 @@ def open_source(folder: Folder, product: str | None) -> Source:
     ids = [each["id"] for each in (folder / "models" / product).read_json("model.json")["classes"]]
     titles = [title.name for title in find_run_titles(locate_root(folder), folder)[product]]
     return Source(folder, job, results, product, classifier, ids, titles)
+
+
+def make_change(k: int | None, merge: Sequence[str] | None, split: str | None) -> dict[str, Any]:
+    """Make the change that is asked for: the one of the three that is given."""
+    given = {"k": k, "merge": list(merge) if merge else None, "split": split}
+    change = {kind: value for kind, value in given.items() if value is not None}
+    if len(change) != 1:
+        raise CutError("give one of k, merge and split; a cut can be cut again")
+    return change
 
 
 def apply_change(source: Source, change: Mapping[str, Any]) -> tuple[ClassTree, dict[str, Any]]:
@@ -92,7 +101,7 @@ def apply_change(source: Source, change: Mapping[str, Any]) -> tuple[ClassTree, 
     if kind == "merge":
         found = list(dict.fromkeys(_find(source, each) for each in change["merge"]))
         if len(found) < 2:
-            raise CutError("--merge needs two classes at least, such as --merge 1,3")
+            raise CutError("merge: needs two classes at least, such as 1 and 3")
         return tree.merge(found), {"merge": [source.class_ids[c + n_told] for c in found]}
     cls = _find(source, change["split"])
     class_id = source.class_ids[cls + n_told]

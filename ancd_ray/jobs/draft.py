@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,44 +75,20 @@ def draft_job(folder: str, file: str | None = None, *, has_normals: bool = False
         The folder is missing or has no image.
     """
     root = Location.parse(folder)
-    try:
-        found = recognize(folder)
-    except LayoutError as error:
-        raise JobError(str(error)) from error
-    if not found:
-        raise JobError(f"{root}: has no image of a known type; docs/inputs.md lists them")
     name = _make_name(root.path, "images")
-    products: list[dict[str, Any]] = []
-    for keys in found:
-        own = _make_name(keys["path"], name)
-        taken = [product["name"] for product in products]
-        own = f"{own}-{len(taken)}" if own in taken else own
-        products.append({"name": own, "layout": keys["layout"], "path": keys["path"], **keys})
-    lines: list[str] = []
-    lacks: list[str] = []
-    accounts: dict[str, Account] = {}
-    for config in DataConfig.model_validate({"root": folder, "products": products}).products:
-        try:
-            listing = list_product(config, folder)
-        except LayoutError as error:
-            lacks.append(str(error))
-            continue
-        accounts[config.name] = listing.account
-        notes = [
-            f"layout {config.layout}",
-            *listing.account.describe(),
-            *peek(listing.images, config),
-        ]
-        lines += [f"{config.name}: {note}" for note in notes]
-        if not (has_normals or has_masks or listing.account.normals or listing.account.masks):
-            lines.append(
-                f"{config.name}: no normal images were recognized, so that images are compared with each other (musc); "
-                "if there are any, name their folder with `normals:`, and patchcore learns from them"
-            )
-    detectors = {
-        product: _choose_detector(has_normals or bool(account.normals), has_masks or bool(account.masks))
-        for product, account in accounts.items()
+    products = _find_products(folder, name)
+    accounts, lines, lacks = _look_into(products, folder)
+    met = {
+        product: (has_normals or bool(each.normals), has_masks or bool(each.masks))
+        for product, each in accounts.items()
     }
+    lines += [
+        f"{product}: no normal images were recognized, so that images are compared with each other (musc); if there "
+        "are any, name their folder with `normals:`, and patchcore learns from them"
+        for product, (normals, masks) in met.items()
+        if not (normals or masks)
+    ]
+    detectors = {product: _choose_detector(*each) for product, each in met.items()}
     chosen = list(detectors.values())
     detector = max(chosen, key=chosen.count, default=_choose_detector(has_normals, has_masks))
     for product in products:
@@ -128,6 +104,40 @@ def draft_job(folder: str, file: str | None = None, *, has_normals: bool = False
         novel="from_labels" if labeled else "auto",
     )
     return Draft(name, text, lines, lacks)
+
+
+def _find_products(folder: str, name: str) -> list[dict[str, Any]]:
+    """Recognize the products of a folder: their keys, with a name for each."""
+    try:
+        found = recognize(folder)
+    except LayoutError as error:
+        raise JobError(str(error)) from error
+    if not found:
+        raise JobError(f"{Location.parse(folder)}: has no image of a known type; docs/inputs.md lists them")
+    products: list[dict[str, Any]] = []
+    for keys in found:
+        own = _make_name(keys["path"], name)
+        taken = [product["name"] for product in products]
+        own = f"{own}-{len(taken)}" if own in taken else own
+        products.append({"name": own, "layout": keys["layout"], "path": keys["path"], **keys})
+    return products
+
+
+def _look_into(products: Sequence[Mapping[str, Any]], folder: str) -> tuple[dict[str, Account], list[str], list[str]]:
+    """List the files of products; returns their accounts, lines about each, and why some cannot be listed."""
+    accounts: dict[str, Account] = {}
+    lines: list[str] = []
+    lacks: list[str] = []
+    for config in DataConfig.model_validate({"root": folder, "products": products}).products:
+        try:
+            listing = list_product(config, folder)
+        except LayoutError as error:
+            lacks.append(str(error))
+            continue
+        accounts[config.name] = listing.account
+        notes = (f"layout {config.layout}", *listing.account.describe(), *peek(listing.images, config))
+        lines += [f"{config.name}: {note}" for note in notes]
+    return accounts, lines, lacks
 
 
 def draft_discovery(

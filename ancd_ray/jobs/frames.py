@@ -138,6 +138,46 @@ class Results:
 
         return Model.load(find_model(self.folder, product))
 
+    def cut(
+        self,
+        *,
+        k: int | None = None,
+        merge: Sequence[str] | None = None,
+        split: str | None = None,
+        product: str | None = None,
+    ) -> Results:
+        """Cut the classes of the discovery otherwise; this run stays as it is.
+
+        Parameters
+        ----------
+        k
+            Number of classes, the normal one included.
+        merge
+            Classes that become one, by id, name or index.
+        split
+            Class that becomes two, at its highest merge.
+        product
+            Name of the product; not needed if there is only one.
+
+        Returns
+        -------
+        Results
+            A run of its own, with predictions, report and model, that can be cut again.
+
+        Raises
+        ------
+        CutError
+            Not one of `k`, `merge` and `split` is given, the method has no tree, or the tree no such class.
+
+        Examples
+        --------
+        >>> results.cut(k=7).cut(merge=["parts-c0003", "parts-c0005"]).images
+        """
+        from ancd_ray.jobs.cut import cut
+        from ancd_ray.jobs.cut_source import make_change
+
+        return Results(cut(self._place, make_change(k, merge, split), product).uri)
+
     @cached_property
     def _place(self) -> Folder:
         return Folder(self.folder)

@@ -16,6 +16,7 @@ from ancd_ray.config.load import parse, validate
 from ancd_ray.data.store import Folder
 from ancd_ray.jobs.cut import cut
 from ancd_ray.jobs.cut_source import CutError
+from ancd_ray.jobs.frames import Results
 from ancd_ray.jobs.results import open_run, read_record
 from ancd_ray.jobs.run_folder import find_complete
 from ancd_ray.models.model import ImageInput, Model
@@ -78,7 +79,7 @@ def test_a_cut_is_the_discovery_with_that_number(own: Ran, run_job: Callable[[Jo
     assert own.folder.read_json("run.json") == record, "what is cut stays as it is"
     assert find_complete(own.folder)
     assert set(_ids(folder)) <= set(ids), "classes keep their ids"
-    assert _cut(own.folder.uri, "--k", "3").uri == folder.uri
+    assert _cut(own.folder.uri, "--k", "3").uri == Results(own.folder.uri).cut(k=3).folder == folder.uri
     steps = {run.name for run in open_run(folder)[1].steps if not run.cached}
     assert steps <= {"cut", "classify", "merge", "evaluate"} | {run.name for run in open_run(own.folder)[1].steps}
 

@@ -15,6 +15,7 @@ from ancd_ray.data.store import Folder
 from ancd_ray.engine.outputs import Part
 from ancd_ray.jobs.identity.tables import find_titles
 from ancd_ray.jobs.report import MAX_POINTS, build, count_points
+from ancd_ray.jobs.report.build_classes import read_crops
 from ancd_ray.jobs.results import open_run
 from tests.conftest import Ran
 
@@ -73,7 +74,7 @@ def test_pictures_are_read_of_parts_that_have_them(
     assert len(regions.parts) > 1
     (wanted,) = regions.read_part(regions.parts[-1], ["region_id"]).slice(0, 1).column("region_id").to_pylist()
     reads.clear()
-    found = build._read_crops(regions, {wanted})
+    found = read_crops(regions, {wanted})
     assert list(found) == [wanted]
     assert [columns for _, columns, _ in reads].count(None) == 1
 

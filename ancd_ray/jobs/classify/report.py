@@ -26,7 +26,7 @@ from ancd_ray.jobs.report import (
     StageTime,
     group_quarantine,
 )
-from ancd_ray.jobs.report.build import build_item, select_extremes
+from ancd_ray.jobs.report.build_classes import build_item, select_extremes
 
 if TYPE_CHECKING:
     from ancd_ray.jobs.classify.plan import ClassificationPlan, ProductPlan

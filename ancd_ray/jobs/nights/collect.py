@@ -23,7 +23,7 @@ from ancd_ray.jobs.nights import wording
 from ancd_ray.jobs.nights.model import Alert, CandidateClass, Drift, Night, NightClass, ProductNight
 from ancd_ray.jobs.nights.statistics import make_chart, measure_stability
 from ancd_ray.jobs.report import GalleryItem
-from ancd_ray.jobs.report.build import build_item
+from ancd_ray.jobs.report.build_classes import build_item
 
 _PICTURES = 12  # unknown and uncertain regions that are shown of a product
 _EXAMPLES = 8  # regions that are shown of a candidate

@@ -7,18 +7,16 @@ from datetime import datetime
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from ancd_ray.config.job import Job
 from ancd_ray.config.load import dump_resolved
 from ancd_ray.data.store import Folder
 from ancd_ray.data.tables import column_to_matrix
-from ancd_ray.engine.artifacts import ArtifactSet, Table
+from ancd_ray.engine.artifacts import ArtifactSet
 from ancd_ray.engine.versions import read_versions
 from ancd_ray.jobs.identity.tables import ClassTitle
 from ancd_ray.jobs.report import (
-    ClassReport,
     ClusterScores,
     Confusion,
     Counts,
@@ -32,12 +30,11 @@ from ancd_ray.jobs.report import (
     embedding_2d,
     group_quarantine,
 )
+from ancd_ray.jobs.report.build_classes import build_classes, build_item, read_crops, read_uris
 from ancd_ray.jobs.report.build_detector import build_detector
 from ancd_ray.jobs.report.build_tree import build_tree
 from ancd_ray.jobs.results import JobResults
 from ancd_ray.method.metrics import confusion
-
-MOST_CERTAIN, LEAST_CERTAIN = 12, 6  # regions per class in the gallery
 
 
 def summarize(job: Job, results: JobResults) -> dict[str, Any]:
@@ -145,8 +142,8 @@ def _build_product(
     name: str, artifacts: ArtifactSet, titles: Sequence[ClassTitle], max_points: int, folder: Folder, is_alone: bool
 ) -> ProductReport:
     def read_items(region_ids: Sequence[str]) -> dict[str, GalleryItem]:
-        crops = _read_crops(artifacts.table("regions"), set(region_ids))
-        uri_of = _read_uris(artifacts.table("image_predictions"), {crop["image_id"] for crop in crops.values()})
+        crops = read_crops(artifacts.table("regions"), set(region_ids))
+        uri_of = read_uris(artifacts.table("image_predictions"), {crop["image_id"] for crop in crops.values()})
         return {region: build_item(crop, 1.0, uri_of[crop["image_id"]]) for region, crop in crops.items()}
 
     names = [title.name for title in titles]
@@ -156,7 +153,7 @@ def _build_product(
         name=name,
         image_level=ClusterScores(image["n"], image["nmi"], image["ari"], image["f1"]),
         region_level=ClusterScores(region["n"], region["nmi"], region["ari"], region["f1"]),
-        classes=_build_classes(artifacts, titles),
+        classes=build_classes(artifacts, titles),
         normal_precision=image["normal_precision"],
         normal_recall=image["normal_recall"],
         silhouette=region["silhouette"],
@@ -194,75 +191,6 @@ def _build_confusion(artifacts: ArtifactSet, names: Sequence[str]) -> Confusion 
     return Confusion(np.asarray(counts), [str(labels[row]) for row in rows], [names[int(cls)] for cls in clusters])
 
 
-def _build_classes(artifacts: ArtifactSet, titles: Sequence[ClassTitle]) -> list[ClassReport]:
-    """Collect the classes with their galleries, the largest first."""
-    predictions = artifacts.table("image_predictions")
-    images = predictions.read(["label", "cls"]).group_by(["cls", "label"]).aggregate([([], "count_all")]).to_pylist()
-    regions = artifacts.table("region_predictions").read(["region_id", "cls", "confidence"])
-    cls, confidence = regions.column("cls").to_numpy(), regions.column("confidence").to_numpy().astype(np.float64)
-    chosen = {index: select_extremes(np.flatnonzero(cls == index), confidence) for index in range(len(titles))}
-    shown = [i for most, least in chosen.values() for i in (*most, *least)]
-    ids = dict(zip(shown, regions.column("region_id").take(pa.array(shown, pa.int64())).to_pylist(), strict=True))
-    crops = _read_crops(artifacts.table("regions"), set(ids.values()))
-    uri_of = _read_uris(predictions, {crop["image_id"] for crop in crops.values()})
-
-    def items(rows: Sequence[int]) -> list[GalleryItem]:
-        return [build_item(crops[ids[i]], float(confidence[i]), uri_of[crops[ids[i]]["image_id"]]) for i in rows]
-
-    found = []
-    for index, title in enumerate(titles):
-        own = {row["label"]: row["count_all"] for row in images if row["cls"] == index}
-        labels = {label: n for label, n in own.items() if label}
-        majority = max(sorted(labels), key=labels.__getitem__, default=None)
-        most, least = chosen[index]
-        found.append(
-            ClassReport(
-                index,
-                title.name,
-                title.id,
-                images=sum(own.values()),
-                regions=int((cls == index).sum()),
-                majority_label=majority,
-                purity=labels[majority] / sum(labels.values()) if majority else None,
-                most_certain=items(most),
-                least_certain=items(least),
-            )
-        )
-    return sorted(found, key=lambda one: (-one.images, one.index))
-
-
-def select_extremes(members: Any, confidence: Any) -> tuple[list[int], list[int]]:
-    """Choose the most certain members and, of the rest, the least certain ones."""
-    order = members[np.argsort(-confidence[members], kind="stable")]
-    most, rest = order[:MOST_CERTAIN], order[MOST_CERTAIN:]
-    return most.tolist(), rest[::-1][:LEAST_CERTAIN].tolist()
-
-
-def _read_crops(regions: Table, wanted: set[str]) -> dict[str, dict[str, Any]]:
-    """Read the rows of some regions, part by part to bound memory; of parts without them only the ids."""
-    found: dict[str, dict[str, Any]] = {}
-    ids = pa.array(sorted(wanted), pa.string())
-    for part in regions.parts:
-        is_wanted = pc.is_in(regions.read_part(part, ["region_id"]).column("region_id"), value_set=ids)
-        if pc.any(is_wanted).as_py():
-            found |= {row["region_id"]: row for row in regions.read_part(part).filter(is_wanted).to_pylist()}
-    return found
-
-
-def _read_uris(images: Table, wanted: set[str]) -> dict[str, str]:
-    """Read the URIs of some images, part by part."""
-    ids = pa.array(sorted(wanted), pa.string())
-    tables = (images.read_part(part, ["image_id", "uri"]) for part in images.parts)
-    found = (table.filter(pc.is_in(table.column("image_id"), value_set=ids)).to_pydict() for table in tables)
-    return {image_id: uri for rows in found for image_id, uri in zip(rows["image_id"], rows["uri"], strict=True)}
-
-
-def build_item(region: Mapping[str, Any], confidence: float, uri: str) -> GalleryItem:
-    """Make the picture of a row of `regions` in a gallery."""
-    box = (region["x0"], region["y0"], region["x1"], region["y1"])
-    return GalleryItem(region["image"], region["mask"], confidence, uri, region["label"], box)
-
-
 def _build_token_map(artifacts: ArtifactSet, max_points: int) -> TokenMap | None:
     """Place regions on a plane: not more than are shown, of which alone the embeddings are kept."""
     columns = ["image_id", "embedding", "cls", "confidence", "label"]
@@ -272,7 +200,7 @@ def _build_token_map(artifacts: ArtifactSet, max_points: int) -> TokenMap | None
     chosen = np.linspace(0, regions.num_rows - 1, min(regions.num_rows, max_points)).astype(int)
     sample = regions.read_rows(chosen, columns)
     rows = sample.select(["image_id", "confidence", "label"]).to_pylist()
-    uri_of = _read_uris(artifacts.table("image_predictions"), {row["image_id"] for row in rows})
+    uri_of = read_uris(artifacts.table("image_predictions"), {row["image_id"] for row in rows})
     hover = [f"{uri_of[row['image_id']].rpartition('/')[2]} · {row['confidence']:.2f}" for row in rows]
     labels = [row["label"] for row in rows]
     known = labels if any(label is not None for label in labels) else None
