@@ -70,6 +70,7 @@ def small_job(demo_root: Path) -> Callable[..., Job]:
                 "base": {"name": "base", "layout": "mvtec", "path": "base"},
             },
             "detector": {"name": "patchcore", "image_size": 128, "coreset": 200, "candidates": 1000},
+            "discovery": {"method": "anomalyncd"},
             "train": {"epochs": 3, "batch_size": 16, "views": {"bank": 2, "base": 2}},
             "resources": {"in_process_below": 100_000},
             "output": str(output),

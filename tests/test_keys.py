@@ -55,6 +55,16 @@ def test_a_key_without_effect_changes_no_fingerprint(
     assert _fingerprints(small_job(tmp_path, *settings)) == _fingerprints(small_job(tmp_path, *settings, key))
 
 
+def test_keys_that_the_method_does_not_read_are_told(small_job: MakeJob, tmp_path: Path) -> None:
+    def read_first(*overrides: str) -> str:
+        return make(small_job(tmp_path, *overrides)).describe_inputs()[0]
+
+    unread = read_first("discovery.method=spectral", "train.lambda=0.5", "train.seed=3")
+    assert unread.startswith("train.batch_size, train.epochs, train.lambda, train.views, data.base: not read by")
+    assert read_first("discovery.method=gcd").startswith("train.batch_size, train.epochs, train.views: not read by")
+    assert "not read by" not in read_first("discovery.method=anomalyncd")
+
+
 @pytest.mark.parametrize("key", ["train.lambda=0.9", "train.regularize=novel", "merge.tau_alpha=7", "mebin.levels=32"])
 def test_the_same_key_with_effect_changes_them(small_job: MakeJob, tmp_path: Path, key: str) -> None:
     assert _fingerprints(small_job(tmp_path)) != _fingerprints(small_job(tmp_path, key))

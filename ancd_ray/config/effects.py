@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from ancd_ray.config.base import reset_keys
 from ancd_ray.config.job import Job
+from ancd_ray.config.sections import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,18 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[Situation], bool]], ...] = (
     (("discovery.symmetry",), lambda s: not s.job.discovery.averages_views),
     (("merge.tau_alpha",), lambda s: s.job.merge.rule != "paper"),
 )
+
+
+def describe_unread(job: Job) -> list[str]:
+    """Describe in a line what the job says that its method of discovery does not read."""
+    method, fields = job.discovery, TrainConfig.model_fields
+    given = sorted(job.train.model_fields_set - {"seed"})  # clusterings have seeds, too
+    keys = [f"train.{fields[key].alias or key}" for key in given if not method.trains]
+    if job.data.base and not method.reads_base:
+        keys.append("data.base")
+    if not keys:
+        return []
+    return [f"{', '.join(keys)}: not read by discovery.method={method.method}, but by anomalyncd, the paper's training"]
 
 
 def reset_unused(situation: Situation) -> Job:

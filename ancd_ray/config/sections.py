@@ -101,16 +101,26 @@ class MergeConfig(Section):
 
 
 class DiscoveryConfig(Section):
-    """Method of discovery: the paper's training, or a clustering of frozen features (`discovery/clusterings`)."""
+    """Method of discovery: a clustering of frozen features (`discovery/clusterings`), or the paper's training."""
 
     method: Literal[
-        "anomalyncd", "spectral", "linked", "kmeans", "ward", "gmm", "anomaly_clustering", "uniformaly", "gcd"
-    ] = "anomalyncd"
+        "spectral", "anomalyncd", "linked", "kmeans", "ward", "gmm", "anomaly_clustering", "uniformaly", "gcd"
+    ] = "spectral"
     # Turns and mirrorings after which a defect is of the same class, for methods that average over views.
     symmetry: Literal["square", "rotations", "none"] = "rotations"
     max_regions: PositiveInt = 20_000  # images it looks at, a seeded sample, and regions it trains on, at most
     # Growth of the archive after which its classes are discovered anew; null: new images are classified with the model.
     refit_when_grown_by: Annotated[float, Field(ge=0)] | None = None
+
+    @property
+    def trains(self) -> bool:
+        """Whether the method trains, by the section `train`."""
+        return self.method == "anomalyncd"
+
+    @property
+    def reads_base(self) -> bool:
+        """Whether the method learns from a labeled base set."""
+        return self.method in ("anomalyncd", "gcd")
 
     @property
     def averages_views(self) -> bool:

@@ -38,12 +38,11 @@ SAMPLED_FEATURES = 2000
 def base_flow(job: Job, name: str, listing: ProductListing) -> Flow:
     """Build the flow of the labeled base set, whose masks are its anomaly maps, up to what discovery reads."""
     flow, detector = Flow(name), GroundTruth(name="ground_truth")
-    method = job.discovery.method
-    if method not in ("anomalyncd", "gcd"):
+    if not job.discovery.reads_base:
         return flow
     job = reset_unused(Situation(job, detector.maps_are_masks, has_base=True, has_normal=False))
     _perceive(flow, job, listing, detector)
-    if method == "gcd":
+    if not job.discovery.trains:
         flow.add(Encode(job.backbone, keep_views=False, max_features=None))
     elif job.train.views.bank:
         flow.add(FillViewBank(job.backbone, job.train.views.base, job.discovery.max_regions))
@@ -78,7 +77,7 @@ def discovery_flow(
     job = reset_unused(Situation(job, job.detector.maps_are_masks, base is not None, classes.has_normal))
     flow = Flow(name)
     _perceive(flow, job, listing, job.detector)
-    if job.discovery.method == "anomalyncd":
+    if job.discovery.trains:
         _train(flow, job, classes, base, corrections)
     else:
         _cluster(flow, job, classes, base, corrections)

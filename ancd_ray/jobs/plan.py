@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from ancd_ray.config.effects import describe_unread
 from ancd_ray.config.job import Job
 from ancd_ray.config.load import JobError
 from ancd_ray.config.overrides import apply_overrides
@@ -100,7 +101,7 @@ class JobPlan:
 
     def describe_inputs(self) -> list[str]:
         """Describe in lines what is taken of the archive and how it will be read; a few images are opened."""
-        lines = []
+        lines = describe_unread(self.job)
         for product in self.products:
             listing, outside = product.listing, product.sample.describe()
             notes = [

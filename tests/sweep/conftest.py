@@ -32,6 +32,7 @@ def small_sweep(demo_root: Path) -> Callable[..., Job]:
                 "base": {"name": "base", "layout": "mvtec", "path": "base"},
             },
             "detector": {"name": "ground_truth"},
+            "discovery": {"method": "anomalyncd"},
             "train": {"epochs": 2, "batch_size": 16, "views": {"bank": 2, "base": 2}},
             "resources": {"in_process_below": 100_000},
             "sweep": {"parameters": PARAMETERS, **section},
