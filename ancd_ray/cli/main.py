@@ -224,7 +224,11 @@ def bench(job_file: Path, overrides: tuple[str, ...], number: str, seeds: int) -
         job = _load(job_file, overrides)
         boundary.output = job.output_root
         measured = harness.measure(
-            number, seeds, lambda more: _load(job_file, (*overrides, *more)), run_row, click.echo
+            number,
+            seeds,
+            lambda more: _load(job_file, (*harness.TABLES[number].overrides, *overrides, *more)),
+            run_row,
+            click.echo,
         )
         command = shlex.join(["ancd-ray", "bench", str(job_file), *overrides, "--table", number, "--seeds", str(seeds)])
         text = harness.markdown(number, measured, command)

@@ -91,7 +91,7 @@ def measure(number: str, seeds: int, load: LoadJob, run: RunJob, say: Callable[[
         for seed in range(seeds):
             say(f"{row.name}, seed {seed}")
             try:
-                folder = run(load([*TABLES[number].overrides, *row.overrides, f"train.seed={seed}"]))
+                folder = run(load([*row.overrides, f"train.seed={seed}"]))
             except AncdError as error:
                 note = str(error).splitlines()[0]
                 say(note)
