@@ -131,7 +131,7 @@ def build_steps(
 ) -> tuple[list[Step], list[Step]]:
     """Return the steps of the discovery that made detector and classifier, and those that apply them to the rows."""
     job, made = apply_overrides(product.job, product.listing.config), product.flow
-    is_trained = job.discovery.method == "anomalyncd"
+    is_trained = job.discovery.trains
     flow = Flow(product.name)
     flow.artifacts = {role: made.artifacts[role] for role in ("detector_state", "classifier") if role in made.artifacts}
     backbone = job.backbone.for_images

@@ -24,8 +24,10 @@ from ancd_ray.backbones.timm_vit import TimmViT
 from ancd_ray.config.sections import TrainConfig
 from ancd_ray.data.roles import Classes
 from ancd_ray.discovery.anomalyncd.learner import BatchLabels, Learner, compute_loss
-from ancd_ray.discovery.anomalyncd.loop import _make_optimizer, loss_weights
+from ancd_ray.discovery.anomalyncd.loop import _make_optimizer
 from ancd_ray.discovery.anomalyncd.sources import Views
+from ancd_ray.discovery.objectives.anomalyncd import AnomalyNCD
+from ancd_ray.discovery.objectives.base import Epoch
 
 NAME, GRID, N_BASE, N_NOVEL = "vit_base_patch8_224", 28, 3, 6
 EPOCHS, STEPS, BANK = 50, 40, 8
@@ -46,14 +48,12 @@ class Step:
         self.learner = Learner(vit, N_BASE + N_NOVEL, 4, seed=0)
         self._optimizer = _make_optimizer(self.learner, vit.lr)
         labels = torch.tensor([-1, 0] * (regions // 2))
-        self._labels = BatchLabels(labels, torch.zeros(len(labels)))
-        self._weights = loss_weights(TrainConfig(), Classes(tuple("abc"), N_NOVEL, True))
+        self._labels = BatchLabels(labels, torch.zeros(len(labels)), torch.arange(len(labels)))
+        self._objective = AnomalyNCD(TrainConfig(), Classes(tuple("abc"), N_NOVEL, True))
 
     def __call__(self, views: Views) -> None:
         """Run forward, backward and update."""
-        loss, _ = compute_loss(
-            self.learner, views, self._labels, n_base=N_BASE, teacher_temp=0.05, weights=self._weights
-        )
+        loss, _ = compute_loss(self.learner, views, self._labels, self._objective, Epoch(0, EPOCHS))
         self._optimizer.zero_grad()
         loss.backward()
         self._optimizer.step()

@@ -49,6 +49,10 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[Situation], bool]], ...] = (
     (("backbone.mask_layers",), lambda s: s.job.backbone.name == "lite"),  # it has one block
     (("train.lambda_", "train.views.base", "train.regularize"), lambda s: not s.has_base),
     (("train.correction",), lambda s: not s.has_normal),
+    (  # constants of the other trained methods are those that their authors published
+        tuple(f"train.{key}" for key in ("lambda_", "mu", "temperatures", "regularize", "correction")),
+        lambda s: s.job.discovery.method != "anomalyncd",
+    ),
     (("discovery.symmetry",), lambda s: not s.job.discovery.averages_views),
     (("merge.tau_alpha",), lambda s: s.job.merge.rule != "paper"),
 )

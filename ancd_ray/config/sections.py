@@ -5,7 +5,7 @@ Unknown keys are rejected. Every default is here, in `sweep.py`, or in the file 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
@@ -100,12 +100,17 @@ class MergeConfig(Section):
     rule: Literal["paper", "average", "score", "area"] = "paper"  # weight of a region (Table VII)
 
 
-class DiscoveryConfig(Section):
-    """Method of discovery: a clustering of frozen features (`discovery/clusterings`), or the paper's training."""
+Trained = Literal["anomalyncd", "iic", "gatcluster", "scan", "uno", "gcd", "simgcd", "amend"]
+Clustering = Literal["spectral", "linked", "kmeans", "ward", "gmm", "anomaly_clustering", "uniformaly", "semi_kmeans"]
 
-    method: Literal[
-        "spectral", "anomalyncd", "linked", "kmeans", "ward", "gmm", "anomaly_clustering", "uniformaly", "gcd"
-    ] = "spectral"
+
+class DiscoveryConfig(Section):
+    """Method of discovery: a clustering of frozen features (`discovery/clusterings`), or a training.
+
+    Trainings are the paper's and those that it is compared with (`discovery/objectives`).
+    """
+
+    method: Literal[Clustering, Trained] = "spectral"
     # Turns and mirrorings after which a defect is of the same class, for methods that average over views.
     symmetry: Literal["square", "rotations", "none"] = "rotations"
     max_regions: PositiveInt = 20_000  # images it looks at, a seeded sample, and regions it trains on, at most
@@ -115,12 +120,12 @@ class DiscoveryConfig(Section):
     @property
     def trains(self) -> bool:
         """Whether the method trains, by the section `train`."""
-        return self.method == "anomalyncd"
+        return self.method in get_args(Trained)
 
     @property
     def reads_base(self) -> bool:
         """Whether the method learns from a labeled base set."""
-        return self.method in ("anomalyncd", "gcd")
+        return self.method in ("anomalyncd", "uno", "gcd", "simgcd", "amend", "semi_kmeans")
 
     @property
     def averages_views(self) -> bool:

@@ -66,7 +66,7 @@ def open_source(folder: Folder, product: str | None) -> Source:
         raise CutError(f"{folder}: has no product {product!r}; there are {', '.join(names)}")
     classifier = load_classifier(results.products[product].files("classifier").read)
     if isinstance(classifier, HeadsClassifier) or classifier.tree is None:
-        how = "discovery.method=" + ("anomalyncd" if isinstance(classifier, HeadsClassifier) else classifier.method)
+        how = "a training" if isinstance(classifier, HeadsClassifier) else f"discovery.method={classifier.method}"
         raise CutError(
             f"{folder}: classes of {how} have no tree; submit the job with classes.novel=K, or with a method that has "
             "one, such as discovery.method=ward"

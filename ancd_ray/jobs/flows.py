@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ancd_ray.config.base import reset_keys
 from ancd_ray.config.effects import Situation, reset_unused
 from ancd_ray.config.job import Job
@@ -74,6 +76,8 @@ def discovery_flow(
     corrections
         What people say about single regions.
     """
+    if job.discovery.trains and not job.discovery.reads_base:
+        base, classes = None, replace(classes, base_classes=())
     job = reset_unused(Situation(job, job.detector.maps_are_masks, base is not None, classes.has_normal))
     flow = Flow(name)
     _perceive(flow, job, listing, job.detector)
@@ -107,14 +111,15 @@ def _perceive(flow: Flow, job: Job, listing: ProductListing, detector: DetectorC
 
 
 def _train(flow: Flow, job: Job, classes: Classes, base: Flow | None, corrections: Corrections) -> None:
-    """Add the stages of AnomalyNCD (Section III-C)."""
+    """Add the stages of a trained method, such as AnomalyNCD (Section III-C)."""
     if job.train.views.bank:
         flow.add(FillViewBank(job.backbone, job.train.views.bank, job.discovery.max_regions))
     flow.add(Encode(job.backbone, keep_views=True, max_features=SAMPLED_FEATURES))
     _count_classes(flow, job, classes)
     source = "regions" if job.train.views.fresh else "views"
     config = reset_keys(job.train, "workers", "checkpoint_every", "head")
-    stage = Train(config, job.backbone, classes, job.train.workers, job.train.checkpoint_every)
+    workers, checkpoint_every = job.train.workers, job.train.checkpoint_every
+    stage = Train(config, job.backbone, classes, job.discovery.method, workers, checkpoint_every)
     flow.add(stage, views=flow.artifacts[source], base_views=base.artifacts[source] if base else None)
     flow.add(SelectHead(job.train.head, job.backbone, corrections.given, corrections.known))
     flow.add(Classify("heads", job.backbone, job.unknown.rate))

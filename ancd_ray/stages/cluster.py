@@ -59,7 +59,7 @@ class Cluster(Stage):
     def reads(self) -> Sequence[str]:
         """Roles that it reads."""
         optional = {
-            "base_features": self.method == "gcd",
+            "base_features": self.method == "semi_kmeans",
             "maps": self.looks_at_scores,
             "normal_scores": self.looks_at_scores,
         }

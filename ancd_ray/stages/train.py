@@ -1,4 +1,4 @@
-"""Train: trains the classes (Section III-C) in this process, or with Ray Train on several workers.
+"""Train: trains the classes (Section III-C, or another method) in this process, or with Ray Train on several workers.
 
 A single worker on this machine does not use Ray. Otherwise a TorchTrainer starts the group (NCCL on GPUs, gloo on
 CPUs). In both cases the training loop writes its own checkpoints to the step's folder, so that killed workers, killed
@@ -60,6 +60,7 @@ class Train(Stage):
     train: TrainConfig
     backbone: BackboneConfig
     classes: Classes
+    method: str = "anomalyncd"  # a name in `OBJECTIVES`
     workers: int = unhashed(1)
     checkpoint_every: int = unhashed(10)
 
@@ -89,7 +90,7 @@ class Train(Stage):
         check_class_count(context.product, inputs.views.num_rows // per_region, classes)
         sources = tuple(table for table in (inputs.views, inputs.base_views) if table is not None and table.num_rows)
         config = self.train.model_copy(update={"checkpoint_every": self.checkpoint_every})
-        work = _Work(config, self.backbone, classes, sources, context.folder)
+        work = _Work(self.method, config, self.backbone, classes, sources, context.folder)
         context.progress.total(config.epochs)
         try:
             if self.workers == 1 and not context.runtime.is_remote:
@@ -115,6 +116,7 @@ class Train(Stage):
 class _Work:
     """Arguments of training workers; pickled."""
 
+    method: str
     config: TrainConfig
     backbone: BackboneConfig
     classes: Classes
@@ -135,12 +137,15 @@ class _Work:
 
         from ancd_ray.backbones.loaded import load_cached
         from ancd_ray.discovery.anomalyncd.loop import train
+        from ancd_ray.discovery.objectives import OBJECTIVES
 
         model = load_cached(self.backbone)
         checkpoints = self.folder / "checkpoints"
-        learner, history = train(self.open_source(model), model, self.classes, self.config, checkpoints, rank, on_epoch)
+        objective = OBJECTIVES[self.method](self.config, self.classes)
+        learner, history = train(self.open_source(model), model, objective, checkpoints, rank, on_epoch)
         if rank.index == 0:
-            state = {k: v.contiguous().cpu() for k, v in learner.state_dict().items() if not k.startswith("projector.")}
+            classifies = ("tail.", "heads.")
+            state = {k: v.contiguous().cpu() for k, v in learner.state_dict().items() if k.startswith(classifies)}
             self.folder.write(WEIGHTS, save(state))
             self.folder.write_json(_CURVES, _dump_curves(history))
 

@@ -134,6 +134,6 @@ def test_what_cannot_be_cut_is_one_line(own: Ran, finished: tuple[Job, Ran], clu
     assert "has no product 'other'" in _refuse(run, "--k", "3", "--product", "other")
     fine = _cut(run, "--k", "8").uri
     assert "is a leaf of the tree" in _refuse(fine, "--split", "7")
-    assert "classes of discovery.method=anomalyncd have no tree" in _refuse(finished[1].folder.uri, "--k", "3")
+    assert "classes of a training have no tree" in _refuse(finished[1].folder.uri, "--k", "3")
     with pytest.raises(CutError, match="from 1 to 12"):
         cut(clustered[1].folder, {"k": 13})

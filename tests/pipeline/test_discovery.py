@@ -16,7 +16,7 @@ from ancd_ray.data.roles import describe_number
 from ancd_ray.data.store import Folder
 from ancd_ray.jobs.bench.run import as_csv, markdown, measure
 from ancd_ray.jobs.bench.tables import TABLES
-from ancd_ray.jobs.plan import make
+from ancd_ray.jobs.plan import ProductPlan, make
 from tests.conftest import Ran
 
 MakeJob = Callable[..., Job]
@@ -78,6 +78,38 @@ def test_the_head_that_serves_is_a_choice_of_its_own(
     silhouettes = by_silhouette["head_silhouettes"]
     assert len(silhouettes) == 4
     assert silhouettes[by_silhouette["served_head"]] == max(silhouettes)
+
+
+def test_trained_methods_differ_in_what_they_learn_from(small_job: MakeJob, tmp_path: Path) -> None:
+    def plan(*overrides: str) -> ProductPlan:
+        return make(small_job(tmp_path, *overrides)).products[0]
+
+    ours, uno, scan = (plan(f"discovery.method={method}") for method in ("anomalyncd", "uno", "scan"))
+    assert len({each.step_of("views").fingerprint for each in (ours, uno, scan)}) == 1, "one view bank for all"
+    assert len({each.step_of("trained").fingerprint for each in (ours, uno, scan)}) == 3
+    assert [step.name for step in uno.steps] == [step.name for step in ours.steps]
+    assert scan.base is not None
+    assert not scan.base.steps, "deep clustering sees no base set"
+    assert set(scan.step_of("trained").inputs) == {"views"}
+    assert scan.step_of("trained").stage.classes.base_classes == ()  # type: ignore[attr-defined]
+    constants = plan("discovery.method=uno", "train.lambda=0.5", "train.mu=1", "train.correction=false")
+    assert constants.step_of("trained").fingerprint == uno.step_of("trained").fingerprint, "they are published ones"
+
+
+def test_a_published_method_leaves_classes(small_job: MakeJob, run_job: Callable[[Job], Ran], tmp_path: Path) -> None:
+    run = run_job(small_job(tmp_path, "discovery.method=gcd", "train.heads=3", "train.head=loss"))
+    assert run.computed >= {"views", "train", "select_head", "classify", "merge"}
+    (trained,) = (Folder(str(file)) for file in (tmp_path / "steps" / "train").iterdir())
+    losses = trained.read_json("manifest.json")["values"]["head_losses"]
+    assert len(losses) == 3
+    assert min(losses) > 0, "the inertia of each start of k-means"
+
+
+@pytest.mark.parametrize("number", ["I", "II"])
+def test_rows_of_methods_are_jobs(small_job: MakeJob, tmp_path: Path, number: str) -> None:
+    jobs = [small_job(tmp_path, *row.overrides) for row in TABLES[number].rows]
+    methods = [job.discovery.method for job in jobs]
+    assert len(set(methods)) == len(methods)
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from ancd_ray.data.roles import Classes
 from ancd_ray.data.store import Folder
 from ancd_ray.discovery.anomalyncd.learner import Learner
 from ancd_ray.discovery.anomalyncd.loop import History, Rank, Sampler, learning_rate, train
+from ancd_ray.discovery.objectives.anomalyncd import AnomalyNCD
 from ancd_ray.method.metrics import cluster_scores
 from tests.training.views import SyntheticViews, TinyBackbone
 
@@ -31,7 +32,8 @@ def _train(folder: Path, config: TrainConfig, rank: Rank = Rank(), **keys: Any) 
     source = SyntheticViews(() if keys.get("alone") else ("x", "y"))
     classes = Classes((), 3, has_normal=False) if keys.get("alone") else CLASSES
     on_epoch = keys.get("on_epoch", lambda _: None)
-    return train(source, TinyBackbone(), classes, config, Folder(str(folder)), rank, on_epoch)  # type: ignore[arg-type]
+    objective = AnomalyNCD(config, classes)
+    return train(source, TinyBackbone(), objective, Folder(str(folder)), rank, on_epoch)  # type: ignore[arg-type]
 
 
 def _novel_classes(learner: Learner, history: History) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
@@ -39,7 +41,7 @@ def _novel_classes(learner: Learner, history: History) -> tuple[np.ndarray[Any, 
     novel = np.flatnonzero([label is None for label in source.labels])
     with torch.inference_mode():
         views = source.load(novel, np.full((1, len(novel)), 7, np.int64))
-        _, logits = learner.eval()(views)
+        logits = learner.eval()(views).logits_H2BC
     return source.truth_N[novel], logits[history.best_head][:, CLASSES.n_base :].argmax(dim=1).numpy()
 
 

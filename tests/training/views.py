@@ -59,13 +59,12 @@ class SyntheticViews:
         """Draw a seed for each view."""
         return rng.integers(0, 2**31, (2, len(regions_B)))
 
-    def load(self, regions_B: Ints, draws_2B: Ints) -> Views:
+    def load(self, regions: Ints, draws_2B: Ints) -> Views:
         """Draw the views of the given seeds."""
         tokens = []
-        for row in draws_2B:
-            for region, seed in zip(regions_B, row, strict=True):
-                noise = np.random.default_rng(int(seed)).standard_normal((LENGTH + 1, WIDTH)).astype(np.float32)
-                tokens.append(self._centers[self.truth_N[region]] + 0.5 * noise)
+        for region, seed in zip(np.broadcast_to(regions, draws_2B.shape).ravel(), draws_2B.ravel(), strict=True):
+            noise = np.random.default_rng(int(seed)).standard_normal((LENGTH + 1, WIDTH)).astype(np.float32)
+            tokens.append(self._centers[self.truth_N[region]] + 0.5 * noise)
         stacked = torch.from_numpy(np.stack(tokens))
         mask = torch.ones(len(tokens), LENGTH, dtype=torch.bool)
         mask[torch.from_numpy(draws_2B.ravel() % 3 == 0), -1] = False

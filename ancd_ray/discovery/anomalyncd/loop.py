@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -18,13 +18,11 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ancd_ray.backbones.base import Backbone
-from ancd_ray.config.sections import TrainConfig
-from ancd_ray.data.roles import Classes
 from ancd_ray.data.store import Folder
 from ancd_ray.discovery.anomalyncd.learner import BatchLabels, Learner, compute_loss
 from ancd_ray.discovery.anomalyncd.sources import Ints, Views, ViewSource
-from ancd_ray.method.losses import LossWeights
-from ancd_ray.method.pseudo_labels import normal_weight, teacher_temperature
+from ancd_ray.discovery.objectives.base import Epoch, Objective
+from ancd_ray.method.pseudo_labels import normal_weight
 
 MOMENTUM, WEIGHT_DECAY = 0.9, 5e-5
 KEPT_CHECKPOINTS = 2  # the newest may be unreadable after a kill, depending on the filesystem
@@ -97,8 +95,7 @@ class Sampler:
 def train(
     source: ViewSource,
     backbone: Backbone,
-    classes: Classes,
-    config: TrainConfig,
+    objective: Objective,
     checkpoints: Folder,
     rank: Rank = Rank(),
     on_epoch: Callable[[History], None] = lambda _: None,
@@ -110,7 +107,7 @@ def train(
     FloatingPointError
         The loss is not finite.
     """
-    learner = Learner(backbone, classes.n_base + classes.n_novel, config.heads, config.seed)
+    config, learner = objective.config, objective.make_learner(backbone)
     learner.tail.calibrate(source.sample_cls())  # type: ignore[operator]
     learner.to(rank.device)
     lr = config.lr or backbone.lr
@@ -119,15 +116,17 @@ def train(
     module: nn.Module = DistributedDataParallel(learner) if rank.size > 1 else learner
     max_steps = max(1, config.max_steps // config.epochs) if config.max_steps else None
     sampler = Sampler(source.labels, config.batch_size, max_steps)
-    batches = _Batches(source, classes, config, rank)
-    for epoch in range(history.epochs, config.epochs):
+    batches = _Batches(source, objective, rank)
+    for epoch in (Epoch(index, config.epochs) for index in range(history.epochs, config.epochs)):
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(epoch, config.epochs, lr)
-        history.add(_train_epoch(epoch, module, optimizer, sampler, batches, classes, config))
+            group["lr"] = learning_rate(epoch.index, config.epochs, lr)
+        objective.prepare(learner, source, epoch)
+        history.add(_train_epoch(epoch, module, optimizer, sampler, batches, objective))
         if rank.index == 0:
-            if (epoch + 1) % config.checkpoint_every == 0 and epoch + 1 < config.epochs:
+            if history.epochs % config.checkpoint_every == 0 and history.epochs < config.epochs:
                 _save_checkpoint(checkpoints, learner, optimizer, history)
             on_epoch(history)
+    history.head_losses = objective.finish(learner, source, history.head_losses)
     return learner, history
 
 
@@ -136,35 +135,23 @@ def learning_rate(epoch: int, epochs: int, lr: float) -> float:
     return lr * (1e-3 + (1 - 1e-3) * 0.5 * (1 + math.cos(math.pi * epoch / epochs)))
 
 
-def loss_weights(config: TrainConfig, classes: Classes) -> LossWeights:
-    """Return the constants of the objective; without a base set the weight of the supervised terms is 0."""
-    weights = LossWeights(
-        lam=config.lambda_ if classes.n_base else 0.0, mu=config.mu, novel_only=config.regularize == "novel"
-    )
-    return replace(weights, tau_rep_unsup=0.07, tau_rep_sup=1.0) if config.temperatures == "paper" else weights
-
-
 def _train_epoch(
-    epoch: int,
+    epoch: Epoch,
     module: nn.Module,
     optimizer: torch.optim.Optimizer,
     sampler: Sampler,
     batches: _Batches,
-    classes: Classes,
-    config: TrainConfig,
+    objective: Objective,
 ) -> dict[str, Tensor]:
     """Run all steps of an epoch and return the means of the loss terms."""
-    teacher_temp = teacher_temperature(epoch, config.epochs)
-    weights = loss_weights(config, classes)
     sums: dict[str, Tensor] = {}
     for step in range(sampler.steps):
-        rng = np.random.default_rng([config.seed, epoch, step])
+        rng = np.random.default_rng([objective.config.seed, epoch.index, step])
         views, labels = batches.load(sampler.draw(rng), rng)
-        loss, terms = compute_loss(
-            module, views, labels, n_base=classes.n_base, teacher_temp=teacher_temp, weights=weights
-        )
+        loss, terms = compute_loss(module, views, labels, objective, epoch)
         if not torch.isfinite(loss):
-            raise FloatingPointError(f"the loss is {loss.item()} in epoch {epoch + 1}, step {step + 1}; lower train.lr")
+            at = f"in epoch {epoch.index + 1}, step {step + 1}"
+            raise FloatingPointError(f"the loss is {loss.item()} {at}; lower train.lr")
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -176,8 +163,9 @@ def _train_epoch(
 class _Batches:
     """Loads this rank's views of a batch, and the labels of the whole batch."""
 
-    def __init__(self, source: ViewSource, classes: Classes, config: TrainConfig, rank: Rank) -> None:
-        self._source, self._rank = source, rank
+    def __init__(self, source: ViewSource, objective: Objective, rank: Rank) -> None:
+        self._source, self._objective, self._rank = source, objective, rank
+        config, classes = objective.config, objective.classes
         index = {name: i for i, name in enumerate(classes.base_classes)}
         self._labels_N = torch.tensor([-1 if label is None else index[label] for label in source.labels])
         weight = normal_weight(torch.from_numpy(source.scores_N))
@@ -185,11 +173,13 @@ class _Batches:
 
     def load(self, regions_B: Ints, rng: np.random.Generator) -> tuple[Views, BatchLabels]:
         draws_2B = self._source.draw(regions_B, rng)
+        regions_2B = np.stack([regions_B, self._objective.choose_partners(regions_B, rng)])
         mine = self._rank.share(len(regions_B))
         device = self._rank.device
-        views = Views(*(part.to(device) for part in self._source.load(regions_B[mine], draws_2B[:, mine])))
+        views = Views(*(part.to(device) for part in self._source.load(regions_2B[:, mine], draws_2B[:, mine])))
         chosen = torch.from_numpy(regions_B)
-        return views, BatchLabels(self._labels_N[chosen].to(device), self._weight_N[chosen].to(device))
+        labels = (self._labels_N[chosen], self._weight_N[chosen], chosen)
+        return views, BatchLabels(*(each.to(device) for each in labels))
 
 
 def _make_optimizer(learner: Learner, lr: float) -> torch.optim.SGD:

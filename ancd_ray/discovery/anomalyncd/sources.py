@@ -53,11 +53,20 @@ class ViewSource(Protocol):
         The result depends only on the generator, so it is the same on every rank.
         """
 
-    def load(self, regions_B: Ints, draws_2B: Ints) -> Views:
-        """Load the views of a batch, or of the part of it that a rank holds."""
+    def load(self, regions: Ints, draws_2B: Ints) -> Views:
+        """Load the views of a batch, or of the part of it that a rank holds.
+
+        The regions are (B,), or (2, B) where second views are those of other regions.
+        """
 
     def sample_cls(self) -> Tensor:
         """Return class tokens (·, D) of novel regions for the calibration of the tail."""
+
+
+def _pair(regions: Ints, draws_2B: Ints) -> list[tuple[int, int]]:
+    """Pair the regions (B,) or (2, B) of views with what was drawn of them."""
+    every_2B = np.broadcast_to(regions, draws_2B.shape)
+    return list(zip(every_2B.ravel().tolist(), draws_2B.ravel().tolist(), strict=True))
 
 
 @dataclass(frozen=True)
@@ -98,12 +107,9 @@ class ViewBank:
         pairs = [rng.permutation(len(self._views[region]))[:2] for region in regions_B]
         return np.stack(pairs, axis=1)
 
-    def load(self, regions_B: Ints, draws_2B: Ints) -> Views:
+    def load(self, regions: Ints, draws_2B: Ints) -> Views:
         """Load the tokens of the drawn views, padded, as float32."""
-        views = [
-            int(self._views[region][draw]) for row in draws_2B for region, draw in zip(regions_B, row, strict=True)
-        ]
-        found = [self._read_view(view) for view in views]
+        found = [self._read_view(int(self._views[region][draw])) for region, draw in _pair(regions, draws_2B)]
         longest = max(1, *(len(tokens) for _, tokens in found))
         tokens_2BLD = np.zeros((len(found), longest, self.dim), np.float32)
         mask_2BL = np.zeros((len(found), longest), bool)
@@ -192,12 +198,9 @@ class FreshViews:
         """Draw a seed for each view."""
         return rng.integers(0, 2**62, (2, len(regions_B)))
 
-    def load(self, regions_B: Ints, draws_2B: Ints) -> Views:
+    def load(self, regions: Ints, draws_2B: Ints) -> Views:
         """Draw the views of the given seeds and encode them."""
-        encoded = self._encode(
-            [(int(region), int(seed)) for row in draws_2B for region, seed in zip(regions_B, row, strict=True)]
-        )
-        return Views(*encoded.pack())
+        return Views(*self._encode(_pair(regions, draws_2B)).pack())
 
     def sample_cls(self) -> Tensor:
         """Encode one view of each of at most 512 novel regions and return the class tokens."""

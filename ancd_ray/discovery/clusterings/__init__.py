@@ -10,7 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
-from ancd_ray.discovery.clusterings import anomaly_clustering, gcd, gmm, kmeans, linked, spectral, uniformaly, ward
+from ancd_ray.discovery.clusterings import (
+    anomaly_clustering,
+    gmm,
+    kmeans,
+    linked,
+    semi_kmeans,
+    spectral,
+    uniformaly,
+    ward,
+)
 from ancd_ray.discovery.clusterings.algorithms import Probs
 from ancd_ray.discovery.clusterings.dendrogram import Nested
 from ancd_ray.discovery.features.region_features import RegionFeatures
@@ -32,7 +41,7 @@ CLUSTERINGS: dict[str, Clustering] = {
     "gmm": gmm.classes,
     "anomaly_clustering": _cut(anomaly_clustering.tree),
     "uniformaly": uniformaly.classes,
-    "gcd": gcd.classes,
+    "semi_kmeans": semi_kmeans.classes,
     "linked": linked.classes,
     "spectral": _cut(spectral.tree),
 }
