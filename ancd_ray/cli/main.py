@@ -201,8 +201,9 @@ def apply_(run_folder: str, target: Path) -> None:
     "--table",
     "number",
     required=True,
-    type=click.Choice(["II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X"]),
-    help="Table of the paper whose rows are run.",
+    type=click.Choice(["I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X"]),
+    help="Table of the paper whose rows are run: I and II compare methods (II: published deep clusterings and novel "
+    "class discoveries), III to X are ablations.",
 )
 @click.option("--seeds", default=1, show_default=True, type=click.IntRange(min=1), help="Runs of each row.")
 def bench(job_file: Path, overrides: tuple[str, ...], number: str, seeds: int) -> None:

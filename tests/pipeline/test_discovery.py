@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ancd_ray.cli.main import bench
 from ancd_ray.config.job import Job
 from ancd_ray.config.load import JobError
 from ancd_ray.data.roles import describe_number
@@ -103,6 +104,11 @@ def test_a_published_method_leaves_classes(small_job: MakeJob, run_job: Callable
     losses = trained.read_json("manifest.json")["values"]["head_losses"]
     assert len(losses) == 3
     assert min(losses) > 0, "the inertia of each start of k-means"
+
+
+def test_every_table_has_a_command() -> None:
+    (number,) = (each for each in bench.params if each.name == "number")
+    assert list(number.type.choices) == list(TABLES)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("number", ["I", "II"])

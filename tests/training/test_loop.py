@@ -17,7 +17,7 @@ from ancd_ray.data.roles import Classes
 from ancd_ray.data.store import Folder
 from ancd_ray.discovery.anomalyncd.learner import Learner
 from ancd_ray.discovery.anomalyncd.loop import History, Rank, Sampler, learning_rate, train
-from ancd_ray.discovery.objectives.anomalyncd import AnomalyNCD
+from ancd_ray.discovery.objectives import OBJECTIVES
 from ancd_ray.method.metrics import cluster_scores
 from tests.training.views import SyntheticViews, TinyBackbone
 
@@ -32,7 +32,7 @@ def _train(folder: Path, config: TrainConfig, rank: Rank = Rank(), **keys: Any) 
     source = SyntheticViews(() if keys.get("alone") else ("x", "y"))
     classes = Classes((), 3, has_normal=False) if keys.get("alone") else CLASSES
     on_epoch = keys.get("on_epoch", lambda _: None)
-    objective = AnomalyNCD(config, classes)
+    objective = OBJECTIVES[keys.get("method", "anomalyncd")](config, classes)
     return train(source, TinyBackbone(), objective, Folder(str(folder)), rank, on_epoch)  # type: ignore[arg-type]
 
 
@@ -112,10 +112,10 @@ def test_learning_rate_is_a_cosine() -> None:
 # --- ranks
 
 
-def _rank(index: int, size: int, port: int, folder: str) -> None:
+def _rank(index: int, size: int, port: int, folder: str, method: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=index, world_size=size)
-    _, history = _train(Path(folder), _STEPS_20, Rank(index, size))
+    _, history = _train(Path(folder), _STEPS_20, Rank(index, size), method=method)
     if index == 0:
         torch.save(history.terms, Path(folder) / "terms.pt")
     dist.destroy_process_group()
@@ -125,14 +125,15 @@ _STEPS_20 = _config(epochs=4, lr=0.02)  # 36 novel regions at 8 per step: five s
 
 
 @pytest.mark.slow
-def test_two_ranks_equal_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["anomalyncd", "uno", "amend"])
+def test_two_ranks_equal_one(tmp_path: Path, method: str) -> None:
     assert Sampler(SyntheticViews().labels, 16).steps * 4 == 20
-    _, alone = _train(tmp_path / "one", _STEPS_20)
+    _, alone = _train(tmp_path / "one", _STEPS_20, method=method)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     (tmp_path / "two").mkdir()
-    mp.spawn(_rank, args=(2, port, str(tmp_path / "two")), nprocs=2)
+    mp.spawn(_rank, args=(2, port, str(tmp_path / "two"), method), nprocs=2)
     together = torch.load(tmp_path / "two" / "terms.pt")
     for term, values in alone.terms.items():
         np.testing.assert_allclose(together[term], values, atol=1e-4, err_msg=term)
