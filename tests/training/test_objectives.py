@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from sklearn.metrics import mutual_info_score
 
-from ancd_ray.config.sections import TrainConfig, Trained
+from ancd_ray.config.sections import DiscoveryConfig, TrainConfig, Trained
 from ancd_ray.data.roles import Classes
 from ancd_ray.data.store import Folder
 from ancd_ray.discovery.anomalyncd.learner import BatchLabels, Learner, Outputs
@@ -27,39 +27,36 @@ from ancd_ray.discovery.objectives.uno import assign_equally, swap_predictions
 from ancd_ray.method.metrics import cluster_scores
 from tests.training.views import SyntheticViews, TinyBackbone
 
-UNSUPERVISED = ("iic", "gatcluster", "scan")
 COMPARED = [method for method in OBJECTIVES if method != "anomalyncd"]
+BASE = ("x", "y")
+READ_BASE = [method for method in COMPARED if DiscoveryConfig(method=method).reads_base]
 
 
 def test_the_job_file_has_the_names_of_all_objectives() -> None:
     assert get_args(Trained) == tuple(OBJECTIVES)
 
 
-def _find_classes(folder: Path, method: str, source: SyntheticViews, epochs: int) -> tuple[Learner, Any, Any]:
+def _find_classes(folder: Path, method: str, base: tuple[str, ...], epochs: int, apart: bool = True) -> tuple[Any, Any]:
     """Train and classify other views of the novel regions; their true and found classes."""
-    base = () if method in UNSUPERVISED else ("x", "y")
+    source = SyntheticViews(base)
+    source._centers *= apart
     config = TrainConfig.model_validate({"epochs": epochs, "batch_size": 32, "checkpoint_every": 1000, "heads": 2})
     objective = OBJECTIVES[method](config, Classes(base, 3, has_normal=False))
     learner, history = train(source, TinyBackbone(), objective, Folder(str(folder)))  # type: ignore[arg-type]
     novel = np.flatnonzero([label is None for label in source.labels])
     with torch.inference_mode():
         logits = learner.eval()(source.load(novel, np.full((1, len(novel)), 7, np.int64))).logits_H2BC
-    return learner, source.truth_N[novel], logits[history.best_head][:, len(base) :].argmax(dim=1).numpy()
+    return source.truth_N[novel], logits[history.best_head][:, len(base) :].argmax(dim=1).numpy()
 
 
-@pytest.mark.parametrize("method", COMPARED)
-def test_it_finds_separable_classes(tmp_path: Path, method: str) -> None:
-    source = SyntheticViews(() if method in UNSUPERVISED else ("x", "y"))
-    _, truth, found = _find_classes(tmp_path, method, source, epochs=30)
-    assert cluster_scores(truth, found).f1 > 0.9
+@pytest.mark.parametrize(("method", "base"), [*((m, ()) for m in COMPARED), *((m, BASE) for m in READ_BASE)])
+def test_it_finds_separable_classes(tmp_path: Path, method: str, base: tuple[str, ...]) -> None:
+    assert cluster_scores(*_find_classes(tmp_path, method, base, epochs=30)).f1 > 0.9
 
 
 @pytest.mark.parametrize("method", COMPARED)
 def test_it_finds_nothing_where_there_is_nothing(tmp_path: Path, method: str) -> None:
-    source = SyntheticViews(() if method in UNSUPERVISED else ("x", "y"))
-    source._centers[:] = 0
-    _, truth, found = _find_classes(tmp_path, method, source, epochs=4)
-    assert cluster_scores(truth, found).f1 < 0.7
+    assert cluster_scores(*_find_classes(tmp_path, method, (), epochs=4, apart=False)).f1 < 0.7
 
 
 # --- formulas
@@ -207,5 +204,5 @@ def test_the_class_of_the_lowest_scores_is_the_first_novel_one() -> None:
     learner = Learner(TinyBackbone(), 4, 1, seed=0, projects=False)  # type: ignore[arg-type]
     before = learner.heads.weight_HCD.detach().clone()
     cls_N = torch.tensor([1, 1, 2, 2, 3])
-    put_normal_first(learner, F.one_hot(cls_N)[None].float(), np.float32([0.9, 0.5, 0.2, 0.1, 0.7]), n_base=1)
+    put_normal_first(learner, F.one_hot(cls_N)[None].float(), np.array([0.9, 0.5, 0.2, 0.1, 0.7], np.float32), n_base=1)
     assert torch.equal(learner.heads.weight_HCD, before[:, [0, 2, 1, 3]])

@@ -6,7 +6,7 @@ Shape suffixes: N regions, B regions of a batch, D token width, P projection wid
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -20,10 +20,10 @@ from ancd_ray.backbones.base import Backbone
 from ancd_ray.config.sections import TrainConfig
 from ancd_ray.data.roles import Classes
 from ancd_ray.discovery.anomalyncd.learner import BatchLabels, Learner, Outputs
-from ancd_ray.discovery.anomalyncd.sources import Ints, ViewSource
+from ancd_ray.discovery.anomalyncd.sources import Ints, Views, ViewSource
 from ancd_ray.discovery.nearest import find_nearest
 
-_BATCH = 64  # regions that are embedded at a time
+_BATCH = 64  # regions whose views are in memory at a time
 
 
 @dataclass(frozen=True)
@@ -113,13 +113,18 @@ def put_normal_first(learner: Learner, logits_HNC: Tensor, scores_N: NDArray[np.
 def embed_regions(learner: Learner, source: ViewSource, regions_N: Ints, *, projected: bool = False) -> Tensor:
     """Compute class tokens (N, D), or projections (N, P), of unit length, averaged over two views."""
     device, found = learner.heads.weight_HCD.device, []
-    for start in range(0, len(regions_N), _BATCH):
-        regions_B = regions_N[start : start + _BATCH]
-        draws_2B = source.draw(regions_B, np.random.default_rng(start))
-        token_2BD = learner.tail(*(part.to(device) for part in source.load(regions_B, draws_2B)))
+    for views in load_pairs(source, regions_N):
+        token_2BD = learner.tail(*(part.to(device) for part in views))
         found_2B = learner.projector(token_2BD) if projected and learner.projector else token_2BD
         found.append(torch.stack(F.normalize(found_2B, dim=1).chunk(2)).mean(dim=0))
     return F.normalize(torch.cat(found), dim=1)
+
+
+def load_pairs(source: ViewSource, regions_N: Ints) -> Iterator[Views]:
+    """Load two views of each region, some regions at a time; the same ones every time."""
+    for start in range(0, len(regions_N), _BATCH):
+        regions_B = regions_N[start : start + _BATCH]
+        yield source.load(regions_B, source.draw(regions_B, np.random.default_rng(start)))
 
 
 def find_neighbors(features_ND: Tensor, k: int) -> Tensor:

@@ -5,10 +5,10 @@ k in pretext features, the loss is −mean log⟨Φ(X), Φ(k)⟩ + λ Σ_c Φ̄_
 5. In the second half the classes of first views whose probability is above 0.99 are labels of second views of the same
 regions, with a cross-entropy weighted by the inverse frequencies of the classes (Section 2.3, self-labeling).
 
-Differences to the original: the pretext features are class tokens of the frozen, pretrained trunk, instead of those of
-a network trained by SimCLR; the last block learns, instead of the whole network; K is 5 instead of 20, since there are
-classes of fewer than 20 regions; cosine classifiers at a temperature; the views of self-labeling are no stronger. It
-sees no base set.
+Differences to the original: the pretext features are class tokens of the frozen, pretrained trunk, averaged over two
+views, instead of those of a network trained by SimCLR; the last block learns, instead of the whole network; K is 5
+instead of 20, since there are classes of fewer than 20 regions; cosine classifiers at a temperature; the views of
+self-labeling are no stronger. It sees no base set.
 
 Shape suffixes: N regions, B regions of a batch, 2B views, K neighbors, H heads, C classes.
 """
@@ -24,7 +24,7 @@ from torch import Tensor
 
 from ancd_ray.discovery.anomalyncd.learner import BatchLabels, Learner, Outputs
 from ancd_ray.discovery.anomalyncd.sources import Ints, ViewSource
-from ancd_ray.discovery.objectives.base import Epoch, Objective, find_neighbors
+from ancd_ray.discovery.objectives.base import Epoch, Objective, find_neighbors, load_pairs
 
 _TEMPERATURE = 0.1
 _NEIGHBORS = 5
@@ -43,15 +43,15 @@ class SCAN(Objective):
         """Find the neighbors of every region, once."""
         self._labels_itself = epoch.index >= epoch.count // 2
         if self._near_NK is None:
-            regions_N = np.arange(len(source.labels))
-            tokens_ND = source.load(regions_N, np.zeros((1, len(regions_N)), np.int64)).cls_2BD
-            self._near_NK = find_neighbors(F.normalize(tokens_ND - tokens_ND.mean(dim=0), dim=1), _NEIGHBORS)
+            pairs = load_pairs(source, np.arange(len(source.labels)))
+            token_ND = torch.cat([torch.stack(views.cls_2BD.chunk(2)).mean(dim=0) for views in pairs])
+            self._near_NK = find_neighbors(F.normalize(token_ND - token_ND.mean(dim=0), dim=1), _NEIGHBORS)
 
     def choose_partners(self, regions_B: Ints, rng: np.random.Generator) -> Ints:
         """Draw a neighbor of each region; the region itself in self-labeling."""
-        if self._labels_itself:
-            return regions_B
         assert self._near_NK is not None
+        if self._labels_itself or not self._near_NK.shape[1]:
+            return regions_B
         drawn_B = rng.integers(self._near_NK.shape[1], size=len(regions_B))
         return np.asarray(self._near_NK[regions_B, drawn_B])
 
