@@ -24,6 +24,7 @@ class Situation:
     has_normal: bool
 
 
+_CONSTANTS = ("lambda_", "mu", "temperatures", "regularize", "correction")  # keys of `train`, of the paper's objective
 RULES: tuple[tuple[tuple[str, ...], Callable[[Situation], bool]], ...] = (
     # Masks are not binarized.
     (
@@ -49,10 +50,8 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[Situation], bool]], ...] = (
     (("backbone.mask_layers",), lambda s: s.job.backbone.name == "lite"),  # it has one block
     (("train.lambda_", "train.views.base", "train.regularize"), lambda s: not s.has_base),
     (("train.correction",), lambda s: not s.has_normal),
-    (  # constants of the other trained methods are those that their authors published
-        tuple(f"train.{key}" for key in ("lambda_", "mu", "temperatures", "regularize", "correction")),
-        lambda s: s.job.discovery.method != "anomalyncd",
-    ),
+    # The other trainings have the constants that their authors published.
+    (tuple(f"train.{key}" for key in _CONSTANTS), lambda s: s.job.discovery.method != "anomalyncd"),
     (("discovery.symmetry",), lambda s: not s.job.discovery.averages_views),
     (("merge.tau_alpha",), lambda s: s.job.merge.rule != "paper"),
 )
@@ -62,7 +61,9 @@ def describe_unread(job: Job) -> list[str]:
     """Describe in a line what the job says that its method of discovery does not read."""
     method, fields = job.discovery, TrainConfig.model_fields
     given = sorted(job.train.model_fields_set - {"seed"})  # clusterings have seeds, too
-    keys = [f"train.{fields[key].alias or key}" for key in given if not method.trains]
+    if method.trains:
+        given = [key for key in given if key in _CONSTANTS and method.method != "anomalyncd"]
+    keys = [f"train.{fields[key].alias or key}" for key in given]
     if job.data.base and not method.reads_base:
         keys.append("data.base")
     if not keys:
