@@ -61,7 +61,9 @@ def test_keys_that_the_method_does_not_read_are_told(small_job: MakeJob, tmp_pat
 
     unread = read_first("discovery.method=spectral", "train.lambda=0.5", "train.seed=3")
     assert unread.startswith("train.batch_size, train.epochs, train.lambda, train.views, data.base: not read by")
-    assert read_first("discovery.method=semi_kmeans").startswith("train.batch_size, train.epochs, train.views: not read")
+    assert read_first("discovery.method=semi_kmeans").startswith(
+        "train.batch_size, train.epochs, train.views: not read"
+    )
     assert read_first("discovery.method=gcd", "train.mu=1").startswith("train.mu: not read by discovery.method=gcd")
     assert "not read by" not in read_first("discovery.method=anomalyncd")
 

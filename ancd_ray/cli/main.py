@@ -215,6 +215,7 @@ def bench(job_file: Path, overrides: tuple[str, ...], number: str, seeds: int) -
         from ancd_ray.data.store import Folder
         from ancd_ray.engine.progress import Display
         from ancd_ray.jobs.bench import run as harness
+        from ancd_ray.jobs.bench.tables import TABLES
         from ancd_ray.jobs.run import discover
 
         def run_row(job: Job) -> Folder:
@@ -227,7 +228,7 @@ def bench(job_file: Path, overrides: tuple[str, ...], number: str, seeds: int) -
         measured = harness.measure(
             number,
             seeds,
-            lambda more: _load(job_file, (*harness.TABLES[number].overrides, *overrides, *more)),
+            lambda more: _load(job_file, (*TABLES[number].overrides, *overrides, *more)),
             run_row,
             click.echo,
         )
