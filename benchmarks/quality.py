@@ -97,7 +97,7 @@ def measure(output: Path, ablation: bool, maps: bool, name: str) -> Figures:
     """Measure methods on a set and on samples of it."""
     return {
         (method, name, number): _score(sample, find(sample))
-        for number, sample in enumerate(_read_samples(output, name, maps))
+        for number, sample in enumerate(read_samples(output, name, maps))
         for method, find in (ABLATION if ablation else METHODS).items()
     }
 
@@ -107,17 +107,18 @@ def _score(sample: Sample, cls_I: NDArray[np.int64]) -> tuple[float, float, floa
     return scores.nmi, scores.ari, scores.f1
 
 
-def _read_samples(output: Path, name: str, maps: bool) -> Iterator[Sample]:
+def read_samples(output: Path, name: str, maps: bool) -> Iterator[Sample]:
     """Read a set, and draw the samples."""
-    table = _find_table(output, "encode", "features", name)
+    table = find_table(output, "encode", "features", name)
     stored = StoredFeatures(table)
     every: RegionFeatures = stored.take(np.arange(len(stored)), (*FEATURES, *VIEW_FEATURES))
-    rows = table.read(["image_id", "label"])
+    rows = table.read(["region_id", "image_id", "label"])
+    region_ids = np.asarray(rows.column("region_id"))
     ids, first_I, image_N = np.unique(np.asarray(rows.column("image_id")), return_index=True, return_inverse=True)
     label_I = np.array([label or "good" for label in rows.column("label").to_pylist()])[first_I]
     score_I = None
     if maps:
-        scored = _find_table(output, "detect", "maps", name).read(["image_id", "score"]).to_pydict()
+        scored = find_table(output, "detect", "maps", name).read(["image_id", "score"]).to_pydict()
         of_id = dict(zip(scored["image_id"], scored["score"], strict=True))
         score_I = np.array([of_id[image_id] for image_id in ids])
     for number in range(SAMPLES + 1):
@@ -129,10 +130,11 @@ def _read_samples(output: Path, name: str, maps: bool) -> Iterator[Sample]:
         scores = None
         if score_I is not None:
             scores = ImageScores(score_I[is_kept_I], score_I[image_N[kept]])
-        yield Sample(some, label_I[is_kept_I], scores)
+        yield Sample(some, label_I[is_kept_I], scores, region_ids[kept])
 
 
-def _find_table(output: Path, stage: str, role: str, name: str) -> Table:
+def find_table(output: Path, stage: str, role: str, name: str) -> Table:
+    """Find a table of a set that `encode_sets` has computed."""
     steps = Folder(str(output)) / "steps" / stage
     (found,) = [
         found for each in steps.names() if each.rpartition("-")[0] == name and (found := Output.find(steps / each))

@@ -28,11 +28,12 @@ VIEWS = [*ROTATIONS, *SCALES]  # of the default symmetry
 
 
 class Sample(NamedTuple):
-    """Regions of I images in the order of their indices, the labels of these, and with maps the scores of all."""
+    """Regions of I images in the order of their indices, the labels of these, with maps the scores of all, and ids."""
 
     regions: RegionFeatures
     label_I: NDArray[np.str_]
     scores: ImageScores | None = None
+    region_ids: NDArray[np.str_] | None = None
 
     @property
     def n_classes(self) -> int:

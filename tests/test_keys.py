@@ -41,7 +41,11 @@ def test_old_names_are_read_with_a_warning(small_job: MakeJob, tmp_path: Path) -
     ("settings", "key"),
     [
         (("data.base=null",), "train.lambda=0.9"),
-        (("data.base=null",), "train.regularize=novel"),
+        (("data.base=null", "train.start=random"), "train.regularize=novel"),
+        ((), "train.regularize=novel"),  # classes are drawn to the sizes that they start from
+        (("train.start=random",), "discovery.symmetry=none"),
+        (("discovery.method=ward",), "backbone.ring=0.25"),
+        ((), "backbone.ring=0.5"),
         (("merge.rule=average",), "merge.tau_alpha=7"),
         (("mebin.binarize=otsu",), "mebin.levels=32"),
         (("detector={name: ground_truth}",), "mebin.keep=all"),
@@ -68,9 +72,21 @@ def test_keys_that_the_method_does_not_read_are_told(small_job: MakeJob, tmp_pat
     assert "not read by" not in read_first("discovery.method=anomalyncd")
 
 
-@pytest.mark.parametrize("key", ["train.lambda=0.9", "train.regularize=novel", "merge.tau_alpha=7", "mebin.levels=32"])
-def test_the_same_key_with_effect_changes_them(small_job: MakeJob, tmp_path: Path, key: str) -> None:
-    assert _fingerprints(small_job(tmp_path)) != _fingerprints(small_job(tmp_path, key))
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [
+        ((), "train.lambda=0.9"),
+        (("train.start=random",), "train.regularize=novel"),
+        ((), "discovery.symmetry=none"),
+        (("train.start=random",), "backbone.ring=0.5"),
+        ((), "merge.tau_alpha=7"),
+        ((), "mebin.levels=32"),
+    ],
+)
+def test_the_same_key_with_effect_changes_them(
+    small_job: MakeJob, tmp_path: Path, settings: tuple[str, ...], key: str
+) -> None:
+    assert _fingerprints(small_job(tmp_path, *settings)) != _fingerprints(small_job(tmp_path, *settings, key))
 
 
 def test_an_absolute_path_is_taken_as_it_is(small_job: MakeJob, demo_root: Path, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ def load(
     device: str = "cpu",
     mask: MaskMode = "class",
     color_normalization: ColorNormalization = "kept",
+    ring: float = 0.0,
 ) -> Backbone:
     """Load a backbone by name: `lite`, or any timm ViT with a class token.
 
@@ -43,27 +44,34 @@ def load(
         Tokens whose attention is masked (Table IV); `lite` supports `class` and `none`.
     color_normalization
         Applied to views before the trunk, see `method.views.normalize_color`.
+    ring
+        Share of the average in the ring around the mask that is subtracted from the class token of `lite`; views
+        lose their mean color then.
 
     Raises
     ------
     ValueError
         Unknown backbone, missing file, or weights that do not fit; one line.
     """
-    model = _load(name, weights, sha256, mask_layers, device, mask)
-    model.color_normalization = color_normalization
+    model = _load(name, weights, sha256, mask_layers, device, mask, ring)
+    model.color_normalization = "centred" if ring and color_normalization == "kept" else color_normalization
     return model
 
 
-def _load(name: str, weights: str, sha256: str | None, mask_layers: int, device: str, mask: MaskMode) -> Backbone:
+def _load(
+    name: str, weights: str, sha256: str | None, mask_layers: int, device: str, mask: MaskMode, ring: float
+) -> Backbone:
     if name == "lite":
         if mask not in ("class", "none"):
             raise ValueError(f"backbone.mask: {mask} needs a transformer; lite supports class and none")
         from ancd_ray.backbones.lite import Lite
 
         if weights in ("auto", "package"):
-            return Lite(None, device, mask)
+            return Lite(None, device, mask, ring)
         with _open_checked(weights, sha256) as file:
-            return Lite(file, device, mask)
+            return Lite(file, device, mask, ring)
+    if ring:
+        raise ValueError(f"backbone.ring: the class token of {name} is no average; leave it out")
     from ancd_ray.backbones.timm_vit import TimmViT
 
     if weights in ("auto", "timm", "random"):

@@ -23,6 +23,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from ancd_ray.backbones.base import Encoded
 from ancd_ray.backbones.exported import export_openvino
 from ancd_ray.method.mgvit import MaskMode, apply_by_length
+from ancd_ray.method.rings import find_rings
 from ancd_ray.method.views import ColorNormalization
 
 STRIDES = (16, 32)  # of tokens
@@ -44,6 +45,8 @@ class Lite:
         Device of the trunk.
     mask
         `class`, or `none`: the class token starts as the mean of all tokens, and all tokens are visible.
+    ring
+        Share of the mean in the ring around the mask that is subtracted from the class token.
 
     Raises
     ------
@@ -64,11 +67,14 @@ class Lite:
     color_normalization: ColorNormalization = "kept"
     lr = 0.1  # tail and heads are trained from scratch; the final loss is lower than with 0.003, as used for ViTs
 
-    def __init__(self, weights: Path | None = None, device: str = "cpu", mask: MaskMode = "class") -> None:
+    def __init__(
+        self, weights: Path | None = None, device: str = "cpu", mask: MaskMode = "class", ring: float = 0.0
+    ) -> None:
         trunk = load_trunk(weights)
         self.dim = sum(_CHANNELS.values())
         self.device = device
         self._mask = mask
+        self._ring = ring
         self._digest = compute_digest(trunk.state_dict())
         trunk = fold_norms(trunk.eval()).requires_grad_(False).to(memory_format=torch.channels_last)
         on_cpu = torch.device(device).type == "cpu"
@@ -93,7 +99,8 @@ class Lite:
         """Compute tokens of both scales on one 14 x 14 grid, L2-normalized per scale.
 
         The class token starts as the mean of the tokens, weighted by the fraction of each patch that the mask covers,
-        so that defects smaller than a patch are counted too. If the mask is empty, all tokens have the same weight.
+        so that defects smaller than a patch are counted too. If the mask is empty, all tokens have the same weight. A
+        share of the mean in the ring around the mask may be subtracted.
         """
         grid = (_GRID, _GRID)
         maps = [F.interpolate(level, grid, mode="bilinear") for level in self.patch_features(images_BCHW, STRIDES)]
@@ -102,8 +109,11 @@ class Lite:
             masks_BHW = torch.ones_like(masks_BHW)
         share_BN = F.adaptive_avg_pool2d(masks_BHW.to(self.device)[:, None], grid).flatten(1)
         visible_BN = share_BN >= 0.5
-        share_BN = torch.where(share_BN.sum(dim=1, keepdim=True) > 0, share_BN, 1.0)
-        cls_BD = torch.einsum("bnd,bn->bd", tokens_BND, share_BN) / share_BN.sum(dim=1, keepdim=True)
+        cls_BD = _average(tokens_BND, share_BN)
+        if self._ring:
+            rings_B1HW = find_rings(masks_BHW.to(self.device))[:, None]
+            ring_BD = _average(tokens_BND, F.adaptive_avg_pool2d(rings_B1HW, grid).flatten(1))
+            cls_BD = cls_BD - self._ring * ring_BD
         return Encoded(cls_BD, tokens_BND, visible_BN)
 
     def make_tail(self) -> LiteTail:
@@ -185,6 +195,12 @@ class LiteTail(nn.Module):
         averaged_BAD = apply_by_length(key_mask_BL, attend)
         attended: Tensor = self.out(torch.einsum("bad,aed->bae", averaged_BAD, self.value_AED).flatten(1))
         return attended
+
+
+def _average(tokens_BND: Tensor, share_BN: Tensor) -> Tensor:
+    """Average tokens by shares, or all of them where these are 0."""
+    share_BN = torch.where(share_BN.sum(dim=1, keepdim=True) > 0, share_BN, 1.0)
+    return torch.einsum("bnd,bn->bd", tokens_BND, share_BN) / share_BN.sum(dim=1, keepdim=True)
 
 
 def load_trunk(weights: Path | None = None) -> nn.Module:

@@ -32,4 +32,5 @@ def load_cached(config: BackboneConfig) -> Backbone:
         pick_device(),
         config.mask,
         config.color_normalization,
+        config.ring or 0.0,
     )

@@ -24,7 +24,14 @@ class Situation:
     has_normal: bool
 
 
-_CONSTANTS = ("lambda_", "mu", "temperatures", "regularize", "correction")  # keys of `train`, of the paper's objective
+_CONSTANTS = (
+    "lambda_",
+    "mu",
+    "temperatures",
+    "regularize",
+    "correction",
+    "start",
+)  # keys of `train`, of the paper's objective
 RULES: tuple[tuple[tuple[str, ...], Callable[[Situation], bool]], ...] = (
     # Masks are not binarized.
     (
@@ -48,11 +55,13 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[Situation], bool]], ...] = (
         lambda s: s.job.mebin.crop == "image",
     ),
     (("backbone.mask_layers",), lambda s: s.job.backbone.name == "lite"),  # it has one block
+    (("backbone.ring",), lambda s: s.job.discovery.method != "anomalyncd" or s.job.backbone.mask != "class"),
     (("train.lambda_", "train.views.base", "train.regularize"), lambda s: not s.has_base),
+    (("train.regularize",), lambda s: s.job.train.start != "random"),  # it has the sizes of the classes
     (("train.correction",), lambda s: not s.has_normal),
     # The other trainings have the constants that their authors published.
     (tuple(f"train.{key}" for key in _CONSTANTS), lambda s: s.job.discovery.method != "anomalyncd"),
-    (("discovery.symmetry",), lambda s: not s.job.discovery.averages_views),
+    (("discovery.symmetry",), lambda s: not s.job.averages_views),
     (("merge.tau_alpha",), lambda s: s.job.merge.rule != "paper"),
 )
 

@@ -81,6 +81,20 @@ class Job(Section):
     sweep: SweepConfig | None = None
     output: str | None = None  # folder or URI; null: runs/<name>
 
+    @property
+    def averages_views(self) -> bool:
+        """Whether averages over views are clustered, by the method or before a training."""
+        method = self.discovery.method
+        return method == "spectral" or (method == "anomalyncd" and self.train.start == "spectral")
+
+    def resolve_ring(self) -> Job:
+        """Set `backbone.ring` if it is not given."""
+        if self.backbone.ring is not None:
+            return self
+        is_started = self.discovery.method == "anomalyncd" and self.train.start == "spectral"
+        ring = 0.5 if is_started and self.backbone.name == "lite" and self.backbone.mask == "class" else 0.0
+        return self.model_copy(update={"backbone": self.backbone.model_copy(update={"ring": ring})})
+
     @model_validator(mode="after")
     def _check_mode(self) -> Job:
         if self.mode == "discover":

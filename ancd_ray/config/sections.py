@@ -51,11 +51,14 @@ class BackboneConfig(Section):
     mask: Literal["class", "patch", "all", "none"] = "class"  # tokens whose attention is masked (Table IV)
     # Colors of a view: kept, without their mean (centred), or also with unit contrast (standardised).
     color_normalization: Literal["kept", "centred", "standardised"] = "kept"
+    # Share of the average around a region that is subtracted from its class token, of views without their mean color
+    # (lite). null: half for a training that starts at `spectral`, else nothing.
+    ring: Share | None = None
 
     @property
     def for_images(self) -> BackboneConfig:
         """The backbone as detectors use it, on whole images: settings that concern views are at their defaults."""
-        return reset_keys(self, "mask", "mask_layers", "color_normalization")
+        return reset_keys(self, "mask", "mask_layers", "color_normalization", "ring")
 
 
 class ViewsConfig(Section):
@@ -82,6 +85,9 @@ class TrainConfig(Section):
     lambda_: Share = Field(0.3, alias="lambda")
     mu: Annotated[float, Field(ge=0)] = 4.0
     lr: PositiveFloat | None = None  # null: the backbone's, 0.003 (the paper) for a ViT and 0.1 for lite
+    # Prototypes, and the sizes that classes are drawn to: those of the classes of `spectral` on frozen features, or
+    # random and equal ones, as in the paper.
+    start: Literal["spectral", "random"] = "spectral"
     heads: PositiveInt = 4
     head: Literal["silhouette", "loss"] = "silhouette"  # how the head is selected; loss: the smallest, as in the paper
     temperatures: Literal["released", "paper"] = "released"
@@ -126,11 +132,6 @@ class DiscoveryConfig(Section):
     def reads_base(self) -> bool:
         """Whether the method learns from a labeled base set."""
         return self.method in ("anomalyncd", "uno", "gcd", "simgcd", "amend", "semi_kmeans")
-
-    @property
-    def averages_views(self) -> bool:
-        """Whether the method clusters averages over views."""
-        return self.method == "spectral"
 
 
 class ClassesConfig(Section):

@@ -114,7 +114,8 @@ def _train(flow: Flow, job: Job, classes: Classes, base: Flow | None, correction
     """Add the stages of a trained method, such as AnomalyNCD (Section III-C)."""
     if job.train.views.bank:
         flow.add(FillViewBank(job.backbone, job.train.views.bank, job.discovery.max_regions))
-    flow.add(Encode(job.backbone, keep_views=True, max_features=SAMPLED_FEATURES))
+    symmetry = job.discovery.symmetry if job.averages_views else None
+    flow.add(Encode(job.backbone, keep_views=True, max_features=SAMPLED_FEATURES, symmetry=symmetry))
     _count_classes(flow, job, classes)
     source = "regions" if job.train.views.fresh else "views"
     config = reset_keys(job.train, "workers", "checkpoint_every", "head")
@@ -127,7 +128,7 @@ def _train(flow: Flow, job: Job, classes: Classes, base: Flow | None, correction
 
 def _cluster(flow: Flow, job: Job, classes: Classes, base: Flow | None, corrections: Corrections) -> None:
     """Add the stages of a clustering of frozen features."""
-    symmetry = job.discovery.symmetry if job.discovery.averages_views else None
+    symmetry = job.discovery.symmetry if job.averages_views else None
     flow.add(Encode(job.backbone, keep_views=False, max_features=None, symmetry=symmetry))
     _count_classes(flow, job, classes)
     method = job.discovery.method

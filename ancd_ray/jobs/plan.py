@@ -150,7 +150,7 @@ def make(job: Job, archive: Archive | None = None) -> JobPlan:
     corrections = read_corrections(root)
     for product in job.data.products:
         try:
-            own = pin_files(apply_overrides(job, product))
+            own = pin_files(apply_overrides(job, product)).resolve_ring()
             known = base_flow(own, own.data.base.name, base) if own.data.base and base else None
             corrected = corrections.get(product.name, NO_CORRECTIONS)
             planned = _plan_product(own, product, archive, root, known, base.labels if base else (), corrected)

@@ -11,6 +11,7 @@ dimensions, such as heads.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -34,6 +35,7 @@ class LossWeights:
     tau_rep_sup: float = 0.07  # τ_c of eq. 6
     student_temp: float = 0.1  # τ_s
     novel_only: bool = False  # regularize over the novel classes only
+    sizes: tuple[float, ...] | None = None  # shares of the novel classes that the regularizer draws to; None: equal
 
 
 def info_nce(z_2BD: Tensor, temperature: float) -> Tensor:
@@ -103,11 +105,14 @@ def cluster_distillation(student_logits: Tensor, teacher_probs: Tensor, temperat
     return -(other_view * log_probs).sum(dim=(-2, -1)) / max(n_views, 1)
 
 
-def mean_entropy_regularizer(student_logits: Tensor, temperature: float = 0.1, n_base: int = 0) -> Tensor:
+def mean_entropy_regularizer(
+    student_logits: Tensor, temperature: float = 0.1, n_base: int = 0, sizes: Sequence[float] | None = None
+) -> Tensor:
     """Compute the regularizer L_reg = log C − H(p̄) ≥ 0, which is small if all classes are used.
 
     p̄ is the mean prediction over all rows. Eq. 9 adds the term with weight μ; the paper's formula −Σ p̄ log p̄ with
-    the same sign would empty classes instead.
+    the same sign would empty classes instead. With sizes π of the classes it is the divergence Σ p̄ log(p̄ / π), which
+    for equal ones is the same.
 
     Parameters
     ----------
@@ -117,6 +122,8 @@ def mean_entropy_regularizer(student_logits: Tensor, temperature: float = 0.1, n
         τ_s.
     n_base
         Number of leading classes to leave out; 0 takes base and novel classes together.
+    sizes
+        Shares of the classes that are not left out, above 0; None for equal ones.
 
     Returns
     -------
@@ -129,7 +136,9 @@ def mean_entropy_regularizer(student_logits: Tensor, temperature: float = 0.1, n
         return novel_logits.sum(dim=(-2, -1))
     # The mean is taken in log space: an unused class has a mean near 0, where log and its gradient would overflow.
     log_mean = (novel_logits / temperature).log_softmax(dim=-1).logsumexp(dim=-2) - math.log(n_rows)
-    return math.log(n_classes) + (log_mean.exp() * log_mean).sum(dim=-1)
+    if sizes is None:
+        return math.log(n_classes) + (log_mean.exp() * log_mean).sum(dim=-1)
+    return (log_mean.exp() * (log_mean - log_mean.new_tensor(sizes).log())).sum(dim=-1)
 
 
 def labeled_cross_entropy(logits: Tensor, labels_B: Tensor, temperature: float = 0.1) -> Tensor:
@@ -200,7 +209,8 @@ def total_loss(
     teacher = pseudo_labels(novel_logits, n_base, teacher_temp, normal_weight_B[~labeled_B].repeat(2))
 
     cls_u_H = cluster_distillation(novel_logits, teacher, weights.student_temp)
-    reg_H = mean_entropy_regularizer(novel_logits, weights.student_temp, n_base if weights.novel_only else 0)
+    left_out = n_base if weights.novel_only or weights.sizes else 0
+    reg_H = mean_entropy_regularizer(novel_logits, weights.student_temp, left_out, weights.sizes)
     cls_l_H = labeled_cross_entropy(logits_H2BC[:, labeled_2B], labels_B[labeled_B], weights.student_temp)
     rep_u = info_nce(z_2BD, weights.tau_rep_unsup)
     rep_s = supcon(z_2BD[labeled_2B], labels_B[labeled_B], weights.tau_rep_sup)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ancd_ray.backbones.base import Backbone
     from ancd_ray.discovery.anomalyncd.loop import History, Rank
     from ancd_ray.discovery.anomalyncd.sources import ViewSource
+    from ancd_ray.discovery.objectives.started import Start
 
 WEIGHTS = "model.safetensors"
 _CURVES = "curves.json"  # losses of rank 0 so far
@@ -37,11 +38,12 @@ class Train(Stage):
     """Trains tail and heads.
 
     The role `views` is the view bank, or the regions themselves where views are drawn afresh. In `train` the keys that
-    do not change what is learned (`workers`, `checkpoint_every`, `head`) are at their defaults.
+    do not change what is learned (`workers`, `checkpoint_every`, `head`) are at their defaults. Frozen features, and
+    with a normal class the scores of images, are read for the classes at which AnomalyNCD starts.
     """
 
     name: ClassVar[str] = "train"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     resources: ClassVar[Resources] = "model"
 
     @dataclass(frozen=True)
@@ -50,7 +52,10 @@ class Train(Stage):
 
         views: Table
         base_views: Table | None = None
+        features: Table | None = None
         class_count: Figures | None = None
+        maps: Table | None = None
+        normal_scores: Table | None = None
 
     class Out:
         """Artifacts that the stage makes, by role."""
@@ -63,6 +68,17 @@ class Train(Stage):
     method: str = "anomalyncd"  # a name in `OBJECTIVES`
     workers: int = unhashed(1)
     checkpoint_every: int = unhashed(10)
+
+    @property
+    def is_started(self) -> bool:
+        """Whether it starts at the classes of a clustering."""
+        return self.method == "anomalyncd" and self.train.start == "spectral"
+
+    @property
+    def reads(self) -> Sequence[str]:
+        """Roles that it reads."""
+        scores = ["maps", "normal_scores"] if self.classes.has_normal else []
+        return ["views", "base_views", "class_count", *(["features", *scores] if self.is_started else [])]
 
     @property
     def passes(self) -> int:
@@ -90,7 +106,8 @@ class Train(Stage):
         check_class_count(context.product, inputs.views.num_rows // per_region, classes)
         sources = tuple(table for table in (inputs.views, inputs.base_views) if table is not None and table.num_rows)
         config = self.train.model_copy(update={"checkpoint_every": self.checkpoint_every})
-        work = _Work(self.method, config, self.backbone, classes, sources, context.folder)
+        start = _find_start(inputs, classes, config.seed) if self.is_started else None
+        work = _Work(self.method, config, self.backbone, classes, sources, context.folder, start)
         context.progress.total(config.epochs)
         try:
             if self.workers == 1 and not context.runtime.is_remote:
@@ -122,6 +139,7 @@ class _Work:
     classes: Classes
     sources: Sequence[Table]
     folder: Folder
+    start: Start | None
 
     def open_source(self, model: Backbone) -> ViewSource:
         """Open the views, from the bank or fresh."""
@@ -138,16 +156,28 @@ class _Work:
         from ancd_ray.backbones.loaded import load_cached
         from ancd_ray.discovery.anomalyncd.loop import train
         from ancd_ray.discovery.objectives import OBJECTIVES
+        from ancd_ray.discovery.objectives.started import Started
 
         model = load_cached(self.backbone)
         checkpoints = self.folder / "checkpoints"
         objective = OBJECTIVES[self.method](self.config, self.classes)
+        if self.start:
+            objective = Started(self.config, self.classes, self.start)
         learner, history = train(self.open_source(model), model, objective, checkpoints, rank, on_epoch)
         if rank.index == 0:
             classifies = ("tail.", "heads.")
             state = {k: v.contiguous().cpu() for k, v in learner.state_dict().items() if k.startswith(classifies)}
             self.folder.write(WEIGHTS, save(state))
             self.folder.write_json(_CURVES, _dump_curves(history))
+
+
+def _find_start(inputs: Train.In, classes: Classes, seed: int) -> Start:
+    from ancd_ray.discovery.cluster_regions import read_scores
+    from ancd_ray.discovery.objectives.started import find_start
+
+    assert inputs.features is not None
+    scores = read_scores(inputs.features, inputs.maps, inputs.normal_scores)
+    return find_start(inputs.features, classes, seed, scores)
 
 
 def _train_here(work: _Work, context: Context) -> None:

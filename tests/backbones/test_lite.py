@@ -55,6 +55,25 @@ def test_encode_follows_the_mask(lite: Lite) -> None:
     torch.testing.assert_close(encoded.cls_BD[2], tokens[2].mean(dim=0))
 
 
+def test_a_share_of_the_surroundings_is_subtracted(lite: Lite) -> None:
+    images = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    masks = torch.zeros(2, 224, 224)
+    masks[0, 96:128, 96:128] = 1  # two by two patches; an empty mask has no surroundings
+    ringed = load("lite", ring=0.5)
+    plain, found = lite.encode(images, masks), ringed.encode(images, masks)
+    grid = torch.arange(196).reshape(14, 14)
+    around = sorted(set(grid[4:10, 4:10].flatten().tolist()) - set(grid[6:8, 6:8].flatten().tolist()))
+    tokens = plain.tokens_BND[0, around]
+    weight, *_ = torch.linalg.lstsq(tokens.T, 2 * (plain.cls_BD - found.cls_BD)[0][:, None])
+    assert weight.min() >= -1e-3
+    assert weight.sum().item() == pytest.approx(1, abs=1e-3)  # a mean of the tokens around it, and of no others
+    torch.testing.assert_close(found.cls_BD[1], plain.cls_BD[1] / 2)
+    torch.testing.assert_close(found.tokens_BND, plain.tokens_BND)
+    assert (lite.color_normalization, ringed.color_normalization) == ("kept", "centred")
+    with pytest.raises(ValueError, match=r"backbone\.ring: the class token of vit_tiny_patch16_224 is no average"):
+        load("vit_tiny_patch16_224", "random", ring=0.5)
+
+
 def test_tail_is_ordinary_attention() -> None:
     torch.manual_seed(0)
     tail = LiteTail((12, 20))

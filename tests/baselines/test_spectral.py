@@ -9,11 +9,12 @@ import torch
 
 from ancd_ray.discovery.clusterings import algorithms, spectral
 from ancd_ray.discovery.features.region_features import RegionFeatures, decode_views
-from ancd_ray.discovery.features.ring import find_rings, subtract_rings
+from ancd_ray.discovery.features.ring import subtract_rings
 from ancd_ray.discovery.features.viewed import N_VIEWS, Symmetry, Viewed
 from ancd_ray.discovery.features.views import make_fixed_views
 from ancd_ray.discovery.features.whitening import average_views, fit_whitening
 from ancd_ray.method.metrics import cluster_scores
+from ancd_ray.method.rings import find_rings
 
 CLS = np.arange(80) % 2
 

@@ -112,6 +112,15 @@ def test_total_is_the_weighted_sum_of_eq_9_over_the_right_rows() -> None:
     assert not any(term.requires_grad for term in terms.values())
 
 
+def test_sizes_are_the_minimum_of_the_regularizer() -> None:
+    sizes = (0.7, 0.2, 0.1)
+    logits = torch.tensor(sizes).log().expand(4, 3)
+    assert mean_entropy_regularizer(logits, 1.0, sizes=sizes).item() == pytest.approx(0, abs=1e-6)
+    assert mean_entropy_regularizer(logits, 1.0).item() > 0.2
+    thirds = mean_entropy_regularizer(logits, 1.0, sizes=(1 / 3,) * 3)
+    torch.testing.assert_close(thirds, mean_entropy_regularizer(logits, 1.0))
+
+
 def test_novel_only_regularizes_without_the_base_classes() -> None:
     batch = _batch() | {"weights": LossWeights(novel_only=True)}
     novel_logits = batch["logits_H2BC"][:, [1, 3, 5, 7], 2:]

@@ -47,11 +47,13 @@ class TinyBackbone:
 class SyntheticViews:
     """Implements `anomalyncd.sources.ViewSource`; a view depends only on its seed."""
 
-    def __init__(self, base: Sequence[str] = ("x", "y"), n_each: int = 12, n_novel: int = 3) -> None:
+    def __init__(self, base: Sequence[str] = ("x", "y"), n_each: int = 12, sizes: Sequence[int] = (12, 12, 12)) -> None:
         rng = np.random.default_rng(0)
-        names: list[str | None] = [*base, *[None] * n_novel]
-        self.labels = [name for name in names for _ in range(n_each)]
-        self.truth_N = np.repeat(np.arange(len(names)), n_each)
+        names: list[str | None] = [*base, *[None] * len(sizes)]
+        count = [*[n_each] * len(base), *sizes]
+        self.labels = [name for name, n in zip(names, count, strict=True) for _ in range(n)]
+        self.region_ids = [f"region-{index:03d}" for index in range(len(self.labels))]
+        self.truth_N = np.repeat(np.arange(len(names)), count)
         self.scores_N = rng.uniform(0, 1, len(self.labels)).astype(np.float32)
         self._centers = rng.standard_normal((len(names), WIDTH)).astype(np.float32) * 2
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -71,9 +72,16 @@ class Rank:
 class Sampler:
     """Draws the regions of a batch with replacement, novel and base in turn, so that every rank holds both."""
 
-    def __init__(self, labels: Sequence[str | None], batch_size: int, max_steps: int | None = None) -> None:
-        self._novel = np.flatnonzero([label is None for label in labels])
-        self._base = np.flatnonzero([label is not None for label in labels])
+    def __init__(
+        self,
+        labels: Sequence[str | None],
+        batch_size: int,
+        max_steps: int | None = None,
+        is_drawn_N: NDArray[np.bool_] | None = None,
+    ) -> None:
+        is_base_N = np.array([label is not None for label in labels])
+        is_drawn_N = np.ones(len(labels), bool) if is_drawn_N is None else is_drawn_N
+        self._novel, self._base = np.flatnonzero(~is_base_N & is_drawn_N), np.flatnonzero(is_base_N & is_drawn_N)
         self._batch_size = batch_size
         self._max_steps = max_steps
 
@@ -115,7 +123,7 @@ def train(
     history = _load_checkpoint(checkpoints, learner, optimizer)
     module: nn.Module = DistributedDataParallel(learner) if rank.size > 1 else learner
     max_steps = max(1, config.max_steps // config.epochs) if config.max_steps else None
-    sampler = Sampler(source.labels, config.batch_size, max_steps)
+    sampler = Sampler(source.labels, config.batch_size, max_steps, objective.choose_drawn(source))
     batches = _Batches(source, objective, rank)
     for epoch in (Epoch(index, config.epochs) for index in range(history.epochs, config.epochs)):
         for group in optimizer.param_groups:

@@ -44,6 +44,7 @@ class Views(NamedTuple):
 class ViewSource(Protocol):
     """Interface of sources: regions 0..N-1 with their labels and scores, and pairs of views of each."""
 
+    region_ids: list[str]
     labels: list[str | None]  # base class; None for novel regions
     scores_N: NDArray[np.float32]  # anomaly score, 0..1
 
@@ -89,7 +90,9 @@ class ViewBank:
 
     def __init__(self, tables: Sequence[pa.Table]) -> None:
         views = pa.concat_tables(tables).select(["region_id", "role", "label", "score", "cls", "tokens"])
-        region_of_view = np.asarray(views.column("region_id").dictionary_encode().combine_chunks().indices)
+        encoded = views.column("region_id").dictionary_encode().combine_chunks()
+        self.region_ids: list[str] = encoded.dictionary.to_pylist()
+        region_of_view = np.asarray(encoded.indices)
         order = np.argsort(region_of_view, kind="stable")
         firsts = np.searchsorted(region_of_view[order], np.arange(region_of_view.max() + 1))
         self._views = np.split(order, firsts[1:])
@@ -187,6 +190,7 @@ class FreshViews:
 
     def __init__(self, tables: Sequence[pa.Table], backbone: Backbone) -> None:
         regions = pa.concat_tables(tables)
+        self.region_ids: list[str] = regions.column("region_id").to_pylist()
         roles, labels = regions.column("role").to_pylist(), regions.column("label").to_pylist()
         self.labels = [label if role == "base" else None for role, label in zip(roles, labels, strict=True)]
         self.scores_N = regions.column("score").to_numpy().astype(np.float32)

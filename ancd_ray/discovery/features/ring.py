@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from ancd_ray.method.views import Image
 
 RING = 0.5  # share of the ring's average that is subtracted
-_GRID, _NEAR, _WIDE = 56, 3, 13  # cells per side in which the ring is made, and cells across of its two dilations
 
 
 def encode_rings(model: Backbone, views: Sequence[tuple[Image, Image]]) -> Tensor:
@@ -40,6 +39,7 @@ def encode_rings(model: Backbone, views: Sequence[tuple[Image, Image]]) -> Tenso
     import torch
     import torch.nn.functional as F
 
+    from ancd_ray.method.rings import find_rings
     from ancd_ray.method.views import tensors
 
     twice = list(views) * 2 if len(views) == 1 else views  # products with one row round differently
@@ -51,15 +51,6 @@ def encode_rings(model: Backbone, views: Sequence[tuple[Image, Image]]) -> Tenso
             unit_BDHW = F.normalize(level_BDHW.float(), dim=1)
             averages.append(torch.stack([_average(unit_BDHW, each.to(unit_BDHW.device)) for each in weights], dim=1))
     return torch.cat(averages, dim=2)[: len(views)].cpu()
-
-
-def find_rings(masks_BHW: Tensor) -> Tensor:
-    """Compute the ring around each mask, 0 or 1 on a coarse grid (B, 56, 56): its wide dilation less its near one."""
-    import torch.nn.functional as F
-
-    covered_B1HW = (F.adaptive_max_pool2d(masks_BHW[:, None], _GRID) > 0).float()
-    wide_B1HW, near_B1HW = (F.max_pool2d(covered_B1HW, width, 1, width // 2) for width in (_WIDE, _NEAR))
-    return (wide_B1HW - near_B1HW)[:, 0]
 
 
 def subtract_rings(averages_2D: NDArray[Any], share: float = RING) -> NDArray[np.float64]:

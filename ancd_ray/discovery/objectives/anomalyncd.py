@@ -28,8 +28,12 @@ class AnomalyNCD(Objective):
             batch.normal_weight_B,
             n_base=self.classes.n_base,
             teacher_temp=teacher_temperature(epoch.index, epoch.count),
-            weights=loss_weights(self.config, self.classes),
+            weights=self.weights(),
         )
+
+    def weights(self) -> LossWeights:
+        """Return the constants of the objective."""
+        return loss_weights(self.config, self.classes)
 
     def finish(self, learner: Learner, source: ViewSource, head_losses: Sequence[float]) -> list[float]:  # noqa: ARG002
         """Do nothing: the corrected pseudo labels have told the normal class."""

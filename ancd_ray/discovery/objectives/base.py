@@ -63,6 +63,10 @@ class Objective(ABC):
     def prepare(self, learner: Learner, source: ViewSource, epoch: Epoch) -> None:  # noqa: B027
         """Prepare an epoch; the result depends on the weights alone, so that a continued training is the same."""
 
+    def choose_drawn(self, source: ViewSource) -> NDArray[np.bool_]:
+        """Choose the regions (N,) that batches are drawn of: all of them."""
+        return np.ones(len(source.labels), bool)
+
     def choose_partners(self, regions_B: Ints, rng: np.random.Generator) -> Ints:  # noqa: ARG002
         """Choose the regions of the second views: the same."""
         return regions_B

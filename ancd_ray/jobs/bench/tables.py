@@ -35,7 +35,7 @@ class Table:
 
 
 _MVTEC, _MTD = "MVTec AD, MuSc", "MTD, MuSc"
-_TRAINED = ("discovery.method=anomalyncd",)
+_TRAINED = ("discovery.method=anomalyncd", "train.start=random")  # as in the paper
 _ONE_HEAD = ("train.heads=1",)
 _SUBHEADS = ("train.heads=5", "train.head=loss", "train.batch_size=128")  # of IIC and UNO, as published
 
@@ -73,6 +73,7 @@ TABLES: dict[str, Table] = {
             Row("SimGCD", ("discovery.method=simgcd", *_ONE_HEAD), (0.105, 0.048, 0.293)),
             Row("AMEND", ("discovery.method=amend", *_ONE_HEAD), (0.138, 0.067, 0.324)),
             Row("AnomalyNCD", _TRAINED, (0.268, 0.228, 0.509)),
+            Row("AnomalyNCD from the classes of spectral (ours)", ("discovery.method=anomalyncd",)),
             Row("linked (ours)", ("discovery.method=linked",)),
             Row("spectral (ours)", ("discovery.method=spectral",)),
         ),
