@@ -109,21 +109,10 @@ class Regions(Stage):
         measured = None if self.from_masks else measure_score_range(inputs.maps, self.mebin, inputs.normal_scores)
         if measured and inputs.calibration:
             measured = replace(measured, cut=_find_cut(inputs.calibration, context.product))
-        values: dict[str, Any] = {"range": list(astuple(measured)) if measured else None, "warning": None}
-        if (
-            measured
-            and self.mebin.range == "measured"
-            and self.mebin.binarize == "mebin"
-            and self.mebin.floor is None
-            and measured.low > FAR_ABOVE_ZERO * measured.high
-            and not _knows_normal(inputs)
-        ):
-            values["warning"] = (
-                f"no image is known to be normal: the lowest score, {measured.low:.3g} (highest {measured.high:.3g}), "
-                "is taken for that of one; if every image has a defect, regions come out too small: list normal "
-                "images, or set mebin.floor"
-            )
-            context.progress.note(values["warning"])
+        warning = warn_of_range(measured, self.mebin, _knows_normal(inputs)) if measured else None
+        if warning:
+            context.progress.note(warning)
+        values: dict[str, Any] = {"range": list(astuple(measured)) if measured else None, "warning": warning}
         shards = align_shards({"images": inputs.images, "maps": inputs.maps}, count="maps")
         pixel_range, roi = PixelRange.find(inputs.images.values), Roi.load(inputs.roi.read) if inputs.roi else None
         worker = CutRegions(self.mebin, measured, pixel_range, self.tile, roi)
@@ -136,6 +125,18 @@ def _knows_normal(inputs: Regions.In) -> bool:
     if inputs.normal_scores and inputs.normal_scores.num_rows:
         return True
     return bool(pc.any(pc.equal(inputs.images.read(["label"]).column("label"), GOOD)).as_py())
+
+
+def warn_of_range(measured: Range, config: MebinConfig, knows_normal: bool) -> str | None:
+    """Describe in a line that the lower end of the range may be the score of a defect; None if it is that of none."""
+    is_measured = config.range == "measured" and config.floor is None and config.binarize == "mebin"
+    if not is_measured or knows_normal or measured.low <= FAR_ABOVE_ZERO * measured.high:
+        return None
+    return (
+        f"no image is known to be normal: the lowest score, {measured.low:.3g} (highest {measured.high:.3g}), is taken "
+        "for that of one; if every image has a defect, regions come out too small: list normal images, or set "
+        "mebin.floor"
+    )
 
 
 def _find_cut(calibration: Files, product: str) -> float:
