@@ -57,7 +57,7 @@ class Trial(NamedTuple):
     product: str
     images: Images
     sample: Images
-    means: dict[str, NDArray[np.float32]]  # mean feature of length 1, by image
+    means: dict[str, NDArray[np.float32]]  # mean features of length 1 of images, those that were asked for
 
 
 def main() -> None:
@@ -101,13 +101,7 @@ def _read(job: str, overrides: Sequence[str], n: int) -> Iterator[Trial]:
         rows = attach_range(output.table("images").to_pylist(), None)
         images = [row for row in rows if row["role"] == "query"]
         chosen = sorted(np.random.default_rng(0).permutation(len(images))[:n].tolist())
-        means = {}
-        for image, found in compute_features(Lite(), MuSc(name="musc"), images, (1,)):
-            assert not isinstance(found, BadImage)
-            ((_, (grid,)),) = found.tiles
-            mean_D = grid.features_RCD.flatten(0, 1).mean(dim=0)
-            means[image["image_id"]] = (mean_D / mean_D.norm()).numpy()
-        yield Trial(step.product, images, [images[i] for i in chosen], means)
+        yield Trial(step.product, images, [images[i] for i in chosen], {})
 
 
 def measure(config: MuSc, trial: Trial, seed: int, defects: float | None) -> list[float]:
@@ -115,6 +109,7 @@ def measure(config: MuSc, trial: Trial, seed: int, defects: float | None) -> lis
     references = _choose(trial.images, config.references, seed, defects)
     scorer = fit(config, references)
     wanted = {image["image_id"]: image for image in (*trial.sample, *references)}
+    _add_means(trial.means, [image for image_id, image in wanted.items() if image_id not in trial.means])
     maps = dict(zip(wanted, score(scorer, list(wanted.values())), strict=True))
     sample = [image["image_id"] for image in trial.sample]
     highest = {image_id: float(values.max()) for image_id, values in maps.items()}
@@ -130,6 +125,14 @@ def measure(config: MuSc, trial: Trial, seed: int, defects: float | None) -> lis
             curve.add(values, np.where(small > 127, 255, 0).astype(np.uint8))
     scores = [[highest[i] for i in sample], top, *rescored]
     return [curve.aupro() or 0.0, *(auroc(is_anomalous, np.array(each)) or 0.0 for each in scores)]
+
+
+def _add_means(means: dict[str, NDArray[np.float32]], images: Images) -> None:
+    for image, found in compute_features(Lite(), MuSc(name="musc"), images, (1,)):
+        assert not isinstance(found, BadImage)
+        ((_, (grid,)),) = found.tiles
+        mean_D = grid.features_RCD.flatten(0, 1).mean(dim=0)
+        means[image["image_id"]] = (mean_D / mean_D.norm()).numpy()
 
 
 def _choose(images: Images, n: int, seed: int, defects: float | None) -> Images:
