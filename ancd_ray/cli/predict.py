@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,19 +81,41 @@ def predict(
 
 
 def list_inputs(paths: Sequence[Path], masks: Path | None, maps: Path | None) -> Iterator[ImageInput]:
-    """List the images, each with its mask or map of the same relative name and any suffix."""
+    """List the images, each with its mask and map: of the same name below the same folders, with any suffix.
+
+    Raises
+    ------
+    UsageError
+        Two images have the same mask or map.
+    """
     from ancd_ray.data.images import is_image
     from ancd_ray.models.model import ImageInput
 
     by_stem = [
         {file.relative_to(top).with_suffix(""): file for file in _walk(top)} if top else {} for top in (masks, maps)
     ]
+    taken: dict[Path, Path] = {}  # image of each mask and map
     for path in paths:
         files = [file for file in _walk(path) if is_image(file.name)] if path.is_dir() else [path]
         for file in files:
-            stem = (file.relative_to(path) if path.is_dir() else Path(file.name)).with_suffix("")
-            mask, anomaly_map = (files.get(stem) or files.get(stem.with_name(f"{stem.name}_mask")) for files in by_stem)
-            yield ImageInput(file, str(file), mask, anomaly_map)
+            least = len(file.relative_to(path).parts) if path.is_dir() else 1
+            beside = [_find_beside(each, file, least) for each in by_stem]
+            for found in filter(None, beside):
+                other = taken.setdefault(found, file.absolute())
+                if other != file.absolute():
+                    raise click.UsageError(f"{found} fits {other} and {file}; give it the folders of its image")
+            yield ImageInput(file, str(file), *beside)
+
+
+def _find_beside(files: Mapping[Path, Path], image: Path, least: int) -> Path | None:
+    """Find the mask or map of an image by as much of the end of its path as there is, at least some of its parts."""
+    parts = image.absolute().with_suffix("").parts[1:]
+    for n in range(len(parts), least - 1, -1):
+        stem = Path(*parts[-n:])
+        found = files.get(stem) or files.get(stem.with_name(f"{stem.name}_mask"))
+        if found:
+            return found
+    return None
 
 
 def _walk(top: Path) -> list[Path]:

@@ -157,10 +157,6 @@ class DetectorConfig(Section):
             return frozenset(image_id for image_id, role in images if role == "normal")
         return choose_references((image_id for image_id, role in images if role == "query"), self.n_references)
 
-    def choose_scored(self, images: Iterable[tuple[str, str]]) -> frozenset[str]:  # noqa: ARG002
-        """Choose the images that the calibration has to have the scores of, beside a sample of all."""
-        return frozenset()
-
     def collect(
         self, images: Sequence[ImageRow], backbone: Backbone, n_images: int
     ) -> Iterator[tuple[ImageRow, Sequence[Patches] | BadImage]]:

@@ -7,7 +7,7 @@ The settings are here; the computation, which needs torch, is in `mutual_scoring
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import numpy as np
@@ -16,8 +16,8 @@ from pydantic import Field, PositiveInt
 
 from ancd_ray.config.base import Share
 from ancd_ray.data.images import BadImage
-from ancd_ray.detectors.base import CALIBRATION, FitFigures, ImageRow, Needs, Patches, Scorer, State
-from ancd_ray.detectors.calibration import CALIBRATED, Calibration
+from ancd_ray.detectors.base import FitFigures, ImageRow, Needs, Patches, Scorer, State
+from ancd_ray.detectors.calibration import CALIBRATED
 from ancd_ray.detectors.patches import PatchDetector
 
 if TYPE_CHECKING:
@@ -35,12 +35,11 @@ class MuSc(PatchDetector):
     # Sides of squares of patches whose means are compared; the scores of several are averaged.
     neighborhoods: Annotated[tuple[Odd, ...], Field(min_length=1, max_length=4)] = (1,)
     nearest: Annotated[float, Field(gt=0, le=1)] = 0.5  # share of the references that count, those nearest to a patch
-    drop: Annotated[Share, Field(lt=1)] = 0.0  # share of the references, the most anomalous ones, that are left out
+    drop: Annotated[Share, Field(lt=1)] = 0.2  # share of the references' patches, the most anomalous, that are left out
 
     needs: ClassVar[Needs] = "references"
     state_file: ClassVar[str | None] = "references.safetensors"
     is_proposed: ClassVar[bool] = True
-    score_keys: ClassVar[tuple[str, ...]] = (*PatchDetector.score_keys, "nearest", "drop")
 
     @property
     def n_normals(self) -> int | None:
@@ -52,17 +51,12 @@ class MuSc(PatchDetector):
         """Number of images that each one is compared with."""
         return self.references
 
-    def choose_scored(self, images: Iterable[tuple[str, str]]) -> frozenset[str]:
-        """Choose the references, if some of them are dropped."""
-        return self.choose_images(images) if self.drop else frozenset()
-
     def make_scorer(self, backbone: Callable[[], Backbone], state: State) -> Scorer:
-        """Build the scorer; without a calibration, no reference is left out."""
+        """Build the scorer from the references."""
         from ancd_ray.detectors.mutual_scoring import MutualScorer, unpack_references
 
         assert self.state_file, "MuSc is fitted"
-        calibration = Calibration.read(state[CALIBRATION]) if CALIBRATION in state else None
-        return MutualScorer(backbone(), self, unpack_references(state[self.state_file]), calibration)
+        return MutualScorer(backbone(), self, unpack_references(state[self.state_file]))
 
     def collect(
         self,
@@ -90,9 +84,9 @@ class MuSc(PatchDetector):
             yield image, rows
 
     def fit(self, patches: Callable[[int, int], Iterator[tuple[str, NDArray[np.float16]]]]) -> tuple[bytes, FitFigures]:
-        """Keep the features of the references."""
+        """Keep the features of the references, without those of their most anomalous patches."""
         from ancd_ray.detectors.memory_bank import MemoryBank
-        from ancd_ray.detectors.mutual_scoring import pack_references
+        from ancd_ray.detectors.mutual_scoring import drop_anomalous, pack_references
 
         banks: dict[tuple[int, int], MemoryBank] = {
             (size, side): MemoryBank.of_images(patches(size, side))
@@ -101,4 +95,5 @@ class MuSc(PatchDetector):
         }
         first = banks[self.sizes[0], self.neighborhoods[0]]
         figures = {"references": len(set(first.images_M.tolist())), "dim": first.features_MD.shape[1]}
-        return pack_references(banks), figures
+        kept = {key: drop_anomalous(bank, self.drop, self.nearest) for key, bank in banks.items()}
+        return pack_references(kept), figures

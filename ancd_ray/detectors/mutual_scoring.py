@@ -17,13 +17,13 @@ from torch import Tensor
 from ancd_ray.backbones.base import Backbone
 from ancd_ray.data.images import BadImage
 from ancd_ray.detectors.base import AnomalyMap, ImageRow
-from ancd_ray.detectors.calibration import Calibration
 from ancd_ray.detectors.memory_bank import MemoryBank, number_image
 from ancd_ray.detectors.musc import MuSc
 from ancd_ray.detectors.patch_features import PatchGrid
 from ancd_ray.detectors.patch_maps import make_maps
 
 _COLUMNS = 4096  # patches of references in a product of matrices: 400 x 4096 distances are 7 MB
+_ROUNDING = 1e-2  # distance below which features of length 1 or more differ by their rounding alone
 
 Banks = Mapping[tuple[int, int], MemoryBank]  # by image size and neighbourhood
 
@@ -38,13 +38,11 @@ class References:
     numbers: Sequence[int]  # number of each reference
 
     @classmethod
-    def of_bank(cls, bank: MemoryBank, dropped: frozenset[int], device: str) -> References:
-        """Make the references of a bank whose images are contiguous, without some of them."""
+    def of_bank(cls, bank: MemoryBank, device: str) -> References:
+        """Make the references of a bank whose images are contiguous."""
         numbers, lengths = torch.unique_consecutive(bank.images_M, return_counts=True)
-        kept = [number for number in numbers.tolist() if number not in dropped]
-        is_kept_J = torch.tensor([number not in dropped for number in numbers.tolist()])
-        features_MD = bank.features_MD[is_kept_J.repeat_interleave(lengths)].float().to(device)
-        return cls(features_MD, features_MD.square().sum(dim=1), lengths[is_kept_J].tolist(), kept)
+        features_MD = bank.features_MD.float().to(device)
+        return cls(features_MD, features_MD.square().sum(dim=1), lengths.tolist(), numbers.tolist())
 
     def measure_distances(self, queries_ND: Tensor) -> Tensor:
         """Compute the distance (N, J) of each patch to the nearest patch of each reference."""
@@ -68,6 +66,34 @@ def average_nearest(distance_NJ: Tensor, share: float) -> Tensor:
     """Average the distances (N,) to the references that are nearest to a patch, a share of them, at least one."""
     k = max(1, math.ceil(share * distance_NJ.shape[1]))
     return distance_NJ.topk(k, dim=1, largest=False, sorted=False).values.mean(dim=1)
+
+
+def score_patches(queries_ND: Tensor, references: References, left_out: int, nearest: float) -> Tensor:
+    """Compute the scores (N,) of the patches of an image by the references, except for the one of a number."""
+    others = [j for j, number in enumerate(references.numbers) if number != left_out]
+    if not others:
+        return measure_alone(queries_ND)
+    distance_NJ = references.measure_distances(queries_ND)
+    if len(others) < len(references.numbers):
+        distance_NJ = distance_NJ[:, others]
+    return average_nearest(distance_NJ, nearest)
+
+
+def drop_anomalous(bank: MemoryBank, share: float, nearest: float) -> MemoryBank:
+    """Leave out those patches of the references that the other references find most anomalous, a share of all.
+
+    Else a defect that some references have looks normal to those that have it, too: its patches are far from most
+    references, and near to some.
+    """
+    n_kept = len(bank.features_MD) - int(share * len(bank.features_MD))
+    references = References.of_bank(bank, "cpu")
+    if len(references.numbers) < 2 or n_kept == len(bank.features_MD):
+        return bank
+    parts = zip(torch.split(references.features_MD, list(references.lengths)), references.numbers, strict=True)
+    score_M = torch.cat([score_patches(part_ND, references, number, nearest) for part_ND, number in parts])
+    is_kept_M = score_M < _ROUNDING
+    is_kept_M[score_M.argsort(stable=True)[:n_kept]] = True
+    return MemoryBank(bank.features_MD[is_kept_M], bank.images_M[is_kept_M])
 
 
 def measure_alone(queries_ND: Tensor) -> Tensor:
@@ -109,14 +135,11 @@ class MutualScorer:
         Settings of the detector.
     banks
         Features of the references by image size and neighbourhood.
-    calibration
-        Scores of the references, of which the highest are left out; None: none is.
     """
 
-    def __init__(self, backbone: Backbone, config: MuSc, banks: Banks, calibration: Calibration | None) -> None:
+    def __init__(self, backbone: Backbone, config: MuSc, banks: Banks) -> None:
         self._backbone, self._config = backbone, config
-        dropped = choose_dropped(calibration, config.drop) if calibration else frozenset()
-        self._references = {key: References.of_bank(bank, dropped, backbone.device) for key, bank in banks.items()}
+        self._references = {key: References.of_bank(bank, backbone.device) for key, bank in banks.items()}
 
     @torch.no_grad()
     def score(self, images: Sequence[ImageRow]) -> list[AnomalyMap | BadImage]:
@@ -127,29 +150,12 @@ class MutualScorer:
         """Compute the scores (R, C) of a tile of an image at each size."""
         number, scores = number_image(image_id), []
         for size in self._config.sizes:
-            of_size = [self._score_patches(each, number) for each in grids if each.image_size == size]
+            of_size = [self._score_grid(each, number) for each in grids if each.image_size == size]
             scores.append(torch.stack(of_size).mean(dim=0))
         return scores
 
-    def _score_patches(self, grid: PatchGrid, left_out: int) -> Tensor:
+    def _score_grid(self, grid: PatchGrid, number: int) -> Tensor:
         """Compute the scores (R, C) of patches of one size and neighbourhood."""
         references = self._references[grid.image_size, grid.neighborhood]
-        queries_ND = grid.features_RCD.flatten(0, 1)
-        others = [j for j, number in enumerate(references.numbers) if number != left_out]
-        if not others:
-            score_N = measure_alone(queries_ND)
-        else:
-            distance_NJ = references.measure_distances(queries_ND)
-            if len(others) < len(references.numbers):
-                distance_NJ = distance_NJ[:, others]
-            score_N = average_nearest(distance_NJ, self._config.nearest)
+        score_N = score_patches(grid.features_RCD.flatten(0, 1), references, number, self._config.nearest)
         return score_N.reshape(grid.features_RCD.shape[:2])
-
-
-def choose_dropped(calibration: Calibration, share: float) -> frozenset[int]:
-    """Choose the references with the highest scores, a share of them; returns their numbers.
-
-    A defect that many references have looks normal to each of them.
-    """
-    ordered = sorted(calibration.reference_scores, key=calibration.reference_scores.__getitem__, reverse=True)
-    return frozenset(map(number_image, ordered[: int(share * len(ordered))]))

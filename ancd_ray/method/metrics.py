@@ -152,8 +152,10 @@ class MapCurve:
     overlap: NDArray[np.float64] = field(default_factory=lambda: np.zeros(BINS))
     components: int = 0
 
-    def add(self, values: NDArray[Any], mask: NDArray[np.uint8]) -> None:
+    def add(self, values: NDArray[Any], mask: NDArray[np.uint8], inside: NDArray[np.bool_] | None = None) -> None:
         """Add a map (h, w) and its mask of the same shape, 0 where normal; values are clipped to [lo, hi].
+
+        Only pixels `inside` (h, w) a region of interest count, if there is one.
 
         Raises
         ------
@@ -165,12 +167,15 @@ class MapCurve:
         if not np.isfinite(values).all():
             raise ValueError("the anomaly map has values that are not finite")
         bins = np.clip((values - self.lo) / (self.hi - self.lo) * BINS, 0, BINS - 1).astype(np.int64)
-        count, labels = cv2.connectedComponents((mask > 0).astype(np.uint8), connectivity=8)
-        inside = labels > 0
-        self.normal += np.bincount(bins[~inside], minlength=BINS)
-        self.anomalous += np.bincount(bins[inside], minlength=BINS)
-        sizes = np.bincount(labels[inside], minlength=count)
-        self.overlap += np.bincount(bins[inside], 1 / sizes[labels[inside]], minlength=BINS)
+        drawn = mask > 0
+        is_normal = ~drawn
+        if inside is not None:
+            drawn, is_normal = drawn & inside, is_normal & inside
+        count, labels = cv2.connectedComponents(drawn.astype(np.uint8), connectivity=8)
+        self.normal += np.bincount(bins[is_normal], minlength=BINS)
+        self.anomalous += np.bincount(bins[drawn], minlength=BINS)
+        sizes = np.bincount(labels[drawn], minlength=count)
+        self.overlap += np.bincount(bins[drawn], 1 / sizes[labels[drawn]], minlength=BINS)
         self.components += count - 1
 
     def merge(self, other: MapCurve) -> None:

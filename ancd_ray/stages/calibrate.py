@@ -63,10 +63,9 @@ class Calibrate(Stage):
         normals = choose_references((i for i, role in roles.items() if role == "normal"), CALIBRATED)
         if len(normals) < 2:  # a single one has no others to be compared with
             normals = frozenset()
-        references: frozenset[str] = frozenset().union(
-            *(part.choose_scored(roles.items()) for part in self.detector.parts),
-            () if normals else choose_references((i for i, role in roles.items() if role == "query"), CALIBRATED),
-        )
+        references = frozenset[str]()
+        if not normals:
+            references = choose_references((i for i, role in roles.items() if role == "query"), CALIBRATED)
         state = inputs.detector_state.folder if inputs.detector_state else None
         pixel_range, roi = PixelRange.find(inputs.images.values), Roi.load(inputs.roi.read) if inputs.roi else None
         worker = ScoreReferences(self.detector, self.backbone, state, normals | references, pixel_range, roi)

@@ -17,6 +17,7 @@ from ancd_ray.config.sections import MebinConfig
 from ancd_ray.data.images import BadImage, ImageU8, encode_png
 from ancd_ray.data.pixel_range import PixelRange
 from ancd_ray.data.roi import Roi
+from ancd_ray.data.roles import GOOD
 from ancd_ray.data.sources import attach_range, has_mask, read_rgb
 from ancd_ray.data.tables import decode_anomaly_map
 from ancd_ray.detectors.base import CALIBRATION
@@ -43,7 +44,7 @@ from ancd_ray.method.thresholds import exceed_normal, threshold_mask
 
 STORED_SIDE = 256  # pixels of a sub-image, from which views are made
 CUT_QUANTILE = "0.99"  # of the pixels of normal images; chosen by the overlap with masks on five sets
-CUTS_TOO_MUCH = 0.5  # if the lowest score is a larger share of the highest, no image looks normal
+FAR_ABOVE_ZERO = 0.5  # if the lowest score is a smaller share of the highest, it is that of a normal image
 
 
 @dataclass(frozen=True)
@@ -108,24 +109,34 @@ class Regions(Stage):
         measured = None if self.from_masks else measure_score_range(inputs.maps, self.mebin, inputs.normal_scores)
         if measured and inputs.calibration:
             measured = replace(measured, cut=_find_cut(inputs.calibration, context.product))
-        values: dict[str, Any] = {"range": list(astuple(measured)) if measured else None, "warning": None}
-        if (
-            measured
-            and self.mebin.range == "measured"
-            and self.mebin.binarize == "mebin"
-            and self.mebin.floor is None
-            and measured.low > CUTS_TOO_MUCH * measured.high
-        ):
-            values["warning"] = (
-                f"the lowest image score is {measured.low:.3g}, the highest {measured.high:.3g}: no image looks "
-                "normal, so regions may come out too small; set mebin.floor to the score of a normal image"
-            )
-            context.progress.note(values["warning"])
+        warning = warn_of_range(measured, self.mebin, _knows_normal(inputs)) if measured else None
+        if warning:
+            context.progress.note(warning)
+        values: dict[str, Any] = {"range": list(astuple(measured)) if measured else None, "warning": warning}
         shards = align_shards({"images": inputs.images, "maps": inputs.maps}, count="maps")
         pixel_range, roi = PixelRange.find(inputs.images.values), Roi.load(inputs.roi.read) if inputs.roi else None
         worker = CutRegions(self.mebin, measured, pixel_range, self.tile, roi)
         done = yield from context.map(worker, shards)
         return Result.of_shards(done, values)
+
+
+def _knows_normal(inputs: Regions.In) -> bool:
+    """Return whether an image is known to be normal: by its label, or because the detector was calibrated with it."""
+    if inputs.normal_scores and inputs.normal_scores.num_rows:
+        return True
+    return bool(pc.any(pc.equal(inputs.images.read(["label"]).column("label"), GOOD)).as_py())
+
+
+def warn_of_range(measured: Range, config: MebinConfig, knows_normal: bool) -> str | None:
+    """Describe in a line that the lower end of the range may be the score of a defect; None if it is that of none."""
+    is_measured = config.range == "measured" and config.floor is None and config.binarize == "mebin"
+    if not is_measured or knows_normal or measured.low <= FAR_ABOVE_ZERO * measured.high:
+        return None
+    return (
+        f"no image is known to be normal: the lowest score, {measured.low:.3g} (highest {measured.high:.3g}), is taken "
+        "for that of one; if every image has a defect, regions come out too small: list normal images, or set "
+        "mebin.floor"
+    )
 
 
 def _find_cut(calibration: Files, product: str) -> float:

@@ -10,11 +10,12 @@ import numpy as np
 import pyarrow.compute as pc
 
 from ancd_ray.data.images import BadImage
+from ancd_ray.data.roi import Roi
 from ancd_ray.data.roles import GOOD
 from ancd_ray.data.sources import has_mask
 from ancd_ray.data.tables import decode_anomaly_map
 from ancd_ray.detectors.ground_truth import MaskReader
-from ancd_ray.engine.artifacts import Figures, Table
+from ancd_ray.engine.artifacts import Figures, Files, Table
 from ancd_ray.engine.calls import Resources
 from ancd_ray.engine.context import Context
 from ancd_ray.engine.outputs import Result, Shard, ShardResult, align_shards
@@ -27,7 +28,7 @@ class ScoreMaps(Stage):
     """Evaluates the anomaly maps."""
 
     name: ClassVar[str] = "score_maps"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     resources: ClassVar[Resources] = "images"
 
     @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class ScoreMaps(Stage):
 
         images: Table
         maps: Table
+        roi: Files | None = None
 
     class Out:
         """Artifacts that the stage makes, by role."""
@@ -49,7 +51,7 @@ class ScoreMaps(Stage):
         highest = pc.min_max(inputs.maps.read(["score"]).column("score")).as_py()["max"]
         high = max(float(highest or 0.0), 1e-12)
         shards = align_shards({"images": inputs.images, "maps": inputs.maps}, count="maps")
-        done = yield from context.map(CompareMasks(high), shards)
+        done = yield from context.map(CompareMasks(high, Roi.load(inputs.roi.read) if inputs.roi else None), shards)
         result = Result.of_shards(done)
         total, compared = MapCurve(0.0, high), 0
         for part in result.tables.get("map_curves", ()):  # one after another: there may be thousands
@@ -67,9 +69,13 @@ class ScoreMaps(Stage):
 
 @dataclass(frozen=True)
 class CompareMasks:
-    """Computes the histograms of a shard of maps; `high` is their upper end, the highest score of the product."""
+    """Computes the histograms of a shard of maps; `high` is their upper end, the highest score of the product.
+
+    Pixels outside the region of interest do not count, normal or not.
+    """
 
     high: float
+    roi: Roi | None = None
 
     def __call__(self, shard: Shard) -> ShardResult:
         """Compute the row of `map_curves`, if there is any; unreadable masks are skipped."""
@@ -86,6 +92,7 @@ class CompareMasks:
             if isinstance(mask, BadImage):
                 continue
             small = cv2.resize(mask, values.shape[::-1], interpolation=cv2.INTER_AREA)
-            curve.add(values, np.where(small > 127, 255, 0).astype(np.uint8))
+            inside = self.roi.draw((image["height"], image["width"]), values.shape) if self.roi else None
+            curve.add(values, np.where(small > 127, 255, 0).astype(np.uint8), inside)
             compared += 1
         return ShardResult({"map_curves": [{**curve.to_dict(), "compared": compared}] if compared else []})

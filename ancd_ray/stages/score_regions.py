@@ -11,9 +11,10 @@ import numpy as np
 
 from ancd_ray.data.images import BadImage, ImageU8, decode_mask, encode_png
 from ancd_ray.data.pixel_range import PixelRange
+from ancd_ray.data.roi import Roi
 from ancd_ray.data.roles import is_defect
 from ancd_ray.data.sources import attach_range, has_mask, read_mask, read_rgb
-from ancd_ray.engine.artifacts import Figures, Table
+from ancd_ray.engine.artifacts import Figures, Files, Table
 from ancd_ray.engine.calls import Resources
 from ancd_ray.engine.context import Context
 from ancd_ray.engine.outputs import Result, Shard, ShardResult, align_shards
@@ -30,7 +31,7 @@ class ScoreRegions(Stage):
     """Compares what was marked with what is known of labelled images."""
 
     name: ClassVar[str] = "score_regions"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     resources: ClassVar[Resources] = "images"
 
     @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class ScoreRegions(Stage):
         images: Table
         maps: Table
         region_masks: Table
+        roi: Files | None = None
 
     class Out:
         """Artifacts that the stage makes, by role."""
@@ -52,7 +54,8 @@ class ScoreRegions(Stage):
         figures: dict[str, Any] = {"compared": 0, "iou": None, "area_ratio": None}
         if not inputs.region_masks.num_rows:
             return Result({}, figures)
-        worker = CompareRegions(_choose_worst(inputs), PixelRange.find(inputs.images.values))
+        roi = Roi.load(inputs.roi.read) if inputs.roi else None
+        worker = CompareRegions(_choose_worst(inputs), PixelRange.find(inputs.images.values), roi)
         shards = align_shards({"images": inputs.images, "region_masks": inputs.region_masks}, count="region_masks")
         done = yield from context.map(worker, shards)
         result = Result.of_shards(done)
@@ -82,10 +85,14 @@ def _choose_worst(inputs: ScoreRegions.In) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class CompareRegions:
-    """Compares the binarized maps of a shard with masks; `worst` has the scores of the images that are pictured."""
+    """Compares the binarized maps of a shard with masks; `worst` has the scores of the images that are pictured.
+
+    What is drawn outside the region of interest does not count.
+    """
 
     worst: Mapping[str, float]
     pixel_range: PixelRange | None = None
+    roi: Roi | None = None
 
     def __call__(self, shard: Shard) -> ShardResult:
         """Compute the rows of `region_overlaps` and `worst_images`; what cannot be read is skipped."""
@@ -95,7 +102,7 @@ class CompareRegions:
         overlaps, pictures = [], []
         for row in shard.rows_of("region_masks"):
             image = images[row["image_id"]]
-            drawn = _read_drawn(image)
+            drawn = _read_drawn(image, self.roi)
             is_pictured = image["image_id"] in self.worst
             if drawn is None and not is_pictured:
                 continue
@@ -123,12 +130,14 @@ class CompareRegions:
         return [row]
 
 
-def _read_drawn(image: Mapping[str, Any]) -> ImageU8 | None:
-    """Read the mask of an image; None if there is none, it cannot be read, or nothing is drawn in it."""
+def _read_drawn(image: Mapping[str, Any], roi: Roi | None) -> ImageU8 | None:
+    """Read the mask of an image; None if there is none, it cannot be read, or nothing is drawn in the region."""
     if not has_mask(image):
         return None
     try:
         mask = read_mask(image)
     except BadImage:
         return None
+    if roi is not None:
+        mask = mask * roi.draw(mask.shape, mask.shape).view(np.uint8)
     return mask if mask.any() else None

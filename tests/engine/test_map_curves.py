@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ancd_ray.data.images import encode_png
+from ancd_ray.data.roi import Roi
 from ancd_ray.data.store import Folder
 from ancd_ray.engine.attempts import list_attempts
 from ancd_ray.engine.outputs import Part, Shard, read_finished_shard, write_part
@@ -68,3 +69,22 @@ def test_halves_of_a_shard_are_joined(tmp_path: Path) -> None:
     assert compared == N
     (alone,) = CompareMasks(HIGH)(shard).tables["map_curves"]
     assert total.pixel_auroc() == MapCurve.from_dict(alone).pixel_auroc()
+
+
+def test_pixels_outside_the_region_of_interest_do_not_count(tmp_path: Path) -> None:
+    """Half of each defect, and of the background, lies outside, where maps have no scores."""
+    shard = _shard(tmp_path, 0, range(N))
+    inside = np.arange(SIDE) < 6
+    mask = np.full((SIDE, SIDE), 255, np.uint8)
+    (found,) = CompareMasks(HIGH, Roi.of_mask(mask * inside))(shard).tables["map_curves"]
+    expected = MapCurve(0.0, HIGH)
+    for i, row in enumerate(shard.rows_of("maps")):
+        values = np.frombuffer(row["map"], row["dtype"]).reshape(SIDE, SIDE)[:, inside]
+        drawn = np.zeros((SIDE, SIDE), np.uint8)
+        drawn[i : i + 4, 3:9] = 255
+        expected.add(values, drawn[:, inside])
+    assert MapCurve.from_dict(found).pixel_auroc() == expected.pixel_auroc()
+    assert MapCurve.from_dict(found).aupro() == expected.aupro()
+    elsewhere = Roi.of_mask(mask * (np.arange(SIDE) > 10))
+    (none,) = CompareMasks(HIGH, elsewhere)(shard).tables["map_curves"]
+    assert none["components"] == 0, "a defect that is not looked at is not missed"

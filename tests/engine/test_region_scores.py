@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from ancd_ray.data.images import encode_png
+from ancd_ray.data.roi import Roi
 from ancd_ray.data.store import Folder
 from ancd_ray.engine.outputs import Shard, write_part
 from ancd_ray.stages.regions import make_mask_row
@@ -78,3 +79,11 @@ def test_an_image_that_is_gone_has_no_picture_but_its_overlap(shard: Shard, tmp_
     found = CompareRegions({"twice": 0.25})(shard).tables
     assert not found["worst_images"]
     assert len(found["region_overlaps"]) == 3
+
+
+def test_what_is_drawn_outside_the_region_of_interest_does_not_count(shard: Shard) -> None:
+    columns = np.arange(WIDTH)
+    half, beside = (Roi.of_mask(np.full_like(DRAWN, 255) * within) for within in (columns < 200, columns >= 300))
+    overlaps = CompareRegions({}, roi=half)(shard).tables["region_overlaps"]
+    assert {row["image_id"]: row["area_ratio"] for row in overlaps}["exact"] == 2, "half of the defect counts"
+    assert not CompareRegions({}, roi=beside)(shard).tables["region_overlaps"], "a defect outside is not missed"

@@ -164,6 +164,16 @@ def test_plan_says_what_will_be_turned_and_scaled(tmp_path: Path) -> None:
     assert "has 2 pages" in notes
 
 
+def test_a_region_of_interest_outside_of_all_images_is_told(tmp_path: Path) -> None:
+    for i, side in enumerate((40, 60)):
+        _save(tmp_path / "p" / f"{i}.png", np.full((side, side, 3), 90, np.uint8))
+    images = _list(tmp_path, layout="folder").images
+    for place, is_told in (((50, 50), False), ((70, 10), True)):
+        x, y = place
+        roi = {"polygon": [[x, y], [x + 9, y], [x, y + 9]], "units": "pixels"}
+        assert ("is outside of every image" in " ".join(peek(images, _product(layout="folder", roi=roi)))) == is_told
+
+
 def test_every_file_is_accounted_for(tmp_path: Path) -> None:
     names = ["test/hole/2024-05-01/0.png", "test/hole/1.png", "test/.ipynb_checkpoints/1.png", "test/@eaDir/x.png"]
     for name in [*names, "test/loose.png", "train/good/0.png", "train/good/0.JFIF"]:

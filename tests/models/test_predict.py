@@ -14,11 +14,13 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+import click
 import pyarrow.dataset as ds
 import pytest
 from click.testing import CliRunner
 
 from ancd_ray.cli.main import main
+from ancd_ray.cli.predict import list_inputs
 from ancd_ray.config.job import Job
 from ancd_ray.jobs.tracking import save_pyfunc
 from ancd_ray.models.model import Model
@@ -55,6 +57,20 @@ def test_a_folder_of_images_as_json_lines_and_as_a_table(
     assert table.exit_code == 0
     assert len(table.stdout.splitlines()) == 1 + len(rows) - 1
     assert rows[0]["class"] in table.stdout
+
+
+def test_maps_of_images_with_the_same_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    for name in ("in/a/1.png", "in/b/1.png", "in/b/2.png", "maps/a/1.npy", "maps/b/1.npy", "maps/2_mask.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    maps, one, other = tmp_path / "maps", tmp_path / "in" / "a" / "1.png", tmp_path / "in" / "b" / "1.png"
+    for images in ([tmp_path / "in"], [one, other, other]):
+        listed = [each.anomaly_map for each in list_inputs(images, None, maps)]
+        assert listed[:2] == [maps / "a" / "1.npy", maps / "b" / "1.npy"]
+    (alone,) = list_inputs([tmp_path / "in" / "b" / "2.png"], None, maps)
+    assert alone.anomaly_map == maps / "2_mask.png"
+    with pytest.raises(click.UsageError, match=r"1\.npy fits .*in/a/1\.png and .*in/b/1\.png"):
+        list(list_inputs([one, other], None, maps / "a"))
 
 
 def test_wrong_models_are_told_in_one_line(finished: tuple[Job, Ran], demo_root: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from ancd_ray.data.images import BadImage, decode_mask, measure_extremes, read_b
 from ancd_ray.data.layouts.base import ProductConfig
 from ancd_ray.data.listed import ListedImages
 from ancd_ray.data.pixel_range import PixelRange
+from ancd_ray.data.roi import PolygonRoi, Roi
 from ancd_ray.data.roles import ListedImage
 
 LOOKED_AT = 12
@@ -22,7 +23,7 @@ _SOFT = 1.05, 2.0  # range of the ratio of the areas above 0 and above the middl
 
 
 def peek(images: Sequence[ListedImage], product: ProductConfig) -> list[str]:
-    """Return notes about the orientation, depth and readability of a sample of images, and about soft masks.
+    """Return notes about the orientation, depth and readability of a sample of images, soft masks, and a lost region.
 
     Parameters
     ----------
@@ -37,11 +38,13 @@ def peek(images: Sequence[ListedImage], product: ProductConfig) -> list[str]:
     tags: Counter[int] = Counter()
     reasons: Counter[str] = Counter()
     extremes = []
+    sizes: set[tuple[int, int]] = set()
     for image in sample:
         try:
             data = read_bytes(image.uri)
             header = read_header(data)
             tags[header.orientation] += 1
+            sizes.add((header.height, header.width))
             if header.is_deep:
                 extremes.append(measure_extremes(data))
         except BadImage as error:
@@ -56,6 +59,9 @@ def peek(images: Sequence[ListedImage], product: ProductConfig) -> list[str]:
         )
     if extremes:
         notes.append(_describe_depth(PixelRange.of(extremes, product.bits), product.bits, len(extremes), len(sample)))
+    if isinstance(product.roi, PolygonRoi) and sizes and not any(map(Roi.of_polygon(product.roi).find_box, sizes)):
+        height, width = max(sizes)
+        notes.append(f"`roi:` is outside of every image looked at ({width} x {height}); the job will end with that")
     if product.mask_threshold is None:
         notes += _look_at_masks([mask for image in sample for mask in image.mask_uris])
     return notes
