@@ -108,45 +108,37 @@ def cluster_frozen(problem: Problem, trained: Trained | None, *, weigh: bool = F
     return cluster_by_diffusion(links_NN).cut(problem.n_classes)
 
 
+_RINGED = replace(_STARTED, tokens="ringed")
+_SUBTRACTED = replace(_STARTED, tokens="subtracted")
+_UNTRAINED = replace(_SUBTRACTED, whiten=True, near=0.0, epochs=0)
 ROWS: dict[str, tuple[Switches | None, Decide]] = {
     "spectral": (None, cluster_frozen),
-    "the paper's training": (Switches(), select_head),
+    "the paper's training, 50 epochs": (Switches(), select_head),
     "— the head of the smallest loss": (Switches(), select_by_loss),
     "— 16 heads": (Switches(heads=16), select_head),
-    "— with the base set": (Switches(base=True), select_head),
-    "— 15 epochs": (Switches(epochs=15), select_head),
-    "prototypes (15 epochs, and below)": (Switches(start="classes", epochs=15), select_head),
+    "sizes, 15 epochs, as all below": (Switches(sizes="classes", epochs=15), select_head),
+    "prototypes": (Switches(start="classes", epochs=15), select_head),
     "prototypes, no entropy term": (Switches(start="classes", sizes="none", epochs=15), select_head),
-    "sizes": (Switches(sizes="classes", epochs=15), select_head),
     "prototypes, sizes": (replace(_STARTED, near=0.0), select_head),
     "prototypes, sizes, neighbors": (_STARTED, select_head),
-    "— 50 epochs": (replace(_STARTED, epochs=50), select_head),
-    "— 16 heads ": (replace(_STARTED, heads=16), select_head),
-    "— with the base set ": (replace(_STARTED, base=True), select_head),
-    "**— less the ring** (`anomalyncd`)": (replace(_STARTED, tokens="ringed"), select_head),
-    "—— 50 epochs": (replace(_STARTED, tokens="ringed", epochs=50), select_head),
-    "—— 16 heads": (replace(_STARTED, tokens="ringed", heads=16), select_head),
-    "—— with the base set": (replace(_STARTED, tokens="ringed", base=True), select_head),
-    "—— all views vote": (replace(_STARTED, tokens="ringed"), partial(select_head, views="all")),
-    "—— from all tokens": (replace(_STARTED, tokens="subtracted"), select_head),
-    "—— from all tokens, whitened": (replace(_STARTED, tokens="subtracted", whiten=True), select_head),
-    "—— from all tokens, whitened, not trained": (
-        Switches(start="classes", sizes="classes", tokens="subtracted", whiten=True, epochs=0),
-        select_head,
-    ),
+    "**prototypes, sizes, neighbors, ring** (`anomalyncd`)": (_RINGED, select_head),
+    "— 50 epochs": (replace(_RINGED, epochs=50), select_head),
+    "— all views vote": (_RINGED, partial(select_head, views="all")),
+    "— the ring taken off all tokens": (_SUBTRACTED, select_head),
+    "—— and whitened": (replace(_SUBTRACTED, whiten=True), select_head),
+    "—— no neighbors": (replace(_SUBTRACTED, whiten=True, near=0.0), select_head),
+    "—— not trained": (_UNTRAINED, select_head),
     "16 heads from clusterings of samples": (_SAMPLED, select_head),
+    "— not trained": (replace(_SAMPLED, epochs=0), select_head),
     "— co-association of heads, Ward": (_SAMPLED, cluster_associations),
-    "— spectral, weighted by it": (_SAMPLED, partial(join, graph="none", weigh="heads")),
-    "— spectral and their predictions, one graph": (_SAMPLED, partial(join, weigh="none")),
-    "—— weighted by clusterings of samples": (_SAMPLED, join),
-    "—— not trained": (replace(_SAMPLED, epochs=0), join),
-    "spectral and embeddings, one graph": (
-        replace(_STARTED, tokens="subtracted", whiten=True),
+    "— spectral, links weighted by it": (_SAMPLED, partial(join, graph="none", weigh="heads")),
+    "— one graph of spectral and their predictions": (_SAMPLED, partial(join, weigh="none")),
+    "—— weighted by the clusterings of samples": (_SAMPLED, join),
+    "—— the same, not trained": (replace(_SAMPLED, epochs=0), join),
+    "one graph of spectral and of trained embeddings": (
+        replace(_SUBTRACTED, whiten=True),
         partial(join, graph="embedding", weigh="none"),
     ),
-    "— not trained": (
-        Switches(start="classes", sizes="classes", tokens="subtracted", whiten=True, epochs=0),
-        partial(join, graph="embedding", weigh="none"),
-    ),
-    "spectral, weighted by clusterings of samples": (None, partial(cluster_frozen, weigh=True)),
+    "— not trained embeddings": (_UNTRAINED, partial(join, graph="embedding", weigh="none")),
+    "spectral, links weighted by clusterings of samples": (None, partial(cluster_frozen, weigh=True)),
 }

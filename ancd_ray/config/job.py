@@ -88,12 +88,12 @@ class Job(Section):
         return method == "spectral" or (method == "anomalyncd" and self.train.start == "spectral")
 
     def resolve_ring(self) -> Job:
-        """Set `backbone.ring` if it is not given."""
-        if self.backbone.ring is not None:
-            return self
+        """Set `backbone.ring` if it is not given, and the training starts at `spectral`."""
         is_started = self.discovery.method == "anomalyncd" and self.train.start == "spectral"
-        ring = 0.5 if is_started and self.backbone.name == "lite" and self.backbone.mask == "class" else 0.0
-        return self.model_copy(update={"backbone": self.backbone.model_copy(update={"ring": ring})})
+        has_average = self.backbone.name == "lite" and self.backbone.mask == "class"
+        if self.backbone.ring is not None or not is_started or not has_average:
+            return self
+        return self.model_copy(update={"backbone": self.backbone.model_copy(update={"ring": 0.5})})
 
     @model_validator(mode="after")
     def _check_mode(self) -> Job:

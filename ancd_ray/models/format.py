@@ -45,7 +45,6 @@ def read_backbone(document: Mapping[str, Any], weights: str | None = None) -> Ba
         It is no configuration, or there is none.
     """
     own = {key: value for key, value in document["backbone"].items() if key != "digest"}
-    own.setdefault("ring", 0.0)  # models of earlier versions have class tokens without it
     return BackboneConfig.model_validate({**own, **({"weights": weights} if weights else {})})
 
 

@@ -85,10 +85,15 @@ def test_trained_methods_differ_in_what_they_learn_from(small_job: MakeJob, tmp_
     def plan(*overrides: str) -> ProductPlan:
         return make(small_job(tmp_path, *overrides)).products[0]
 
-    ours, uno, scan = (plan(f"discovery.method={method}") for method in ("anomalyncd", "uno", "scan"))
+    methods = ("anomalyncd", "uno", "scan")
+    ours, uno, scan = (plan(f"discovery.method={method}", "train.start=random") for method in methods)
     assert len({each.step_of("views").fingerprint for each in (ours, uno, scan)}) == 1, "one view bank for all"
     assert len({each.step_of("trained").fingerprint for each in (ours, uno, scan)}) == 3
     assert [step.name for step in uno.steps] == [step.name for step in ours.steps]
+    started = plan("discovery.method=anomalyncd")
+    assert started.step_of("views").fingerprint != ours.step_of("views").fingerprint, "class tokens less the ring"
+    assert set(started.step_of("trained").inputs) - set(ours.step_of("trained").inputs) >= {"features", "maps"}
+    assert plan("discovery.method=uno").step_of("trained").fingerprint == uno.step_of("trained").fingerprint
     assert scan.base is not None
     assert not scan.base.steps, "deep clustering sees no base set"
     assert set(scan.step_of("trained").inputs) == {"views"}
@@ -114,7 +119,7 @@ def test_every_table_has_a_command() -> None:
 @pytest.mark.parametrize("number", ["I", "II"])
 def test_rows_of_methods_are_jobs(small_job: MakeJob, tmp_path: Path, number: str) -> None:
     jobs = [small_job(tmp_path, *row.overrides) for row in TABLES[number].rows]
-    methods = [job.discovery.method for job in jobs]
+    methods = [(job.discovery.method, job.train.start) for job in jobs]
     assert len(set(methods)) == len(methods)
 
 
