@@ -121,6 +121,7 @@ ROWS: dict[str, tuple[Switches | None, Decide]] = {
     "prototypes, no entropy term": (Switches(start="classes", sizes="none", epochs=15), select_head),
     "prototypes, sizes": (replace(_STARTED, near=0.0), select_head),
     "prototypes, sizes, neighbors": (_STARTED, select_head),
+    "prototypes, sizes, neighbors, base set": (replace(_STARTED, base=True), select_head),
     "**prototypes, sizes, neighbors, ring** (`anomalyncd`)": (_RINGED, select_head),
     "— 50 epochs": (replace(_RINGED, epochs=50), select_head),
     "— all views vote": (_RINGED, partial(select_head, views="all")),
