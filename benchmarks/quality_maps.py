@@ -22,7 +22,7 @@ def describe_maps(sets: Sequence[Set]) -> str:
         assert sample.scores
         maps, regions = each.read_values("map_scores"), each.read_values("region_scores")
         values = [
-            auroc(sample.label_I != GOOD, sample.scores.images),
+            auroc(sample.label_I != GOOD, sample.scores.images_IF[:, 0]),
             *(maps["pixel_auroc"], maps["aupro"], regions["iou"][1], regions["area_ratio"][1]),
             each.seconds / len(sample.label_I),
         ]

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from quality_methods import Sample
 
 from ancd_ray.config.load import load
@@ -16,6 +18,7 @@ from ancd_ray.data.store import Folder
 from ancd_ray.discovery.cluster_regions import ImageScores
 from ancd_ray.discovery.features import FEATURES, VIEW_FEATURES
 from ancd_ray.discovery.features.region_features import RegionFeatures, StoredFeatures
+from ancd_ray.discovery.normal_curve import IMAGE_FIGURES, stack_figures
 from ancd_ray.engine.artifacts import Table
 from ancd_ray.engine.executor import run_steps
 from ancd_ray.engine.outputs import Output
@@ -96,12 +99,12 @@ def read_samples(found: Set, maps: bool) -> Iterator[Sample]:
     rows = table.read(["image_id", "label"])
     ids, first_I, image_N = np.unique(np.asarray(rows.column("image_id")), return_index=True, return_inverse=True)
     label_I = np.array([label or GOOD for label in rows.column("label").to_pylist()])[first_I]
-    score_I = normal_M = None
     if maps:
-        scored = _read_table(found, "maps").read(["image_id", "score"]).to_pydict()
-        of_id = dict(zip(scored["image_id"], scored["score"], strict=True))
-        score_I = np.array([of_id[image_id] for image_id in ids])
-        normal_M = _read_table(found, "normal_scores").read(["score"]).column("score").to_numpy()
+        scored = _read_table(found, "maps").read(["image_id", *IMAGE_FIGURES])
+        figures_IF = stack_figures(scored)[
+            pc.index_in(pa.array(ids), scored.column("image_id").combine_chunks()).to_numpy()
+        ]
+        known_MF = stack_figures(_read_table(found, "normal_scores").read([*IMAGE_FIGURES]))
     for number in range(SAMPLES + 1):
         is_kept_I = np.ones(len(ids), bool)
         if number:
@@ -109,8 +112,8 @@ def read_samples(found: Set, maps: bool) -> Iterator[Sample]:
         kept = np.flatnonzero(is_kept_I[image_N])
         some = replace(every.take(kept), image_N=np.unique(image_N[kept], return_inverse=True)[1])
         scores = None
-        if score_I is not None:
-            scores = ImageScores(score_I[is_kept_I], score_I[image_N[kept]], normal_M)
+        if maps:
+            scores = ImageScores(figures_IF[is_kept_I], figures_IF[image_N[kept]], known_MF)
         yield Sample(some, label_I[is_kept_I], scores)
 
 
