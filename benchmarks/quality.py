@@ -3,6 +3,7 @@
     python benchmarks/quality.py CACHE --root DATA                # drawn masks
     python benchmarks/quality.py CACHE --root DATA --ablation     # `spectral` without one of its parts, or with another
     python benchmarks/quality.py CACHE --root DATA --maps         # anomaly maps, and normal images among the others
+    python benchmarks/quality.py CACHE --root DATA --maps --ablation      # `spectral` with other ways to tell these
     python benchmarks/quality.py CACHE --root DATA --maps --methods spectral --set mebin.binarize=mebin \
         --set mebin.binarize=calibrated detector.image_size=512
 
@@ -33,11 +34,12 @@ from quality_maps import ABLATION_OF_MAPS, describe_maps
 from quality_methods import ABLATION, BASELINE, METHODS, Method, Sample
 from quality_sets import SAMPLES, Set, encode_sets, read_samples
 
-from ancd_ray.method.metrics import cluster_scores
+from ancd_ray.data.roles import GOOD
+from ancd_ray.method.metrics import cluster_scores, normal_scores
 
 JOB = Path(__file__).with_suffix(".yaml")
 ALLOWED = 0.01  # a default is at most that much worse than the baseline on any set
-Figures = dict[tuple[str, str, int], tuple[float, ...]]  # row, set, sample → NMI, ARI, F1
+Figures = dict[tuple[str, str, int], tuple[float, ...]]  # row, set, sample → NMI, ARI, F1, and with maps of normal
 
 
 def main() -> None:
@@ -71,7 +73,9 @@ def main() -> None:
     (asked.cache / f"quality{kind}.md").write_text(text + "\n", "utf-8")
     with (asked.cache / f"quality{kind}.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["method", "set", "sample", "nmi", "ari", "f1"])
+        writer.writerow(
+            ["method", "set", "sample", "nmi", "ari", "f1", *(["precision", "recall"] if asked.maps else [])]
+        )
         writer.writerows([*key, *(f"{value:.4f}" for value in values)] for key, values in found.items())
 
 
@@ -93,9 +97,10 @@ def _find_methods(maps: bool, ablation: bool) -> Mapping[str, Method]:
     return METHODS
 
 
-def _score(sample: Sample, cls_I: NDArray[np.int64]) -> tuple[float, float, float]:
+def _score(sample: Sample, cls_I: NDArray[np.int64], maps: bool) -> tuple[float, ...]:
     scores = cluster_scores(sample.label_I, cls_I)
-    return scores.nmi, scores.ari, scores.f1
+    of_normal = normal_scores(sample.label_I == GOOD, cls_I == 0) if maps else ()  # the class 0 is the normal one
+    return scores.nmi, scores.ari, scores.f1, *of_normal
 
 
 def write_tables(found: Figures, rows: list[str], names: list[str]) -> Iterator[str]:
@@ -105,7 +110,7 @@ def write_tables(found: Figures, rows: list[str], names: list[str]) -> Iterator[
     """
     baseline = next((row for row in rows if row.startswith(BASELINE)), rows[0])
     samples = range(SAMPLES + 1)
-    mean = {(m, s): float(np.mean([found[m, s, i] for i in samples])) for m in rows for s in names}
+    mean = {(m, s): float(np.mean([found[m, s, i][:3] for i in samples])) for m in rows for s in names}
     of_all = {m: float(np.mean([mean[m, s] for s in names])) for m in rows}
     rank = {m: float(np.mean([1 + sum(mean[o, s] > mean[m, s] for o in rows) for s in names])) for m in rows}
     lines = [f"| method | mean | rank | worst | {' | '.join(names)} |", f"|---|{'---|' * (3 + len(names))}"]
@@ -119,10 +124,15 @@ def write_tables(found: Figures, rows: list[str], names: list[str]) -> Iterator[
         f"|---|{'---|' * (len(names) + 1)}",
     ]
     for m in rows:
-        whole = [found[m, s, 0] for s in names]
+        whole = [found[m, s, 0][:3] for s in names]
         cells = ["/".join(map(_short, figures)) for figures in (*whole, np.mean(whole, axis=0))]
         lines.append(f"| {m} | {' | '.join(cells)} |")
     yield "\n".join(lines)
+    if len(found[rows[0], names[0], 0]) > 3:
+        lines = [f"| normal images of the whole set: precision, recall | {' | '.join(names)} |"]
+        lines.append(f"|---|{'---|' * len(names)}")
+        lines += [f"| {m} | {' | '.join('/'.join(map(_short, found[m, s, 0][3:])) for s in names)} |" for m in rows]
+        yield "\n".join(lines)
     if len(names) == 1:
         return  # there are no others to choose by
     chosen = {s: _choose(mean, rows, baseline, [other for other in names if other != s]) for s in names}
