@@ -14,7 +14,8 @@ method and `--set`. CACHE gets the features, `quality.csv` with all figures and 
 printed.
 
 The rule by which defaults are chosen: the best mean over all sets, of methods that on no set are more than .01 below
-Ward's algorithm on centred features. As a check, each set gets the method that the rule chooses on the others.
+Ward's algorithm on centred features, or, where it is not measured, the first row. As a check, each set gets the method
+that the rule chooses on the others.
 """
 
 from __future__ import annotations
@@ -67,7 +68,9 @@ def main() -> None:
         for figures in pool.map(functools.partial(measure, methods, asked.maps, asked.ablation), sets):
             found |= figures
     rows, names = (list(dict.fromkeys(key[i] for key in found)) for i in (0, 1))
-    text = "\n\n".join([*([describe_maps(sets)] if asked.maps else []), *write_tables(found, rows, names)])
+    baseline = next((row for row in rows if row == BASELINE or row.startswith(f"{BASELINE} · ")), rows[0])
+    tables = [*([describe_maps(sets)] if asked.maps else []), *write_tables(found, rows, names, baseline)]
+    text = "\n\n".join(tables)
     print(f"{text}\n\n{time.monotonic() - start:.0f} s")
     kind = "_ablation" * asked.ablation + "_maps" * asked.maps
     (asked.cache / f"quality{kind}.md").write_text(text + "\n", "utf-8")
@@ -80,7 +83,7 @@ def main() -> None:
 
 def measure(methods: Sequence[str], maps: bool, ablation: bool, each: Set) -> Figures:
     """Measure methods on a set and on samples of it."""
-    of_name, suffix = _find_methods(maps, ablation), f", {each.settings}" if each.settings else ""
+    of_name, suffix = _find_methods(maps, ablation), f" · {each.settings}" if each.settings else ""
     return {
         (name + suffix, each.name, number): _score(sample, of_name[name](sample), maps)
         for number, sample in enumerate(read_samples(each, maps))
@@ -100,12 +103,8 @@ def _score(sample: Sample, cls_I: NDArray[np.int64], maps: bool) -> tuple[float,
     return scores.nmi, scores.ari, scores.f1, *of_normal
 
 
-def write_tables(found: Figures, rows: list[str], names: list[str]) -> Iterator[str]:
-    """Write the table of means, that of NMI, ARI and F1 on the whole sets, and what the rule chooses.
-
-    The baseline is the first row of `BASELINE`, or the first of all.
-    """
-    baseline = next((row for row in rows if row.startswith(BASELINE)), rows[0])
+def write_tables(found: Figures, rows: list[str], names: list[str], baseline: str) -> Iterator[str]:
+    """Write the table of means, that of NMI, ARI and F1 on the whole sets, and what the rule chooses."""
     samples = range(SAMPLES + 1)
     mean = {(m, s): float(np.mean([found[m, s, i][:3] for i in samples])) for m in rows for s in names}
     of_all = {m: float(np.mean([mean[m, s] for s in names])) for m in rows}
