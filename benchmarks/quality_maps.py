@@ -90,6 +90,9 @@ def _discover(tell: Tell | None, *, weight: float = 0.0, labelled: bool = False)
             beside_R = weight * (logs_I[rest_R] - logs_I.mean()) / logs_I.std()
             features_RD = np.concatenate([features_RD, beside_R[:, None]], axis=1)
             cls_I[rest_R] = 1 + cluster_by_diffusion(link_neighbors(features_RD)).cut(n_classes)
+            if tell is None:  # the class of the lowest scores is the normal one
+                lowest = min(set(cls_I.tolist()), key=lambda k: logs_I[cls_I == k].mean())
+                cls_I[cls_I == lowest] = 0
         return cls_I
 
     return find

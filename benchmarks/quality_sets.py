@@ -28,7 +28,7 @@ from ancd_ray.jobs.plan import make
 
 STEPS = ("catalog", "fit_detector", "calibrate", "detect", "score_maps", "regions", "score_regions", "encode")
 OF_MAPS = ("fit_detector", "calibrate", "detect")
-ROLES = ("features", "maps", "normal_scores", "map_scores", "region_scores")
+ROLES = ("regions", "features", "maps", "normal_scores", "map_scores", "region_scores")
 WITH_NORMALS = ("mtd", "pcb", "goggles", "lpbf", "mpdd_plate")
 SAMPLES, SHARE = 4, 0.8
 
@@ -93,18 +93,19 @@ def encode_sets(
 
 def read_samples(found: Set, maps: bool) -> Iterator[Sample]:
     """Read a set, and draw the samples."""
-    table = _read_table(found, "features")
+    table = read_table(found, "features")
     stored = StoredFeatures(table)
     every: RegionFeatures = stored.take(np.arange(len(stored)), (*FEATURES, *VIEW_FEATURES))
-    rows = table.read(["image_id", "label"])
+    rows = table.read(["region_id", "image_id", "label"])
+    region_ids = np.asarray(rows.column("region_id"))
     ids, first_I, image_N = np.unique(np.asarray(rows.column("image_id")), return_index=True, return_inverse=True)
     label_I = np.array([label or GOOD for label in rows.column("label").to_pylist()])[first_I]
     if maps:
-        scored = _read_table(found, "maps").read(["image_id", *IMAGE_FIGURES])
+        scored = read_table(found, "maps").read(["image_id", *IMAGE_FIGURES])
         figures_IF = stack_figures(scored)[
             pc.index_in(pa.array(ids), scored.column("image_id").combine_chunks()).to_numpy()
         ]
-        known_MF = stack_figures(_read_table(found, "normal_scores").read([*IMAGE_FIGURES]))
+        known_MF = stack_figures(read_table(found, "normal_scores").read([*IMAGE_FIGURES]))
     for number in range(SAMPLES + 1):
         is_kept_I = np.ones(len(ids), bool)
         if number:
@@ -114,10 +115,11 @@ def read_samples(found: Set, maps: bool) -> Iterator[Sample]:
         scores = None
         if maps:
             scores = ImageScores(figures_IF[is_kept_I], figures_IF[image_N[kept]], known_MF)
-        yield Sample(some, label_I[is_kept_I], scores)
+        yield Sample(some, label_I[is_kept_I], scores, region_ids[kept])
 
 
-def _read_table(found: Set, role: str) -> Table:
+def read_table(found: Set, role: str) -> Table:
+    """Read a table of a set, whose step is finished."""
     return Table(_find(found, role), role)
 
 
