@@ -78,7 +78,7 @@ def _discover(method: str, *, centred: bool = False, every: bool = False, merged
         scores = sample.scores if method in ("linked", "spectral") else None
         found = cluster_regions(clustered, None, method, classes, 0, "", scores)
         probs_NK = found.predict(
-            getattr(some, f"{found.feature}_ND"), None if scores is None else scores.of_regions_N
+            getattr(some, f"{found.feature}_ND"), None if scores is None else scores.of_regions_NF
         ).probs_NK
         if not merged:
             return np.asarray(probs_NK[sample.main].argmax(axis=1))

@@ -17,7 +17,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from quality import JOB, encode_sets, find_table, read_samples
+from quality import JOB
+from quality_sets import Set, encode_sets, read_samples, read_table
 from training_loop import Problem, Switches, Trained, train
 from training_methods import ROWS
 from training_views import ViewSet, read_views
@@ -25,6 +26,7 @@ from training_views import ViewSet, read_views
 from ancd_ray.backbones.loaded import load_cached
 from ancd_ray.config.load import load
 from ancd_ray.config.sections import BackboneConfig
+from ancd_ray.engine.artifacts import Table
 from ancd_ray.engine.executor import run_steps
 from ancd_ray.engine.progress import Display
 from ancd_ray.engine.runtime import Runtime
@@ -45,21 +47,22 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(1)
     output, start = asked.cache / "masks", time.monotonic()
-    names = encode_sets(JOB, asked.root, output, asked.sets, maps=False)
+    sets = encode_sets(JOB, asked.root, output, asked.sets, maps=False, settings=())
+    names, base = [each.name for each in sets], None
     rows = [row for row in ROWS if not asked.rows or row in asked.rows]
     if any(switches and switches.base for switches, _ in (ROWS[row] for row in rows)):
-        encode_base(asked.root, output)
+        base = encode_base(asked.root, output)
     found = {}
-    for name in names:
-        for number, sample in enumerate(read_samples(output, name, maps=False)):
+    for each in sets:
+        for number, sample in enumerate(read_samples(each, maps=False)):
             if number not in asked.samples:
                 continue
             problem = Problem(sample)
             for row in rows:
                 switches, decide = ROWS[row]
-                trained = open_trained(asked.cache, name, number, problem, switches) if switches else None
+                trained = open_trained(asked.cache, each, number, problem, switches, base) if switches else None
                 scores = cluster_scores(problem.label_I, decide(problem, trained))
-                found[row, name, number] = (scores.nmi + scores.ari + scores.f1) / 3
+                found[row, each.name, number] = (scores.nmi + scores.ari + scores.f1) / 3
     lines = [f"| training | mean | {' | '.join(names)} |", f"|---|{'---|' * (1 + len(names))}"]
     for row in rows:
         means = [float(np.mean([found[row, name, number] for number in asked.samples])) for name in names]
@@ -69,8 +72,8 @@ def main() -> None:
     (asked.cache / "training.md").write_text(text + "\n", "utf-8")
 
 
-def encode_base(root: str, output: Path) -> None:
-    """Run the stages up to the regions of the base set."""
+def encode_base(root: str, output: Path) -> Table:
+    """Run the stages up to the regions of the base set, and return these."""
     base = f"data.base={{name: {BASE}, layout: mvtec, path: steel_sd900}}"
     overrides = [
         f"data.root={Path(root).absolute()}",
@@ -83,21 +86,24 @@ def encode_base(root: str, output: Path) -> None:
     steps = [step for step in plan.steps if step.product == BASE and step.name in ("catalog", "detect", "regions")]
     display = Display("training")
     with display.running(), Runtime() as runtime:
-        list(run_steps(steps, plan.root, runtime, display, job.resources.max_quarantined).values())
+        done = run_steps(steps, plan.root, runtime, display, job.resources.max_quarantined)
+    return Table(next(run.output for run in done.values() if run.name == "regions"), "regions")
 
 
-def open_trained(cache: Path, name: str, number: int, problem: Problem, switches: Switches) -> Trained:
+def open_trained(
+    cache: Path, found: Set, number: int, problem: Problem, switches: Switches, base_regions: Table | None
+) -> Trained:
     """Read the result of a training, or train."""
-    path = cache / "trained" / switches.name / f"{name}-{number}.npz"
+    path = cache / "trained" / switches.name / f"{found.name}-{number}.npz"
     if not path.exists():
-        views = read_views(
-            find_table(cache / "masks", "regions", "regions", name), cache / "views", name, switches.tokens
-        )
+        views = read_views(read_table(found, "regions"), cache / "views", found.name, switches.tokens)
         convert = problem.whiten if switches.whiten else None
         novel, base = ViewSet(views, problem.region_ids, convert), None
         if switches.base:
-            regions = find_table(cache / "masks", "regions", "regions", BASE)
-            base = ViewSet(read_views(regions, cache / "views", BASE, switches.tokens, is_base=True), None, convert)
+            assert base_regions
+            base = ViewSet(
+                read_views(base_regions, cache / "views", BASE, switches.tokens, is_base=True), None, convert
+            )
         trained = train(problem, novel, base, load_cached(BackboneConfig()), switches)
         path.parent.mkdir(parents=True, exist_ok=True)
         np.savez(path, **trained._asdict())

@@ -47,7 +47,7 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[Situation], bool]], ...] = (
     (("mebin.threshold",), lambda s: s.job.mebin.binarize != "fixed"),
     (
         tuple(f"mebin.{key}" for key in ("levels", "min_run", "erosion_px", "count_rule", "erode")),
-        lambda s: s.job.mebin.binarize != "mebin",
+        lambda s: s.job.mebin.binarize not in ("auto", "mebin"),
     ),
     (("mebin.floor",), lambda s: s.job.mebin.range != "measured"),
     (

@@ -19,7 +19,8 @@ class MebinConfig(Section):
     """Main element binarization (Section III-B) and cropping."""
 
     # Table III; otsu and fixed take one threshold, no erosion. calibrated: above the 99 % quantile of normal images.
-    binarize: Literal["mebin", "otsu", "fixed", "calibrated"] = "mebin"
+    # auto: calibrated for products with normal images, mebin for others.
+    binarize: Literal["auto", "mebin", "otsu", "fixed", "calibrated"] = "auto"
     threshold: Share = 0.5  # epsilon of `binarize: fixed`, of the normalised map
     crop: Literal["regions", "image"] = "regions"  # Table VI; image: the whole image with its mask is one region
     levels: Annotated[int, Field(ge=8, le=256)] = 64

@@ -75,6 +75,7 @@ MAPS = _schema(
     [  # an anomaly map, row-major, at the detector's working resolution
         *_ID,
         pa.field("score", pa.float32(), nullable=False),  # max of the map before rounding
+        pa.field("top_mean", pa.float32(), nullable=False),  # mean of its highest 5 %
         pa.field("map", pa.binary(), nullable=False),
         pa.field("dtype", pa.string(), nullable=False),  # float16 | uint8
         pa.field("height", pa.int32(), nullable=False),
@@ -89,6 +90,7 @@ NORMAL_SCORES = _schema(
     [  # scores of normal images, each by a detector that has not learned from it (leave-one-out)
         *_ID,
         pa.field("score", pa.float32(), nullable=False),
+        pa.field("top_mean", pa.float32(), nullable=False),
     ],
 )
 

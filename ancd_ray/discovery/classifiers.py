@@ -115,7 +115,7 @@ class ReferenceClassifier:
     probs_MK
         Their probabilities; without the normal class if `normal` is given.
     normal
-        Probability of the normal class by the score of the image; None if it is a class of the references.
+        Probability of the normal class by the scores of the image; None if it is a class of the references.
     method
         Name of the clustering.
     novelty
@@ -163,32 +163,32 @@ class ReferenceClassifier:
         if self.calibration.whitening_DD is not None:
             arrays["whitening_DD"] = self.calibration.whitening_DD
         if self.normal:
-            arrays |= {"normal_scores_S": self.normal.scores_S, "normal_probability_S": self.normal.probability_S}
+            arrays |= self.normal.save()
         tensors = {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in arrays.items()}
         tree = self.tree.save() if self.tree else {}
         return {DOCUMENT: _encode(document), WEIGHTS: save(tensors), **self.novelty.save(), **tree}
 
-    def predict(self, features_ND: Floats, image_score_N: Floats | None) -> Predicted:
+    def predict(self, features_ND: Floats, image_scores_NF: Floats | None) -> Predicted:
         """Classify regions by their features and by the scores of their images.
 
         Parameters
         ----------
         features_ND
             Features as in the column `feature` of the table `features`.
-        image_score_N
-            Anomaly score of each region's image; not used if `normal` is None.
+        image_scores_NF
+            Figures of the anomaly score of each region's image; not used if `normal` is None.
         """
         frozen_ND = np.asarray(features_ND, np.float32)
         measured = self.novelty.measure(frozen_ND)
-        probs_NK = _add_classes(self.predict_probs(frozen_ND, image_score_N), measured, self.n_added)
+        probs_NK = _add_classes(self.predict_probs(frozen_ND, image_scores_NF), measured, self.n_added)
         return Predicted(probs_NK, probs_NK.argmax(axis=1)[:, None], frozen_ND, measured.novelty_N, frozen_ND)
 
-    def predict_probs(self, features_ND: Floats, image_score_N: Floats | None) -> Probs:
+    def predict_probs(self, features_ND: Floats, image_scores_NF: Floats | None) -> Probs:
         """Compute the probabilities of the classes of the discovery."""
         if self.normal is None:
             return self._vote(features_ND)
-        assert image_score_N is not None
-        probability_N = self.normal.predict(image_score_N)
+        assert image_scores_NF is not None
+        probability_N = self.normal.predict(image_scores_NF)
         probs_NK = np.zeros((len(features_ND), self.classes.n_novel - self.n_added), np.float32)
         # Below the threshold it is set to 0: uncertainty about the other classes is no evidence for "normal".
         probs_NK[:, 0] = np.where(probability_N < REJECT, 0, probability_N)
@@ -259,9 +259,7 @@ def load_classifier(read: Callable[[str], bytes]) -> Classifier:
     arrays = {name: tensor.numpy() for name, tensor in state.items()}
     lengths, widths = tuple(arrays["lengths"].tolist()), tuple(document["widths"])
     calibration = Calibration(arrays["mean_D"], lengths, widths, arrays.get("whitening_DD"))
-    normal = None
-    if "normal_scores_S" in arrays:
-        normal = NormalCurve(arrays["normal_scores_S"], arrays["normal_probability_S"])
+    normal = NormalCurve.load(arrays)
     references = (arrays["references_MD"], arrays["probs_MK"])
     return ReferenceClassifier(
         classes,

@@ -32,7 +32,7 @@ from ancd_ray.discovery.features.calibration import Calibration, Floats
 from ancd_ray.discovery.features.region_features import Features, RegionFeatures, Scales, average_features, one_hot
 from ancd_ray.discovery.main_regions import choose_main_regions
 from ancd_ray.discovery.micro_clusters import find_micro_clusters
-from ancd_ray.discovery.normal_curve import NormalCurve
+from ancd_ray.discovery.normal_curve import IMAGE_FIGURES, NormalCurve, stack_figures
 from ancd_ray.discovery.novelty import Novelty
 from ancd_ray.engine.artifacts import Table
 from ancd_ray.engine.context import StageError
@@ -51,24 +51,27 @@ class Clustered(NamedTuple):
 
 
 class ImageScores(NamedTuple):
-    """Anomaly scores of all images, of each region's image, and of normal images that are known to be (None: none)."""
+    """Anomaly scores of all I images, of each region's image, and of M known normal images (None: there are none).
 
-    images: Floats
-    of_regions_N: Floats
-    reference: Floats | None = None
+    Each has F figures, of which the first is the score.
+    """
+
+    images_IF: Floats
+    of_regions_NF: Floats
+    reference_MF: Floats | None = None
 
 
 def read_scores(features: Table, maps: Table | None, normal_scores: Table | None = None) -> ImageScores | None:
     """Read the anomaly scores of images from the tables `maps` and `normal_scores`; None without maps."""
     if maps is None:
         return None
-    table = maps.read(["image_id", "score"])
-    score_I = table.column("score").to_numpy()
+    table = maps.read(["image_id", *IMAGE_FIGURES])
+    scores_IF = stack_figures(table)
     image_ids = features.read(["image_id"]).column("image_id")
     image_N = pc.index_in(image_ids, value_set=table.column("image_id").combine_chunks()).to_numpy()
-    known = normal_scores.read(["score"]).column("score").to_numpy() if normal_scores else None
-    known = known if known is not None and len(known) else None  # it was not calibrated on normal images
-    return ImageScores(score_I, score_I[image_N], known)
+    known_MF = stack_figures(normal_scores.read([*IMAGE_FIGURES])) if normal_scores else None
+    known_MF = known_MF if known_MF is not None and len(known_MF) else None  # it was not calibrated on normal images
+    return ImageScores(scores_IF, scores_IF[image_N], known_MF)
 
 
 def cluster_regions(
@@ -113,8 +116,8 @@ def cluster_regions(
     """
     scales, normal = Scales(novel), None
     if classes.has_normal and scores is not None:
-        normal = NormalCurve.fit(scores.images, scores.reference)
-        rest = np.flatnonzero(normal.predict(scores.of_regions_N) < REJECT)
+        normal = NormalCurve.fit(scores.images_IF, scores.reference_MF)
+        rest = np.flatnonzero(normal.predict(scores.of_regions_NF) < REJECT)
         rest = _choose(novel, rest, method, classes.n_novel - 1)
         found = _cluster_rest(novel, scales, rest, base, method, classes.n_novel - 1, seed)
     else:
@@ -169,7 +172,7 @@ def _fit_novelty(found: ReferenceClassifier, novel: Features, scores: ImageScore
     if len(rows) > _MAX_MEASURED:
         rows = np.sort(np.random.default_rng(seed).choice(rows, _MAX_MEASURED, replace=False))
     frozen_ND = np.concatenate(list(novel.read(found.feature, rows)))
-    cls_N = found.predict_probs(frozen_ND, scores.of_regions_N[rows] if scores else None).argmax(axis=1)
+    cls_N = found.predict_probs(frozen_ND, scores.of_regions_NF[rows] if scores else None).argmax(axis=1)
     return Novelty.fit(frozen_ND, cls_N, found.calibration, seed)
 
 

@@ -134,7 +134,7 @@ def correct_clustered(
     others = [row for row, region in enumerate(ids) if region in chosen]
     rows = np.array(sorted([*here, *others]), np.int64)
     frozen_ND = np.concatenate(list(StoredFeatures(features).read(classifier.feature, rows)))
-    found_N = classifier.predict_probs(frozen_ND, scores.of_regions_N[rows] if scores else None).argmax(axis=1)
+    found_N = classifier.predict_probs(frozen_ND, scores.of_regions_NF[rows] if scores else None).argmax(axis=1)
     found = {ids[row]: int(index) for row, index in zip(rows, found_N, strict=True)}
     own_CD = frozen_ND[np.isin(rows, here)]
     return correct_classifier(classifier, given, [ids[row] for row in here], own_CD, found, known, normal_id)

@@ -1,21 +1,67 @@
-"""Probability that an image is normal, estimated from the distribution of anomaly scores without labels."""
+"""Probability that an image is normal, estimated from the distribution of anomaly scores without labels.
+
+Shape suffixes: N images or regions, M normal images that are known to be, F figures of a score, S different scores.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from sklearn.mixture import GaussianMixture
 
+IMAGE_FIGURES = ("score", "top_mean")  # columns of the tables `maps` and `normal_scores`
 _FLOOR = 0.1  # lower limit of scores, relative to the median: reciprocals would exaggerate differences below it
 _KNOTS = 4096  # maximum number of points of a curve
 _INSIDE = 0.99  # quantile of the known scores below which values are taken for normal at first
 _ITERATIONS, _CONVERGED = 200, 1e-6
 _NONE = 1e-6  # smallest weight of a Gaussian
 _VARIANCE = 1e-6  # smallest variance, of values between -1 and 0
+_RATE = 0.1  # growth of a score by a standard deviation, which is what scores of normal images have
 Floats = NDArray[np.float64]
+
+
+def stack_figures(table: pa.Table) -> Floats:
+    """Return the figures (N, F) of anomaly scores in a table `maps` or `normal_scores`."""
+    return np.stack([table.column(name).to_numpy() for name in IMAGE_FIGURES], axis=1).astype(np.float64)
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """How far figures of a score are above those of known normal images.
+
+    Parameters
+    ----------
+    mean_F, deviation_F
+        Mean and standard deviation of the logarithms of their figures.
+    floor_F
+        Lower limits of figures.
+    """
+
+    mean_F: Floats
+    deviation_F: Floats
+    floor_F: Floats
+
+    @classmethod
+    def fit(cls, known_MF: Floats) -> Deviation | None:
+        """Measure known normal images; None if there are too few of them, or if they do not differ."""
+        if len(known_MF) < 2:
+            return None
+        floor_F = _FLOOR * np.median(known_MF, axis=0)
+        if not (floor_F > 0).all():
+            return None
+        logs_MF = np.log(np.maximum(known_MF, floor_F))
+        deviation_F = logs_MF.std(axis=0)
+        return cls(logs_MF.mean(axis=0), deviation_F, floor_F) if (deviation_F > 1e-9).all() else None
+
+    def combine(self, figures_NF: Floats) -> Floats:
+        """Compute a score (N,) that grows with the largest deviation among the figures, in standard deviations."""
+        logs_NF = np.log(np.maximum(figures_NF, self.floor_F))
+        return np.asarray(np.exp(_RATE * ((logs_NF - self.mean_F) / self.deviation_F).max(axis=1)))
 
 
 @dataclass(frozen=True)
@@ -28,23 +74,28 @@ class NormalCurve:
         Scores of the fit, increasing.
     probability_S
         Probabilities at these scores.
+    deviation
+        Makes a score of several figures; None: the first of them is the score.
     """
 
     scores_S: NDArray[np.float64]
     probability_S: NDArray[np.float64]
+    deviation: Deviation | None = None
 
     @classmethod
     def fit(
-        cls, scores_N: NDArray[np.floating[Any]], reference_M: NDArray[np.floating[Any]] | None = None
+        cls, figures_NF: NDArray[np.floating[Any]], known_MF: NDArray[np.floating[Any]] | None = None
     ) -> NormalCurve:
         """Fit a mixture of two Gaussians to −1 / score, for scores ≥ 0, and take the posterior of the lower one.
 
         Parameters
         ----------
-        scores_N
-            Scores of images that may be normal or not.
-        reference_M
-            Scores of normal images. They belong to the lower Gaussian, which exists then even if no image is normal.
+        figures_NF
+            Figures of the scores of images that may be normal or not, or their scores (N,).
+        known_MF
+            Those of normal images. They belong to the lower Gaussian, which exists then even if no image is normal, and
+            say how much figures vary: the score is the largest deviation from them. Without them it is the first
+            figure.
 
         Notes
         -----
@@ -56,8 +107,18 @@ class NormalCurve:
         may increase again. If there are only two different scores (masks as maps), it is 1 and 0; if all scores are
         equal, it is 0.
         """
-        scores_S = np.unique(np.asarray(scores_N, np.float64))
-        known_M = np.zeros(0) if reference_M is None else np.asarray(reference_M, np.float64)
+        figures_NF = _as_rows(figures_NF)
+        if known_MF is None:
+            return cls._fit(figures_NF[:, 0], np.zeros(0))
+        known_MF = _as_rows(known_MF)
+        deviation = Deviation.fit(known_MF)
+        if deviation is None:
+            return cls._fit(figures_NF[:, 0], known_MF[:, 0])
+        return replace(cls._fit(deviation.combine(figures_NF), deviation.combine(known_MF)), deviation=deviation)
+
+    @classmethod
+    def _fit(cls, scores_N: Floats, known_M: Floats) -> NormalCurve:
+        scores_S = np.unique(scores_N)
         if len(known_M) > 1:
             scores_S = np.union1d(scores_S, known_M)
         if len(scores_S) < 2:
@@ -79,9 +140,31 @@ class NormalCurve:
         kept = np.unique(np.linspace(0, len(scores_S) - 1, min(len(scores_S), _KNOTS)).astype(int))
         return cls(scores_S[kept], probability_S[kept])
 
-    def predict(self, scores_N: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-        """Compute the probability (N,) of each image to be normal."""
-        return np.asarray(np.interp(np.asarray(scores_N, np.float64), self.scores_S, self.probability_S))
+    def predict(self, figures_NF: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+        """Compute the probability (N,) of each image to be normal, by the figures or the score (N,) of each."""
+        figures_NF = _as_rows(figures_NF)
+        scores_N = self.deviation.combine(figures_NF) if self.deviation else figures_NF[:, 0]
+        return np.asarray(np.interp(scores_N, self.scores_S, self.probability_S))
+
+    def save(self) -> dict[str, Floats]:
+        """Return its arrays by name."""
+        arrays = {"normal_scores_S": self.scores_S, "normal_probability_S": self.probability_S}
+        if self.deviation:
+            arrays |= {f"normal_{name}": values for name, values in vars(self.deviation).items()}
+        return arrays
+
+    @classmethod
+    def load(cls, arrays: Mapping[str, NDArray[Any]]) -> NormalCurve | None:
+        """Load what `save` returned, which is among other arrays; None if there is none."""
+        if "normal_scores_S" not in arrays:
+            return None
+        of_deviation = [arrays[name] for field in fields(Deviation) if (name := f"normal_{field.name}") in arrays]
+        deviation = Deviation(*of_deviation) if of_deviation else None
+        return cls(arrays["normal_scores_S"], arrays["normal_probability_S"], deviation)
+
+
+def _as_rows(figures_NF: NDArray[np.floating[Any]]) -> Floats:
+    return np.asarray(figures_NF, np.float64).reshape(len(figures_NF), -1)
 
 
 def _fit_blindly(values_N: Floats, at_S: Floats) -> tuple[float, Floats]:

@@ -46,7 +46,7 @@ class ClassifyImages(Stage):
     """
 
     name: ClassVar[str] = "classify_images"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     resources: ClassVar[Resources] = "model"
 
     @dataclass(frozen=True)

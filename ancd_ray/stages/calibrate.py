@@ -23,7 +23,7 @@ from ancd_ray.engine.context import Context
 from ancd_ray.engine.outputs import Result, Shard, ShardResult, align_shards, write_part
 from ancd_ray.engine.shards import Work
 from ancd_ray.engine.stage import Stage
-from ancd_ray.stages.detect import compute_maps, make_map_row, make_scorer, read_state
+from ancd_ray.stages.detect import average_top, compute_maps, make_map_row, make_scorer, read_state
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Calibrate(Stage):
     """Measures how high the scores of normal images are; `backbone` is None if the detector does not use one."""
 
     name: ClassVar[str] = "calibrate"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     @dataclass(frozen=True)
     class In:
@@ -75,11 +75,11 @@ class Calibrate(Stage):
         for stored in result.tables.get("reference_maps", ()):
             for row in stored.read(context.folder).to_pylist():
                 maps[row["part"]][row["image_id"]] = decode_anomaly_map(row)
-        calibration = _measure(maps, normals, references, roi is not None)
+        calibration, fused = _measure(maps, normals, references, roi is not None)
         data = calibration.write()
         context.folder.write(CALIBRATION, data)
         scores = [
-            {"image_id": image_id, "product": context.product, "score": score}
+            {"image_id": image_id, "product": context.product, "score": score, "top_mean": average_top(fused[image_id])}
             for image_id, score in calibration.normal_scores.items()
         ]
         tables = {**result.tables, "normal_scores": [write_part(context.folder, "normal_scores", 0, scores)]}
@@ -88,14 +88,15 @@ class Calibrate(Stage):
 
 def _measure(
     maps: list[dict[str, AnomalyMap]], normals: frozenset[str], references: frozenset[str], has_roi: bool
-) -> Calibration:
+) -> tuple[Calibration, Mapping[str, AnomalyMap]]:
+    """Measure the maps of all parts of a detector; returns the maps of the whole detector, too."""
     parts = [_measure_maps(of_part, normals, references, has_roi) for of_part in maps]
     if len(parts) == 1:
-        return parts[0]
+        return parts[0], maps[0]
     scales = [part.scale for part in parts]
     shared = sorted(set.intersection(*(set(of_part) for of_part in maps)))
     fused = {image_id: fuse_maps([of_part[image_id] for of_part in maps], scales) for image_id in shared}
-    return _measure_maps(fused, normals, references, has_roi, parts)
+    return _measure_maps(fused, normals, references, has_roi, parts), fused
 
 
 def _measure_maps(

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import numpy as np
+import pyarrow.compute as pc
 
 from ancd_ray.config.sections import BackboneConfig
 from ancd_ray.data.store import Folder
@@ -35,7 +35,7 @@ class Classify(Stage):
     """
 
     name: ClassVar[str] = "classify"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
 
     @dataclass(frozen=True)
     class In:
@@ -113,6 +113,7 @@ def classify_regions(
         `regions` and `clean_views` for heads; `features`, and `maps` if a normal curve is used, for references.
     """
     from ancd_ray.discovery.classifiers import HeadsClassifier
+    from ancd_ray.discovery.normal_curve import stack_figures
 
     is_trained = isinstance(classifier, HeadsClassifier)
     regions = tables["regions" if is_trained else "features"]
@@ -126,9 +127,9 @@ def classify_regions(
     else:
         scores = None
         if classifier.normal is not None:
-            maps = tables["maps"].select(["image_id", "score"]).to_pydict()
-            of_image = dict(zip(maps["image_id"], maps["score"], strict=True))
-            scores = np.array([of_image[image_id] for image_id in regions.column("image_id").to_pylist()])
+            ids = tables["maps"].column("image_id").combine_chunks()
+            image_N = pc.index_in(regions.column("image_id"), value_set=ids).to_numpy()
+            scores = stack_figures(tables["maps"])[image_N]
         predicted = classifier.predict(column_to_matrix(regions.column(classifier.feature)), scores)
     return _make_rows(regions.select(list(_COPIED)).to_pylist(), predicted, unknown_rate)
 

@@ -26,7 +26,7 @@ class Cluster(Stage):
     """
 
     name: ClassVar[str] = "cluster"
-    version: ClassVar[int] = 7
+    version: ClassVar[int] = 8
 
     @dataclass(frozen=True)
     class In:

@@ -24,7 +24,7 @@ class Cut(Stage):
     """
 
     name: ClassVar[str] = "cut"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     @dataclass(frozen=True)
     class In:

@@ -23,6 +23,7 @@ from ancd_ray.engine.shards import Work
 from ancd_ray.engine.stage import Stage
 
 _BATCH, _PIXELS = 16, 64_000_000  # images and pixels per call of the scorer, except for a single larger image
+TOP = 0.05  # share of the pixels of a map whose mean is `top_mean`
 _FLOAT16_MAX = float(np.finfo(np.float16).max)
 
 
@@ -31,7 +32,7 @@ class Detect(Stage):
     """Computes anomaly maps; `backbone` is None if the detector does not use one."""
 
     name: ClassVar[str] = "detect"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
 
     @dataclass(frozen=True)
     class In:
@@ -147,14 +148,21 @@ def _apply_roi(found: AnomalyMap, image: Mapping[str, Any]) -> AnomalyMap | BadI
 
 
 def make_map_row(image: Mapping[str, Any], values: AnomalyMap) -> dict[str, Any]:
-    """Make the row of a map, stored as uint8 or float16; the score is computed before rounding."""
+    """Make the row of a map, stored as uint8 or float16; scores are computed before rounding."""
     stored = values if values.dtype == np.uint8 else np.clip(values, -_FLOAT16_MAX, _FLOAT16_MAX).astype(np.float16)
     return {
         "image_id": image["image_id"],
         "product": image["product"],
         "score": float(values.max()),
+        "top_mean": average_top(values),
         "map": stored.tobytes(),
         "dtype": str(stored.dtype),
         "height": values.shape[0],
         "width": values.shape[1],
     }
+
+
+def average_top(values: AnomalyMap) -> float:
+    """Compute the mean of the highest 5 % of a map, which tells a wide and weak anomaly from none."""
+    n_top = max(1, round(TOP * values.size))
+    return float(np.partition(values, values.size - n_top, axis=None)[-n_top:].mean(dtype=np.float64))

@@ -56,7 +56,7 @@ class Range:
     low, high
         Its ends.
     cut
-        Pixels above it are anomalous; None: binarization is not `calibrated`.
+        Pixels above it are anomalous; None: binarization is not calibrated.
     """
 
     low: float
@@ -69,7 +69,7 @@ class Regions(Stage):
     """Cuts sub-images around anomalous regions; `from_masks`: the maps are masks and are not binarized."""
 
     name: ClassVar[str] = "regions"
-    version: ClassVar[int] = 6
+    version: ClassVar[int] = 7
     resources: ClassVar[Resources] = "images"
 
     @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Regions(Stage):
     @property
     def reads(self) -> Sequence[str]:
         """Roles that it reads."""
-        is_calibrated = self.mebin.binarize == "calibrated"
+        is_calibrated = self.mebin.binarize in ("auto", "calibrated")
         return ["images", "maps", "normal_scores", "roi", *(["calibration"] if is_calibrated else [])]
 
     def run(self, context: Context, inputs: In) -> Work:
@@ -108,7 +108,7 @@ class Regions(Stage):
         """
         measured = None if self.from_masks else measure_score_range(inputs.maps, self.mebin, inputs.normal_scores)
         if measured and inputs.calibration:
-            measured = replace(measured, cut=_find_cut(inputs.calibration, context.product))
+            measured = replace(measured, cut=find_cut(inputs.calibration, self.mebin.binarize, context.product))
         warning = warn_of_range(measured, self.mebin, _knows_normal(inputs)) if measured else None
         if warning:
             context.progress.note(warning)
@@ -129,7 +129,7 @@ def _knows_normal(inputs: Regions.In) -> bool:
 
 def warn_of_range(measured: Range, config: MebinConfig, knows_normal: bool) -> str | None:
     """Describe in a line that the lower end of the range may be the score of a defect; None if it is that of none."""
-    is_measured = config.range == "measured" and config.floor is None and config.binarize == "mebin"
+    is_measured = config.range == "measured" and config.floor is None and config.binarize in ("auto", "mebin")
     if not is_measured or knows_normal or measured.low <= FAR_ABOVE_ZERO * measured.high:
         return None
     return (
@@ -139,9 +139,11 @@ def warn_of_range(measured: Range, config: MebinConfig, knows_normal: bool) -> s
     )
 
 
-def _find_cut(calibration: Files, product: str) -> float:
-    """Return the quantile of the pixels of normal images above which pixels are anomalous."""
+def find_cut(calibration: Files, binarize: str, product: str) -> float | None:
+    """Return the quantile of the pixels of normal images above which pixels are anomalous; None: MEBin is chosen."""
     found = Calibration.read(calibration.read(CALIBRATION))
+    if binarize == "auto" and not found.normal_scores:
+        return None
     if not found.normal_scores and not found.reference_scores:
         raise StageError(f"product {product}: has no image with a map to calibrate mebin.binarize with; take mebin")
     return found.pixel_quantiles[CUT_QUANTILE]

@@ -44,7 +44,7 @@ def test_a_classifier_keeps_what_was_clustered_and_survives_saving(name: str, ha
     novel = _regions(0)
     scores = _scores() if has_normal else None
     classifier = cluster_regions(novel, None, name, Classes((), 3, has_normal), 0, "digest", scores)
-    image_scores = scores.of_regions_N if scores else None
+    image_scores = scores.of_regions_NF if scores else None
     found = classifier.predict(novel.masked_ND.astype(np.float32), image_scores)
     if not has_normal:
         assert np.array_equal(found.probs_NK, CLUSTERINGS[name](novel, None, 3, 0))
@@ -62,11 +62,11 @@ def test_a_classifier_keeps_what_was_clustered_and_survives_saving(name: str, ha
 def test_normal_is_the_first_class() -> None:
     novel = _regions(0)
     classifier = cluster_regions(novel, None, "ward", Classes((), 3, True), 0, "digest", _scores())
-    probs = classifier.predict(novel.masked_ND, _scores().of_regions_N).probs_NK
+    probs = classifier.predict(novel.masked_ND, _scores().of_regions_NF).probs_NK
     assert np.array_equal(probs.argmax(axis=1) == 0, np.arange(60) % 3 == 0)
     assert cluster_scores(np.arange(60) % 3, probs.argmax(axis=1)).ari > 0.95
     alone = cluster_regions(novel, None, "ward", Classes((), 1, True), 0, "digest", _scores())
-    assert alone.predict(novel.masked_ND, _scores().of_regions_N).probs_NK.tolist() == [[1.0]] * 60
+    assert alone.predict(novel.masked_ND, _scores().of_regions_NF).probs_NK.tolist() == [[1.0]] * 60
 
 
 def test_the_class_with_the_lowest_scores_is_normal() -> None:

@@ -93,7 +93,7 @@ def test_a_cut_of_one_discovery_is_another_discovery(has_normal: bool, normal_by
     found = load_classifier(again.save().__getitem__)
     assert found.save() == five.save()
     assert again.regroup(again.tree.cut(3 - told)).save() == three.save()
-    of_images = scores.of_regions_N if isinstance(scores, ImageScores) else None
+    of_images = scores.of_regions_NF if isinstance(scores, ImageScores) else None
     assert np.array_equal(
         again.predict(regions.masked_ND, of_images).probs_NK, five.predict(regions.masked_ND, of_images).probs_NK
     )

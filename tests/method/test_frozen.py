@@ -103,6 +103,35 @@ def test_a_set_of_normal_images_is_mostly_normal_by_known_ones() -> None:
     assert np.mean(shares) > 0.8
 
 
+def test_wide_and_weak_anomalies_are_told_from_normal_images() -> None:
+    """Of each image there are two figures, the highest value and the mean of the top; either may be what is unusual."""
+    rng = np.random.default_rng(0)
+    known, normal, narrow, wide = (np.exp(rng.normal(0, 0.1, (n, 2))) for n in (40, 100, 50, 50))
+    narrow[:, 0] *= 3
+    wide[:, 1] *= 3
+    images = np.concatenate([normal, narrow, wide])
+    curve = NormalCurve.fit(images, known)
+    found = curve.predict(images) > 0.5
+    assert found[:100].mean() > 0.9
+    assert found[100:].mean() < 0.05
+    one = NormalCurve.fit(images[:, 0], known[:, 0]).predict(images[:, 0]) > 0.5
+    assert one[150:].mean() > 0.8, "by the highest value alone, they look normal"
+    again = NormalCurve.load(curve.save())
+    assert again is not None
+    assert np.array_equal(again.predict(images), curve.predict(images))
+    blind = NormalCurve.fit(images)
+    assert np.array_equal(blind.predict(images), NormalCurve.fit(images[:, 0]).predict(images[:, 0]))
+    assert NormalCurve.load({}) is None
+
+
+@pytest.mark.parametrize("known", [np.zeros((9, 2)), np.ones((9, 2)), np.ones((1, 2))])
+def test_known_images_without_differences_do_not_scale_figures(known: NDArray[np.float64]) -> None:
+    images = np.exp(np.random.default_rng(0).normal(0, 0.5, (60, 2)))
+    probability = NormalCurve.fit(images, known).predict(images)
+    assert np.array_equal(probability, NormalCurve.fit(images[:, 0], known[:, 0]).predict(images[:, 0]))
+    assert np.isfinite(probability).all()
+
+
 def test_shape_cues_include_the_size_before_cropping() -> None:
     mask = np.zeros((64, 64), np.uint8)
     mask[20:40, 28:34] = 255

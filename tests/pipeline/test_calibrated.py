@@ -6,14 +6,31 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
+from numpy.typing import NDArray
 
 from ancd_ray.config.job import Job
 from ancd_ray.config.load import validate
+from ancd_ray.data.store import Folder
 from ancd_ray.data.tables import decode_anomaly_map
+from ancd_ray.detectors.base import CALIBRATION
+from ancd_ray.detectors.calibration import Calibration
+from ancd_ray.engine.artifacts import Files
 from ancd_ray.engine.outputs import Output
 from ancd_ray.jobs import plan
 from ancd_ray.models.model import Model
+from ancd_ray.stages.regions import find_cut
 from tests.conftest import Ran
+
+
+@pytest.mark.parametrize("known", [{}, {"a": np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)}])
+def test_without_normal_images_mebin_is_chosen(tmp_path: Path, known: dict[str, NDArray[np.float32]]) -> None:
+    folder = Folder(str(tmp_path))
+    folder.write(CALIBRATION, Calibration.measure(known, {"b": np.ones((8, 8), np.float32)}).write())
+    output = Output(folder, {"files": {CALIBRATION: ""}})
+    cut = find_cut(Files(output, "calibration"), "auto", "tile")
+    assert cut == (pytest.approx(0.99, abs=0.02) if known else None)
+    assert find_cut(Files(output, "calibration"), "calibrated", "tile") == (cut or 1)
 
 
 def test_regions_are_what_normal_images_do_not_have(
@@ -24,7 +41,6 @@ def test_regions_are_what_normal_images_do_not_have(
             "name": "calibrated",
             "data": {"root": str(demo_root), "products": [{"name": "tile", "layout": "mvtec", "path": "tile"}]},
             "detector": {"name": "musc", "image_size": 128, "references": 12},
-            "mebin": {"binarize": "calibrated"},
             "discovery": {"method": "ward"},
             "resources": {"in_process_below": 100_000},
             "output": str(tmp_path / "out"),

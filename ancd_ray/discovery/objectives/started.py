@@ -140,7 +140,7 @@ def find_start(features: Table, classes: Classes, seed: int, scores: ImageScores
     found = cluster_regions(stored, None, METHOD, classes, seed, "", scores)
     rows = choose_main_regions(stored.image_N, stored.area_N, stored.score_N)
     ringed_ND = np.concatenate(list(stored.read(found.feature, rows)))
-    cls_M = found.predict_probs(ringed_ND, scores.of_regions_N[rows] if scores else None).argmax(axis=1)
+    cls_M = found.predict_probs(ringed_ND, scores.of_regions_NF[rows] if scores else None).argmax(axis=1)
     region_ids = features.read(["region_id"]).column("region_id").take(rows).to_pylist()
     return Start(region_ids, np.asarray(cls_M, np.int64), _link(stored, rows, cls_M))
 
