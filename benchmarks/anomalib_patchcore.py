@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-NORMALS, TESTS, RATIO = 100, 200, 0.1
+NORMALS, TESTS, RATIO = 200, 200, 0.1
 STRIDES = {8: 2, 16: 3, 32: 4}  # index of the trunk's output
 BATCH = 8
 

@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+_PIXELS = 1 << 17  # of images that a thread computes at once; activations of more leave the cache: 10 % slower
+
 Network = Callable[[Tensor], list[Tensor]]
 
 
@@ -44,9 +46,12 @@ def export_openvino(network: nn.Module, digest: str, example_BCHW: Tensor) -> Ne
     core = openvino.Core()
     compiled = compile_graph(_load_or_build_graph(core, network, digest, example_BCHW, openvino.__version__))
 
+    n_pixels = _PIXELS * torch.get_num_threads()
+
     def run(images_BCHW: Tensor) -> list[Tensor]:
-        found = compiled(images_BCHW.contiguous().numpy(), share_inputs=True)
-        return [torch.from_numpy(found[i]) for i in range(len(found))]
+        n = max(1, n_pixels // (images_BCHW.shape[-2] * images_BCHW.shape[-1]))
+        found = [compiled(part.contiguous().numpy(), share_inputs=True) for part in images_BCHW.split(n)]
+        return [torch.cat([torch.from_numpy(each[i]) for each in found]) for i in range(len(found[0]))]
 
     return run
 
