@@ -50,7 +50,7 @@ def export_openvino(network: nn.Module, digest: str, example_BCHW: Tensor) -> Ne
 
     def run(images_BCHW: Tensor) -> list[Tensor]:
         n = max(1, n_pixels // (images_BCHW.shape[-2] * images_BCHW.shape[-1]))
-        found = [compiled(part.contiguous().numpy(), share_inputs=True) for part in images_BCHW.split(n)]
+        found = [compiled(part.contiguous().numpy(), share_inputs=True) for part in torch.split(images_BCHW, n)]
         return [torch.cat([torch.from_numpy(each[i]) for each in found]) for i in range(len(found[0]))]
 
     return run
