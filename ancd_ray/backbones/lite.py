@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 from importlib.util import find_spec
-from itertools import pairwise
 from pathlib import Path
 
 import timm
@@ -18,10 +17,10 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ancd_ray.backbones.base import Encoded
 from ancd_ray.backbones.exported import export_openvino
+from ancd_ray.backbones.simplified import fix_padding, fold_norms
 from ancd_ray.method.mgvit import MaskMode, apply_by_length
 from ancd_ray.method.rings import find_rings
 from ancd_ray.method.views import ColorNormalization
@@ -76,7 +75,7 @@ class Lite:
         self._mask = mask
         self._ring = ring
         self._digest = compute_digest(trunk.state_dict())
-        trunk = fold_norms(trunk.eval()).requires_grad_(False).to(memory_format=torch.channels_last)
+        trunk = fix_padding(fold_norms(trunk.eval())).requires_grad_(False).to(memory_format=torch.channels_last)
         on_cpu = torch.device(device).type == "cpu"
         self._trunk = (
             export_openvino(trunk, _name_graph(self._digest), torch.zeros(1, 3, 64, 64)) if on_cpu else trunk.to(device)
@@ -212,17 +211,6 @@ def load_trunk(weights: Path | None = None) -> nn.Module:
     return trunk
 
 
-def fold_norms(module: nn.Module) -> nn.Module:
-    """Fold every batch norm that follows a convolution into its weights, which saves a pass over the activations."""
-    for (name, one), (next_name, other) in pairwise(list(module.named_children())):
-        if isinstance(one, nn.Conv2d) and isinstance(other, nn.BatchNorm2d):
-            setattr(module, name, fuse_conv_bn_eval(one, other))
-            setattr(module, next_name, getattr(other, "act", nn.Identity()))  # timm's norm includes the activation
-    for child in module.children():
-        fold_norms(child)
-    return module
-
-
 def compute_digest(state: dict[str, Tensor]) -> str:
     """Compute the sha256 of names and values of a state dict."""
     total = hashlib.sha256()
@@ -233,8 +221,8 @@ def compute_digest(state: dict[str, Tensor]) -> str:
 
 
 def _name_graph(digest: str) -> str:
-    """Return the digest of the weights and of the outputs of the trunk."""
-    return hashlib.sha256(f"{digest} {_OUTPUTS}".encode()).hexdigest()
+    """Return the digest of the weights, of the outputs of the trunk, and of how it pads."""
+    return hashlib.sha256(f"{digest} {_OUTPUTS} constant padding".encode()).hexdigest()
 
 
 def _state_dict(weights: Path | None) -> dict[str, Tensor]:

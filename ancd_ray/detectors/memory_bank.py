@@ -5,7 +5,8 @@ Shape suffixes: R C rows and columns of patches, N patches, M memory bank, D fea
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib.util import find_spec
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from ancd_ray.backbones.base import Backbone
+from ancd_ray.backbones.exported import compile_graph
 from ancd_ray.data.images import BadImage
 from ancd_ray.detectors.base import AnomalyMap, ImageRow
 from ancd_ray.detectors.patch_features import PatchGrid
@@ -90,17 +92,37 @@ def choose_coreset(candidates_ND: Tensor, size: int, seed: int = 0) -> Tensor:
     return torch.tensor(chosen)
 
 
-def nearest_distance(queries_ND: Tensor, memory_MD: Tensor, norms_M: Tensor | None = None) -> Tensor:
-    """Compute the Euclidean distance (N,) of each query to its nearest row of the memory bank, block by block.
+def nearest_distance(queries_ND: Tensor, memory_MD: Tensor) -> Tensor:
+    """Compute the Euclidean distance (N,) of each query to its nearest row of the memory bank, block by block."""
+    norms_M = memory_MD.square().sum(dim=1)
+    return _measure(queries_ND, lambda block: torch.addmm(norms_M, block, memory_MD.T, alpha=-2).amin(dim=1))
 
-    `norms_M` are the squared lengths of the rows, if they are known.
+
+def compile_nearest(memory_MD: Tensor) -> Callable[[Tensor], Tensor]:
+    """Compile `nearest_distance` for a memory bank that many queries are compared with.
+
+    On a CPU, OpenVINO computes it if it is installed: in the same precision, but with the widest instructions of every
+    CPU, where the library that PyTorch multiplies with has narrower ones for some.
     """
-    norms_M = memory_MD.square().sum(dim=1) if norms_M is None else norms_M
-    found = []
-    for block in torch.split(queries_ND, _BLOCK):
-        squared = torch.addmm(norms_M, block, memory_MD.T, alpha=-2).amin(dim=1) + block.square().sum(dim=1)
-        found.append(squared.clamp(min=0).sqrt())
-    return torch.cat(found)
+    if memory_MD.device.type != "cpu" or find_spec("openvino") is None:
+        return lambda queries_ND: nearest_distance(queries_ND, memory_MD)
+    from openvino import Model, opset13
+
+    queries = opset13.parameter([-1, memory_MD.shape[1]], np.float32)
+    products = opset13.matmul(queries, opset13.constant((-2 * memory_MD).numpy()), False, True)
+    squared = opset13.add(products, opset13.constant(memory_MD.square().sum(dim=1)[None].numpy()))
+    compiled = compile_graph(Model([opset13.reduce_min(squared, np.array([1]))], [queries]))
+
+    def find_smallest(block: Tensor) -> Tensor:
+        return torch.from_numpy(compiled(block.contiguous().numpy(), share_inputs=True)[0])
+
+    return lambda queries_ND: _measure(queries_ND, find_smallest)
+
+
+def _measure(queries_ND: Tensor, find_smallest: Callable[[Tensor], Tensor]) -> Tensor:
+    """Compute distances (N,), given the function that finds the smallest |m|² − 2 q·m of each query of a block."""
+    squared = [find_smallest(block) + block.square().sum(dim=1) for block in torch.split(queries_ND, _BLOCK)]
+    return torch.cat(squared).clamp(min=0).sqrt()
 
 
 def pack_banks(banks: Mapping[int, MemoryBank]) -> bytes:
@@ -137,7 +159,7 @@ class MemoryBanks:
             MemoryBank(banks[size].features_MD.float().to(backbone.device), banks[size].images_M.to(backbone.device))
             for size in config.sizes
         ]
-        self._norms = [bank.features_MD.square().sum(dim=1) for bank in self._banks]
+        self._nearest = [compile_nearest(bank.features_MD) for bank in self._banks]
         self._known = frozenset(number for bank in self._banks for number in bank.images_M.tolist())
 
     @torch.no_grad()
@@ -155,7 +177,7 @@ class MemoryBanks:
         """Compute the distances (R, C) of patches to the i-th memory bank."""
         bank, queries_ND = self._banks[i], features_RCD.flatten(0, 1)
         if left_out is None:
-            distance_N = nearest_distance(queries_ND, bank.features_MD, self._norms[i])
+            distance_N = self._nearest[i](queries_ND)
         else:
             distance_N = nearest_distance(queries_ND, bank.without(left_out))
         return distance_N.reshape(features_RCD.shape[:2])

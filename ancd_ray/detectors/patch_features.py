@@ -152,14 +152,17 @@ def prepare(
     scale = long_side / max(height, width)
     step = backbone.multiple
     size = [max(step, round(n * scale / step) * step) for n in (width, height)]
-    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    values = cv2.resize(rgb, size, interpolation=interpolation).astype(np.float32) / 255
-    values = (values - np.asarray(backbone.mean, np.float32)) / np.asarray(backbone.std, np.float32)
-    if isinstance(brightness, tuple):
-        values = (values - brightness[0]) / brightness[1]
-    elif brightness:
-        values = (values - values.mean()) / max(float(values.std()), 1e-2)
-    return np.asarray(values, np.float32)
+    resized = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    mean, contrast = 0.0, 1.0
+    if brightness:
+        mean, contrast = brightness if isinstance(brightness, tuple) else measure_levels(resized, backbone)
+    # Both normalizations are one multiplication and one addition, over rows of pixels and channels.
+    std = np.asarray(backbone.std)
+    factor = np.tile(1 / (255 * std * contrast), size[0]).astype(np.float32)
+    offset = np.tile(-(np.asarray(backbone.mean) / std + mean) / contrast, size[0]).astype(np.float32)
+    values = np.multiply(resized.reshape(size[1], -1), factor, dtype=np.float32)
+    values += offset
+    return np.asarray(values.reshape(resized.shape), np.float32)
 
 
 def measure_levels(rgb: ImageU8, backbone: Backbone) -> tuple[float, float]:
@@ -191,9 +194,9 @@ def pool_levels(levels: Sequence[Tensor], neighborhood: int, grid: tuple[int, in
     """
     scales = []
     for level in levels:
-        averaged = level
+        averaged = level.contiguous(memory_format=torch.channels_last)  # for averages that are vectorized
         if neighborhood > 1:
-            averaged = F.avg_pool2d(level, neighborhood, 1, neighborhood // 2, count_include_pad=False)
+            averaged = F.avg_pool2d(averaged, neighborhood, 1, neighborhood // 2, count_include_pad=False)
         finer = averaged.shape[-1] > grid[1]
         resized = F.adaptive_avg_pool2d(averaged, grid) if finer else F.interpolate(averaged, grid, mode="bilinear")
         scales.append(F.normalize(resized, dim=1))

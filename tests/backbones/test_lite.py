@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
-from ancd_ray.backbones import load
+from ancd_ray.backbones import exported, load
 from ancd_ray.backbones.lite import Lite, LiteTail, _state_dict
 
 
@@ -31,7 +31,7 @@ def test_weights_are_those_of_imagenet() -> None:
     assert stripe_probs.max() > 0.2  # random weights give about 0.001
 
 
-def test_folded_norms_change_nothing(lite: Lite) -> None:
+def test_folded_norms_and_constant_padding_change_nothing(lite: Lite) -> None:
     plain = timm.create_model("tf_efficientnet_lite0", features_only=True, out_indices=(3, 4)).eval()
     plain.load_state_dict(_state_dict(None), strict=False)
     images = torch.randn(2, 3, 96, 128, generator=torch.Generator().manual_seed(0))
@@ -39,6 +39,17 @@ def test_folded_norms_change_nothing(lite: Lite) -> None:
         expected = plain(images)
     for found, wanted in zip(lite.patch_features(images, (16, 32)), expected, strict=True):
         torch.testing.assert_close(found, wanted, atol=1e-3, rtol=1e-3)
+
+
+def test_images_that_go_through_the_trunk_in_parts_keep_their_order(
+    lite: Lite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = torch.randn(5, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr(exported, "_PIXELS", 2 * 64 * 96 // torch.get_num_threads())
+    for found, expected in zip(
+        Lite().patch_features(images, (8, 32)), lite.patch_features(images, (8, 32)), strict=True
+    ):
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_encode_follows_the_mask(lite: Lite) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from ancd_ray.backbones.lite import Lite
 from ancd_ray.data.images import BadImage
 from ancd_ray.detectors import memory_bank
-from ancd_ray.detectors.memory_bank import choose_coreset, nearest_distance
+from ancd_ray.detectors.memory_bank import choose_coreset, compile_nearest, nearest_distance
 from ancd_ray.detectors.patch_features import prepare
 from ancd_ray.detectors.patch_maps import apply_gamma
 from ancd_ray.detectors.patchcore import PatchCore
@@ -29,9 +30,11 @@ def _points(n: int, seed: int = 0) -> torch.Tensor:
 def test_nearest_distance_is_the_smallest_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
     queries, memory = _points(50), _points(20, 1)
     expected = torch.cdist(queries, memory).amin(dim=1)
-    torch.testing.assert_close(nearest_distance(queries, memory), expected, atol=1e-4, rtol=1e-4)
-    monkeypatch.setattr(memory_bank, "_BLOCK", 7)
-    torch.testing.assert_close(nearest_distance(queries, memory), expected, atol=1e-4, rtol=1e-4)
+    for measure in (partial(nearest_distance, memory_MD=memory), compile_nearest(memory)):
+        torch.testing.assert_close(measure(queries), expected, atol=1e-4, rtol=1e-4)
+        monkeypatch.setattr(memory_bank, "_BLOCK", 7)
+        torch.testing.assert_close(measure(queries), expected, atol=1e-4, rtol=1e-4)
+        monkeypatch.undo()
     assert float(nearest_distance(memory, memory).max()) < 1e-2
 
 
@@ -65,6 +68,16 @@ def test_prepare_keeps_the_aspect(shape: tuple[int, int], expected: tuple[int, i
     prepared = prepare(rgb, 192, True, Lite())
     assert prepared.shape == (*expected, 3)
     assert prepared.mean() == pytest.approx(0, abs=1e-4)
+
+
+@pytest.mark.parametrize("brightness", [True, False, (0.4, 1.3)])
+def test_prepare_normalizes_in_one_step_what_two_do(brightness: bool | tuple[float, float]) -> None:
+    rgb = np.random.default_rng(0).integers(0, 255, (64, 96, 3), np.uint8)
+    expected = (rgb / 255 - Lite.mean) / Lite.std
+    mean, contrast = brightness if isinstance(brightness, tuple) else (expected.mean(), expected.std())
+    if brightness:
+        expected = (expected - mean) / contrast
+    np.testing.assert_allclose(prepare(rgb, 96, brightness, Lite()), expected, atol=1e-5)
 
 
 def _write(folder: Path, name: str, image: NDArray[Any]) -> dict[str, str]:
