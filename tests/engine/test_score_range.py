@@ -1,4 +1,4 @@
-"""What is told of a score range whose lower end no normal image has set."""
+"""What is said of a score range whose lower end no normal image has set."""
 
 from __future__ import annotations
 
