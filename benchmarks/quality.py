@@ -2,6 +2,7 @@
 
     python benchmarks/quality.py CACHE --root DATA                # drawn masks
     python benchmarks/quality.py CACHE --root DATA --ablation     # `spectral` without one of its parts, or with another
+    python benchmarks/quality.py CACHE --root DATA --ablation consensus   # a consensus of clusterings without some
     python benchmarks/quality.py CACHE --root DATA --maps         # anomaly maps, and normal images among the others
     python benchmarks/quality.py CACHE --root DATA --maps --ablation      # `spectral` with other ways to tell these
     python benchmarks/quality.py CACHE --root DATA --maps --methods spectral --set mebin.binarize=mebin \
@@ -31,6 +32,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from quality_consensus import CONSENSUS
 from quality_maps import ABLATION_OF_MAPS, BY_LABELS, describe_maps
 from quality_methods import ABLATION, BASELINE, METHODS, Method, Sample
 from quality_sets import SAMPLES, Set, encode_sets, read_samples
@@ -50,7 +52,7 @@ def main() -> None:
     parser.add_argument("--root", required=True, help="folder of the data sets")
     parser.add_argument("--job", type=Path, default=JOB)
     parser.add_argument("--maps", action="store_true")
-    parser.add_argument("--ablation", action="store_true")
+    parser.add_argument("--ablation", nargs="?", const="parts", default="", choices=["parts", "consensus"])
     parser.add_argument("--sets", nargs="*", help="some of the sets")
     parser.add_argument("--methods", nargs="*", help="some of the methods")
     parser.add_argument("--set", nargs="+", action="append", dest="settings", help="keys of a job whose regions differ")
@@ -72,7 +74,7 @@ def main() -> None:
     tables = [*([describe_maps(sets)] if asked.maps else []), *write_tables(found, rows, names, baseline)]
     text = "\n\n".join(tables)
     print(f"{text}\n\n{time.monotonic() - start:.0f} s")
-    kind = "_ablation" * asked.ablation + "_maps" * asked.maps
+    kind = {"": "", "parts": "_ablation", "consensus": "_consensus"}[asked.ablation] + "_maps" * asked.maps
     (asked.cache / f"quality{kind}.md").write_text(text + "\n", "utf-8")
     with (asked.cache / f"quality{kind}.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
@@ -81,7 +83,7 @@ def main() -> None:
         writer.writerows([*key, *(f"{value:.4f}" for value in values)] for key, values in found.items())
 
 
-def measure(methods: Sequence[str], maps: bool, ablation: bool, each: Set) -> Figures:
+def measure(methods: Sequence[str], maps: bool, ablation: str, each: Set) -> Figures:
     """Measure methods on a set and on samples of it."""
     of_name, suffix = _find_methods(maps, ablation), f" · {each.settings}" if each.settings else ""
     return {
@@ -91,7 +93,9 @@ def measure(methods: Sequence[str], maps: bool, ablation: bool, each: Set) -> Fi
     }
 
 
-def _find_methods(maps: bool, ablation: bool) -> Mapping[str, Method]:
+def _find_methods(maps: bool, ablation: str) -> Mapping[str, Method]:
+    if ablation == "consensus":
+        return CONSENSUS
     if ablation:
         return ABLATION_OF_MAPS if maps else ABLATION
     return METHODS
