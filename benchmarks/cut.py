@@ -19,7 +19,8 @@ from timing import compare, describe_machine, format_time
 
 from ancd_ray.config.sections import MebinConfig
 from ancd_ray.data.images import decode_rgb, encode_png
-from ancd_ray.stages.regions import CutRegions, Range
+from ancd_ray.detectors.score_range import Range
+from ancd_ray.stages.regions import CutRegions
 
 COUNT, LO, HI = 60, 60.0, 255.0
 

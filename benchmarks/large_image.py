@@ -119,8 +119,9 @@ def classify(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
     from ancd_ray.config.sections import MebinConfig
     from ancd_ray.data.images import read_bytes, read_header
     from ancd_ray.data.tables import decode_anomaly_map
+    from ancd_ray.detectors.score_range import Range
     from ancd_ray.stages.detect import score_images
-    from ancd_ray.stages.regions import CutRegions, Range
+    from ancd_ray.stages.regions import CutRegions
 
     config = Job.parse_detector(settings)
     scorer = config.make_scorer(Lite, {config.name_state(0): (folder / "state").read_bytes()})

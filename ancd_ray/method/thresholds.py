@@ -23,7 +23,7 @@ def threshold_mask(
     map_HW
         Anomaly map.
     low
-        Score that is mapped to 0, see `stages.regions.measure_score_range`.
+        Score that is mapped to 0, see `detectors.score_range.measure_score_range`.
     high
         Score that is mapped to 1; if it does not exceed `low`, the mask is empty.
     rule

@@ -39,6 +39,7 @@ from ancd_ray.data.sources import attach_range
 from ancd_ray.data.store import Folder
 from ancd_ray.data.tables import SCHEMAS, conform
 from ancd_ray.detectors.base import DetectorConfig, Scorer, State
+from ancd_ray.detectors.score_range import Range
 from ancd_ray.discovery.classifiers import Classifier, HeadsClassifier, load_classifier
 from ancd_ray.discovery.features import FEATURES, VIEW_FEATURES
 from ancd_ray.engine.artifacts import ArtifactSet
@@ -48,7 +49,7 @@ from ancd_ray.stages.classify import classify_regions
 from ancd_ray.stages.detect import make_scorer, read_state, score_images
 from ancd_ray.stages.encode import encode_regions
 from ancd_ray.stages.merge import MergeRegions
-from ancd_ray.stages.regions import CutRegions, Range
+from ancd_ray.stages.regions import CutRegions
 
 _ABOUT = pa.schema([field for field in SCHEMAS["features"] if field.name not in (*FEATURES, *VIEW_FEATURES)])
 

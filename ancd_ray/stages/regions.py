@@ -22,6 +22,7 @@ from ancd_ray.data.sources import attach_range, has_mask, read_rgb
 from ancd_ray.data.tables import decode_anomaly_map
 from ancd_ray.detectors.base import CALIBRATION
 from ancd_ray.detectors.calibration import Calibration
+from ancd_ray.detectors.score_range import Range, find_cut, measure_score_range, warn_of_range
 from ancd_ray.engine.artifacts import Files, Table
 from ancd_ray.engine.calls import Resources
 from ancd_ray.engine.context import Context, StageError, quarantine_row
@@ -43,25 +44,6 @@ from ancd_ray.method.mebin import MebinParams, binarize
 from ancd_ray.method.thresholds import exceed_normal, threshold_mask
 
 STORED_SIDE = 256  # pixels of a sub-image, from which views are made
-CUT_QUANTILE = "0.99"  # of the pixels of normal images; chosen by the overlap with masks on five sets
-FAR_ABOVE_ZERO = 0.5  # if the lowest score is a smaller share of the highest, it is that of a normal image
-
-
-@dataclass(frozen=True)
-class Range:
-    """Score range of a product, over which the levels of binarization are spaced.
-
-    Parameters
-    ----------
-    low, high
-        Its ends.
-    cut
-        Pixels above it are anomalous; None: binarization is not calibrated.
-    """
-
-    low: float
-    high: float
-    cut: float | None = None
 
 
 @dataclass(frozen=True)
@@ -106,9 +88,7 @@ class Regions(Stage):
         StageError
             Binarization is calibrated, and there is nothing to calibrate it with.
         """
-        measured = None if self.from_masks else measure_score_range(inputs.maps, self.mebin, inputs.normal_scores)
-        if measured and inputs.calibration:
-            measured = replace(measured, cut=find_cut(inputs.calibration, self.mebin.binarize, context.product))
+        measured = None if self.from_masks else self._measure(inputs, context.product)
         warning = warn_of_range(measured, self.mebin, _knows_normal(inputs)) if measured else None
         if warning:
             context.progress.note(warning)
@@ -119,52 +99,28 @@ class Regions(Stage):
         done = yield from context.map(worker, shards)
         return Result.of_shards(done, values)
 
+    def _measure(self, inputs: In, product: str) -> Range:
+        """Measure the range of the scores, and with a calibration the cut."""
+        score_I, known = _read_scores(inputs.maps), inputs.normal_scores
+        measured = measure_score_range(score_I, self.mebin, _read_scores(known) if known else None)
+        if inputs.calibration is None:
+            return measured
+        try:
+            cut = find_cut(Calibration.read(inputs.calibration.read(CALIBRATION)), self.mebin.binarize)
+        except ValueError as error:
+            raise StageError(f"product {product}: {error}; take mebin.binarize=mebin") from error
+        return replace(measured, cut=cut)
+
+
+def _read_scores(table: Table) -> NDArray[np.floating[Any]]:
+    return np.asarray(table.read(["score"]).column("score").to_numpy())
+
 
 def _knows_normal(inputs: Regions.In) -> bool:
     """Return whether an image is known to be normal: by its label, or because the detector was calibrated with it."""
     if inputs.normal_scores and inputs.normal_scores.num_rows:
         return True
     return bool(pc.any(pc.equal(inputs.images.read(["label"]).column("label"), GOOD)).as_py())
-
-
-def warn_of_range(measured: Range, config: MebinConfig, knows_normal: bool) -> str | None:
-    """Describe in a line that the lower end of the range may be the score of a defect; None if it is that of none."""
-    is_measured = config.range == "measured" and config.floor is None and config.binarize in ("auto", "mebin")
-    if not is_measured or knows_normal or measured.low <= FAR_ABOVE_ZERO * measured.high:
-        return None
-    return (
-        f"no image is known to be normal: the lowest score, {measured.low:.3g} (highest {measured.high:.3g}), is taken "
-        "for that of one; if every image has a defect, regions come out too small: list normal images, or set "
-        "mebin.floor"
-    )
-
-
-def find_cut(calibration: Files, binarize: str, product: str) -> float | None:
-    """Return the quantile of the pixels of normal images above which pixels are anomalous; None: MEBin is chosen."""
-    found = Calibration.read(calibration.read(CALIBRATION))
-    if binarize == "auto" and not found.normal_scores:
-        return None
-    if not found.normal_scores and not found.reference_scores:
-        raise StageError(f"product {product}: has no image with a map to calibrate mebin.binarize with; take mebin")
-    return found.pixel_quantiles[CUT_QUANTILE]
-
-
-def measure_score_range(maps: Table, config: MebinConfig, normal_scores: Table | None = None) -> Range:
-    """Return minimum and maximum of the image scores of a product (Section III-B), or the range that the job sets.
-
-    The minimum is that of a normal image, if there is one among the images. If all of them are defective, it is far too
-    high; it is therefore at most the median score of the normal images that the detector learned from.
-    """
-    if config.range != "measured":
-        return Range(*config.range)
-    scores = maps.read(["score"]).column("score")
-    found = pc.min_max(scores).as_py()
-    low, high = float(found["min"] or 0.0), float(found["max"] or 0.0)
-    if config.floor is not None:
-        return Range(min(config.floor, high), high)
-    if normal_scores and normal_scores.num_rows:
-        low = min(low, float(np.median(normal_scores.read(["score"]).column("score").to_numpy())))
-    return Range(low, high)
 
 
 @dataclass(frozen=True)

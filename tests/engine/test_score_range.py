@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ancd_ray.config.sections import MebinConfig
-from ancd_ray.stages.regions import Range, warn_of_range
+from ancd_ray.detectors.score_range import Range, warn_of_range
 
 
 @pytest.mark.parametrize(

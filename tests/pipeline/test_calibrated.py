@@ -11,26 +11,21 @@ from numpy.typing import NDArray
 
 from ancd_ray.config.job import Job
 from ancd_ray.config.load import validate
-from ancd_ray.data.store import Folder
 from ancd_ray.data.tables import decode_anomaly_map
-from ancd_ray.detectors.base import CALIBRATION
 from ancd_ray.detectors.calibration import Calibration
-from ancd_ray.engine.artifacts import Files
+from ancd_ray.detectors.score_range import find_cut
 from ancd_ray.engine.outputs import Output
 from ancd_ray.jobs import plan
 from ancd_ray.models.model import Model
-from ancd_ray.stages.regions import find_cut
 from tests.conftest import Ran
 
 
 @pytest.mark.parametrize("known", [{}, {"a": np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)}])
-def test_without_normal_images_mebin_is_chosen(tmp_path: Path, known: dict[str, NDArray[np.float32]]) -> None:
-    folder = Folder(str(tmp_path))
-    folder.write(CALIBRATION, Calibration.measure(known, {"b": np.ones((8, 8), np.float32)}).write())
-    output = Output(folder, {"files": {CALIBRATION: ""}})
-    cut = find_cut(Files(output, "calibration"), "auto", "tile")
+def test_without_normal_images_mebin_is_chosen(known: dict[str, NDArray[np.float32]]) -> None:
+    calibration = Calibration.measure(known, {"b": np.ones((8, 8), np.float32)})
+    cut = find_cut(calibration, "auto")
     assert cut == (pytest.approx(0.99, abs=0.02) if known else None)
-    assert find_cut(Files(output, "calibration"), "calibrated", "tile") == (cut or 1)
+    assert find_cut(calibration, "calibrated") == (cut or 1)
 
 
 def test_regions_are_what_normal_images_do_not_have(
