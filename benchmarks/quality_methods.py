@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 
 from ancd_ray.config.sections import MergeConfig
 from ancd_ray.data.roles import Classes
-from ancd_ray.discovery.cluster_regions import ImageScores, cluster_regions
+from ancd_ray.discovery.cluster_regions import cluster_regions
 from ancd_ray.discovery.clusterings import algorithms
 from ancd_ray.discovery.clusterings.spectral import TIME, cluster_by_diffusion, link_neighbors
 from ancd_ray.discovery.features.calibration import Calibration, Floats
 from ancd_ray.discovery.features.region_features import RegionFeatures
 from ancd_ray.discovery.features.ring import RING
 from ancd_ray.discovery.features.whitening import average_views, fit_whitening
+from ancd_ray.discovery.image_scores import ImageScores
 from ancd_ray.discovery.main_regions import choose_main_regions
 from ancd_ray.method.merging import merge_images
 

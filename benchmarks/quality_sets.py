@@ -15,9 +15,9 @@ from quality_methods import Sample
 from ancd_ray.config.load import load
 from ancd_ray.data.roles import GOOD
 from ancd_ray.data.store import Folder
-from ancd_ray.discovery.cluster_regions import ImageScores
 from ancd_ray.discovery.features import FEATURES, VIEW_FEATURES
 from ancd_ray.discovery.features.region_features import RegionFeatures, StoredFeatures
+from ancd_ray.discovery.image_scores import ImageScores
 from ancd_ray.discovery.normal_curve import IMAGE_FIGURES, stack_figures
 from ancd_ray.engine.artifacts import Table
 from ancd_ray.engine.executor import run_steps

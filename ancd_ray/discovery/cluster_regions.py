@@ -13,7 +13,6 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ancd_ray.data.roles import Classes
@@ -30,11 +29,11 @@ from ancd_ray.discovery.clusterings import CLUSTERINGS, READ, TAKE_WEIGHTS, TREE
 from ancd_ray.discovery.clusterings.dendrogram import Nested
 from ancd_ray.discovery.features.calibration import Calibration, Floats
 from ancd_ray.discovery.features.region_features import Features, RegionFeatures, Scales, average_features, one_hot
+from ancd_ray.discovery.image_scores import ImageScores
 from ancd_ray.discovery.main_regions import choose_main_regions
 from ancd_ray.discovery.micro_clusters import find_micro_clusters
-from ancd_ray.discovery.normal_curve import IMAGE_FIGURES, NormalCurve, stack_figures
+from ancd_ray.discovery.normal_curve import NormalCurve
 from ancd_ray.discovery.novelty import Novelty
-from ancd_ray.engine.artifacts import Table
 from ancd_ray.engine.context import StageError
 
 MAX_REGIONS = 4000  # regions, or means of micro-clusters, that are clustered: all pairwise distances are computed
@@ -48,30 +47,6 @@ class Clustered(NamedTuple):
     regions: RegionFeatures
     probs_MK: Probs
     nested: Nested | None = None
-
-
-class ImageScores(NamedTuple):
-    """Anomaly scores of all I images, of each region's image, and of M known normal images (None: there are none).
-
-    Each has F figures, of which the first is the score.
-    """
-
-    images_IF: Floats
-    of_regions_NF: Floats
-    reference_MF: Floats | None = None
-
-
-def read_scores(features: Table, maps: Table | None, normal_scores: Table | None = None) -> ImageScores | None:
-    """Read the anomaly scores of images from the tables `maps` and `normal_scores`; None without maps."""
-    if maps is None:
-        return None
-    table = maps.read(["image_id", *IMAGE_FIGURES])
-    scores_IF = stack_figures(table)
-    image_ids = features.read(["image_id"]).column("image_id")
-    image_N = pc.index_in(image_ids, value_set=table.column("image_id").combine_chunks()).to_numpy()
-    known_MF = stack_figures(normal_scores.read([*IMAGE_FIGURES])) if normal_scores else None
-    known_MF = known_MF if known_MF is not None and len(known_MF) else None  # it was not calibrated on normal images
-    return ImageScores(scores_IF, scores_IF[image_N], known_MF)
 
 
 def cluster_regions(
@@ -114,31 +89,22 @@ def cluster_regions(
     StageError
         Fewer regions have the views that the method reads than there are classes.
     """
-    scales, normal = Scales(novel), None
+    scales, normal, rows = Scales(novel), None, np.arange(len(novel))
     if classes.has_normal and scores is not None:
         normal = NormalCurve.fit(scores.images_IF, scores.reference_MF)
-        rest = np.flatnonzero(normal.predict(scores.of_regions_NF) < REJECT)
-        rest = _choose(novel, rest, method, classes.n_novel - 1)
+        rest = rows[normal.predict(scores.of_regions_NF) < REJECT]
         found = _cluster_rest(novel, scales, rest, base, method, classes.n_novel - 1, seed)
     else:
-        rows = _choose(novel, np.arange(len(novel)), method, classes.n_novel)
+        rows = _choose(novel, rows, method, classes.n_novel)
         if len(rows) < classes.n_novel:
             raise StageError(f"{len(rows)} regions with views cannot be {classes.n_novel} classes; lower classes.novel")
         found = _cluster(novel, scales, rows, base, method, classes.n_novel, seed)
-    tree, (clustered, probs_MK, nested) = None, found
-    has_normal = classes.has_normal and normal is None
-    if nested:
-        n_leaves = max(max_classes, classes.n_novel) - (normal is not None)
-        tree = ClassTree.of(nested, n_leaves, clustered.score_N, clustered.weight_N, has_normal)
-        tree = tree.cut(probs_MK.shape[1])
-        probs_MK = tree.probs_MK
-    elif has_normal:
-        probs_MK = put_normal_first(probs_MK, clustered.score_N, clustered.weight_N)
+    tree, probs_MK = _order_classes(found, classes, max_classes, is_normal_told=normal is not None)
     averages_views = "views" in READ.get(method, ())
     if averages_views:
-        calibration, references_MD = _make_references(clustered, novel)
+        calibration, references_MD = _make_references(found.regions, novel)
     else:
-        calibration, references_MD = scales.masked, clustered.masked_ND
+        calibration, references_MD = scales.masked, found.regions.masked_ND
     classifier = ReferenceClassifier(
         classes,
         backbone_digest,
@@ -148,11 +114,26 @@ def cluster_regions(
         normal,
         method,
         Novelty.empty(calibration),
-        VOTES if clustered.weight_N is None else 1,  # a mean of many regions speaks for those around it
+        VOTES if found.regions.weight_N is None else 1,  # a mean of many regions speaks for those around it
         tree=tree,
         feature="ringed" if averages_views else "masked",
     )
     return replace(classifier, novelty=_fit_novelty(classifier, novel, scores, seed))
+
+
+def _order_classes(
+    found: Clustered, classes: Classes, max_classes: int, is_normal_told: bool
+) -> tuple[ClassTree | None, Probs]:
+    """Return the tree of nested classes, and the probabilities (M, K), of which the normal class is the first."""
+    regions, has_normal = found.regions, classes.has_normal and not is_normal_told
+    if found.nested:
+        n_leaves = max(max_classes, classes.n_novel) - is_normal_told
+        tree = ClassTree.of(found.nested, n_leaves, regions.score_N, regions.weight_N, has_normal)
+        tree = tree.cut(found.probs_MK.shape[1])
+        return tree, tree.probs_MK
+    if has_normal:
+        return None, put_normal_first(found.probs_MK, regions.score_N, regions.weight_N)
+    return None, found.probs_MK
 
 
 def _make_references(clustered: RegionFeatures, novel: Features) -> tuple[Calibration, Floats]:
@@ -222,7 +203,7 @@ def _cluster_rest(
     seed: int,
 ) -> Clustered:
     """Cluster only the regions `rest`; the result is empty if there are no regions or no classes left."""
-    names = READ.get(method, ("masked",))
+    names, rest = READ.get(method, ("masked",)), _choose(novel, rest, method, n_classes)
     if not n_classes or not len(rest):
         return Clustered(novel.take(rest[:0], names), np.zeros((0, max(n_classes, 0)), np.float32))
     if n_classes >= len(rest):

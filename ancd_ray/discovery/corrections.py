@@ -17,9 +17,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ancd_ray.discovery.classifiers import HeadsClassifier, ReferenceClassifier
-from ancd_ray.discovery.cluster_regions import ImageScores
 from ancd_ray.discovery.features.calibration import Floats
 from ancd_ray.discovery.features.region_features import StoredFeatures
+from ancd_ray.discovery.image_scores import ImageScores
 from ancd_ray.discovery.matching import match_by_regions
 from ancd_ray.engine.artifacts import Table
 

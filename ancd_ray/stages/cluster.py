@@ -74,9 +74,10 @@ class Cluster(Stage):
             There are fewer regions than classes.
         """
         from ancd_ray.discovery.class_number import check_class_count, resolve_class_count
-        from ancd_ray.discovery.cluster_regions import cluster_regions, read_scores
+        from ancd_ray.discovery.cluster_regions import cluster_regions
         from ancd_ray.discovery.corrections import correct_clustered
         from ancd_ray.discovery.features.region_features import StoredFeatures, read_base_features
+        from ancd_ray.discovery.image_scores import read_scores
 
         classes = resolve_class_count(self.classes, inputs.class_count)
         novel = StoredFeatures(inputs.features)

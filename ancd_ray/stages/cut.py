@@ -52,8 +52,8 @@ class Cut(Stage):
     def run(self, context: Context, inputs: In) -> Result:
         """Make the classifier, and give corrected regions their classes."""
         from ancd_ray.discovery.classifiers import ReferenceClassifier, load_classifier
-        from ancd_ray.discovery.cluster_regions import read_scores
         from ancd_ray.discovery.corrections import correct_clustered
+        from ancd_ray.discovery.image_scores import read_scores
 
         classifier = load_classifier(inputs.classifier.read)
         assert isinstance(classifier, ReferenceClassifier)

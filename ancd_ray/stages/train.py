@@ -172,7 +172,7 @@ class _Work:
 
 
 def _find_start(inputs: Train.In, classes: Classes, seed: int) -> Start:
-    from ancd_ray.discovery.cluster_regions import read_scores
+    from ancd_ray.discovery.image_scores import read_scores
     from ancd_ray.discovery.objectives.started import find_start
 
     assert inputs.features is not None

@@ -7,9 +7,10 @@ import pytest
 
 from ancd_ray.data.roles import Classes
 from ancd_ray.discovery.classifiers import knn_vote, load_classifier, put_normal_first
-from ancd_ray.discovery.cluster_regions import MAX_REGIONS, ImageScores, cluster_regions
+from ancd_ray.discovery.cluster_regions import MAX_REGIONS, cluster_regions
 from ancd_ray.discovery.clusterings import CLUSTERINGS
 from ancd_ray.discovery.features.region_features import RegionFeatures
+from ancd_ray.discovery.image_scores import ImageScores
 from ancd_ray.method.metrics import cluster_scores
 
 

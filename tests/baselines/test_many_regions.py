@@ -15,10 +15,11 @@ from ancd_ray.data.roles import Classes
 from ancd_ray.discovery import cluster_regions as module
 from ancd_ray.discovery import novelty
 from ancd_ray.discovery.classifiers import load_classifier
-from ancd_ray.discovery.cluster_regions import ImageScores, cluster_regions
+from ancd_ray.discovery.cluster_regions import cluster_regions
 from ancd_ray.discovery.clusterings import CLUSTERINGS, TAKE_WEIGHTS
 from ancd_ray.discovery.features.calibration import Calibration
 from ancd_ray.discovery.features.region_features import RegionFeatures, StoredFeatures, average_features
+from ancd_ray.discovery.image_scores import ImageScores
 from ancd_ray.discovery.micro_clusters import find_micro_clusters
 
 WIDTHS = (20, 44)

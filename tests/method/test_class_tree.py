@@ -8,9 +8,10 @@ import pytest
 from ancd_ray.data.roles import Classes
 from ancd_ray.discovery.class_tree import ClassTree
 from ancd_ray.discovery.classifiers import ReferenceClassifier, load_classifier
-from ancd_ray.discovery.cluster_regions import ImageScores, cluster_regions
+from ancd_ray.discovery.cluster_regions import cluster_regions
 from ancd_ray.discovery.clusterings import TREES
 from ancd_ray.discovery.clusterings.dendrogram import Dendrogram, Nested
+from ancd_ray.discovery.image_scores import ImageScores
 from ancd_ray.stages.cluster import NESTED
 from tests.baselines.test_baselines import _regions, _scores
 

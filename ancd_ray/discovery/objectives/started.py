@@ -23,9 +23,10 @@ from ancd_ray.config.sections import TrainConfig
 from ancd_ray.data.roles import Classes
 from ancd_ray.discovery.anomalyncd.learner import Learner
 from ancd_ray.discovery.anomalyncd.sources import Ints, ViewSource
-from ancd_ray.discovery.cluster_regions import ImageScores, cluster_regions
+from ancd_ray.discovery.cluster_regions import cluster_regions
 from ancd_ray.discovery.clusterings.spectral import link_neighbors
 from ancd_ray.discovery.features.region_features import StoredFeatures
+from ancd_ray.discovery.image_scores import ImageScores
 from ancd_ray.discovery.main_regions import choose_main_regions
 from ancd_ray.discovery.objectives.anomalyncd import AnomalyNCD
 from ancd_ray.discovery.objectives.base import Epoch, embed_regions
