@@ -58,7 +58,7 @@ def test_trains_two_steps_and_classifies(tmp_path: Path) -> None:
     trunk = BackboneConfig(name=NAME, weights="random")
     novel = _output(root / "novel", "novel", [None, None, None])
     base = _output(root / "base", "base", ["cut", "dent"])
-    config = TrainConfig.model_validate({"epochs": 1, "batch_size": 4, "views": {"fresh": True}})
+    config = TrainConfig.model_validate({"epochs": 1, "batch_size": 4, "start": "random", "views": {"fresh": True}})
     context = Context("train", "p", root / "train", "model", Runtime(), StepProgress("train", "p"))
     before = load(NAME, "random").make_tail().state_dict()
     stage = Train(config, trunk, Classes(("cut", "dent"), 3, has_normal=True))
