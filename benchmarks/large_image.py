@@ -66,7 +66,7 @@ def main() -> None:
 def run(folder: Path) -> dict[str, Any]:
     """Run this file again, for one step in a process of its own."""
     command = [sys.executable, __file__, *sys.argv[1:], "--worker", str(folder)]
-    ended = subprocess.run(command, check=True, capture_output=True, text=True)
+    ended = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     found: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
     return found
 
@@ -89,13 +89,14 @@ def write_surface(path: Path, width: int, height: int, seed: int, dots: int = 0)
 def make_row(path: Path, width: int = 0, height: int = 0) -> dict[str, Any]:
     """Make a row of `images`."""
     ids = {"image_id": f"{zlib.crc32(path.name.encode()):020x}", "product": "p", "uri": str(path), "role": "query"}
-    return {**ids, "label": None, "width": width, "height": height}
+    return {**ids, "label": None, "mask_uris": [], "width": width, "height": height}
 
 
 def fit(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """Fit the detector, and write its state and the median score of its normal images."""
+    """Fit the detector, and write its state and its calibration with the normal images."""
     from ancd_ray.backbones.lite import Lite
     from ancd_ray.config.job import Job
+    from ancd_ray.detectors.calibration import Calibration
 
     config = Job.parse_detector(settings)
     images = [make_row(folder / f"{i}.png", 2000, 1500) for i in range(NORMALS)]
@@ -107,8 +108,8 @@ def fit(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
 
     (folder / "state").write_bytes(config.fit(read)[0])
     scorer = config.make_scorer(Lite, {config.name_state(0): (folder / "state").read_bytes()})
-    scores = [float(found.max()) for found in scorer.score(images)]
-    (folder / "low.json").write_text(json.dumps(float(np.median(scores))))
+    maps = {image["image_id"]: found for image, found in zip(images, scorer.score(images), strict=True)}
+    (folder / "calibration").write_bytes(Calibration.measure(maps, {}).write())
     return {}
 
 
@@ -119,7 +120,8 @@ def classify(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
     from ancd_ray.config.sections import MebinConfig
     from ancd_ray.data.images import read_bytes, read_header
     from ancd_ray.data.tables import decode_anomaly_map
-    from ancd_ray.detectors.score_range import Range
+    from ancd_ray.detectors.calibration import Calibration
+    from ancd_ray.detectors.score_range import Range, find_cut
     from ancd_ray.stages.detect import score_images
     from ancd_ray.stages.regions import CutRegions
 
@@ -131,8 +133,9 @@ def classify(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
     maps, bad = score_images(scorer, [row])
     assert not bad, bad
     detected = time.perf_counter()
-    low, high = json.loads((folder / "low.json").read_text()), maps[0]["score"]
-    cutter = CutRegions(MebinConfig(keep="all"), Range(min(low, high), high), None, config.tile_size)
+    calibration, high = Calibration.read((folder / "calibration").read_bytes()), maps[0]["score"]
+    measured = Range(min(high, float(np.median(list(calibration.normal_scores.values())))), high, find_cut(calibration, "auto"))
+    cutter = CutRegions(MebinConfig(keep="all"), measured, None, config.tile_size)
     regions, _, bad = cutter.cut([row], maps)
     assert not bad, bad
     ended, peak = time.perf_counter(), measure_peak()
