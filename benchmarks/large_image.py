@@ -134,7 +134,8 @@ def classify(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
     assert not bad, bad
     detected = time.perf_counter()
     calibration, high = Calibration.read((folder / "calibration").read_bytes()), maps[0]["score"]
-    measured = Range(min(high, float(np.median(list(calibration.normal_scores.values())))), high, find_cut(calibration, "auto"))
+    low = min(high, float(np.median(list(calibration.normal_scores.values()))))
+    measured = Range(low, high, find_cut(calibration, "auto"))
     cutter = CutRegions(MebinConfig(keep="all"), measured, None, config.tile_size)
     regions, _, bad = cutter.cut([row], maps)
     assert not bad, bad
