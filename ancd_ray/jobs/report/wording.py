@@ -58,7 +58,7 @@ def figures_of(product: ProductReport) -> list[Figure]:
     def single(name: str, hint: str, missing: str, level: str, value: float | None) -> Figure:
         return Figure(name, hint, missing, ((level, value),))
 
-    return [
+    found = [
         clustering("NMI", "How much a class tells about the label: 0 nothing, 1 everything.", "nmi"),
         clustering("ARI", "How often pairs are rightly put together or apart: 0 by chance, 1 always.", "ari"),
         clustering("F1", "Share that is in the right class, once each class is matched with a label.", "f1"),
@@ -90,14 +90,11 @@ def figures_of(product: ProductReport) -> list[Figure]:
             "regions",
             product.mean_confidence,
         ),
-        single(
-            "Head agreement",
-            "How alike the classifier's parallel heads sort: 0 by chance, 1 always. Uses no labels.",
-            NOT_MEASURED,
-            "regions",
-            product.head_agreement,
-        ),
     ]
+    if losses_of(product):  # it was trained, and has heads
+        hint = "How alike the classifier's parallel heads sort: 0 by chance, 1 always. Uses no labels."
+        found.append(single("Head agreement", hint, NOT_MEASURED, "regions", product.head_agreement))
+    return found
 
 
 def sections_of(product: ProductReport) -> list[tuple[str, str]]:
