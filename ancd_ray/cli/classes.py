@@ -177,7 +177,6 @@ def cut(run_folder: str, k: int | None, merged: str | None, divided: str | None,
         from ancd_ray.jobs.cut_source import make_change
 
         change = make_change(k, merged.split(",") if merged else None, divided)
-
         click.echo(str(cut_run(Folder(run_folder), change, product, partial(click.echo, err=True))))
 
 

@@ -24,14 +24,8 @@ class Situation:
     has_normal: bool
 
 
-_CONSTANTS = (
-    "lambda_",
-    "mu",
-    "temperatures",
-    "regularize",
-    "correction",
-    "start",
-)  # keys of `train`, of the paper's objective
+# Keys of `train` that are of the paper's objective.
+_CONSTANTS = ("lambda_", "mu", "temperatures", "regularize", "correction", "start")
 RULES: tuple[tuple[tuple[str, ...], Callable[[Situation], bool]], ...] = (
     # Masks are not binarized.
     (

@@ -82,16 +82,19 @@ class Job(Section):
     output: str | None = None  # folder or URI; null: runs/<name>
 
     @property
+    def starts_at_classes(self) -> bool:
+        """Whether there is a training that starts at the classes of `spectral`."""
+        return self.discovery.method == "anomalyncd" and self.train.start == "spectral"
+
+    @property
     def averages_views(self) -> bool:
         """Whether averages over views are clustered, by the method or before a training."""
-        method = self.discovery.method
-        return method == "spectral" or (method == "anomalyncd" and self.train.start == "spectral")
+        return self.discovery.method == "spectral" or self.starts_at_classes
 
     def resolve_ring(self) -> Job:
         """Set `backbone.ring` if it is not given, and the training starts at `spectral`."""
-        is_started = self.discovery.method == "anomalyncd" and self.train.start == "spectral"
         has_average = self.backbone.name == "lite" and self.backbone.mask == "class"
-        if self.backbone.ring is not None or not is_started or not has_average:
+        if self.backbone.ring is not None or not self.starts_at_classes or not has_average:
             return self
         return self.model_copy(update={"backbone": self.backbone.model_copy(update={"ring": 0.5})})
 
